@@ -1,0 +1,191 @@
+// Package arch says what a model is: its configuration, the names and shapes
+// of its parameters, and their counts. It imports nothing of ours, so every
+// other package may use it.
+package arch
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Quantisers of the ternary linear layers.
+const (
+	Classic = "classic" // round and clamp a latent in about ±1.5 (original recipe)
+	AbsMean = "absmean" // BitNet b1.58: scale by the mean absolute value first
+	None    = "none"    // no quantisation
+)
+
+// Config is the architecture of one model: everything that fixes the shapes
+// of its parameters and the arithmetic of its forward pass. JSON names are
+// the keys of the TOML recipes and of checkpoint sidecars.
+type Config struct {
+	NLayer    int `json:"n_layer"`
+	NHead     int `json:"n_head"`
+	NKVHead   int `json:"n_kv_head"`  // 0 means n_head
+	NEmbd     int `json:"n_embd"`     // d, width of the residual stream
+	HiddenDim int `json:"hidden_dim"` // width of the SwiGLU; 0 means ClassicHidden(d)
+	BlockSize int `json:"block_size"` // context length in tokens
+	VocabSize int `json:"vocab_size"`
+
+	// Algebra of the linear layers: a name such as "octonion", or several
+	// separated by commas, which layers take in turn ("walsh,octonion").
+	Algebra   string `json:"algebra"`
+	Quantizer string `json:"quantizer"`
+	ActBits   int    `json:"act_bits"` // 0: float activations; 8: int8 per token
+
+	OctonionAttention bool   `json:"octonion_attention"` // head mixer on or off
+	MixerAlgebra      string `json:"mixer_algebra"`      // "" means octonion
+
+	Dropout float64 `json:"dropout"` // on attention weights, in training only
+}
+
+// Norm and rotary constants shared by every implementation (SPEC §2).
+const (
+	NormEps   = 1e-6
+	RopeTheta = 10000.0
+)
+
+// AlgebraDim gives the dimension n of an algebra by name, or 0 when there is
+// no such algebra. Package algebra holds the tables; "random" may carry a
+// seed, as in "random:7".
+func AlgebraDim(name string) int {
+	switch base, _, _ := strings.Cut(name, ":"); base {
+	case "real":
+		return 1
+	case "complex":
+		return 2
+	case "quaternion":
+		return 4
+	case "octonion", "walsh", "random":
+		return 8
+	case "sedenion":
+		return 16
+	}
+	return 0
+}
+
+// AlgebraNames lists the names AlgebraDim knows, for error messages.
+var AlgebraNames = []string{"real", "complex", "quaternion", "octonion", "sedenion", "walsh", "random"}
+
+// ClassicHidden is the original's hidden width: ⌈⌊2·4d/3⌋/8⌉·8 (SPEC §2).
+func ClassicHidden(d int) int { return (2*4*d/3 + 7) / 8 * 8 }
+
+// WithDefaults fills the fields that have a rule: n_kv_head, hidden_dim,
+// algebra, quantizer and mixer_algebra.
+func (c Config) WithDefaults() Config {
+	if c.NKVHead == 0 {
+		c.NKVHead = c.NHead
+	}
+	if c.HiddenDim == 0 {
+		c.HiddenDim = ClassicHidden(c.NEmbd)
+	}
+	if c.Algebra == "" {
+		c.Algebra = "octonion"
+	}
+	if c.Quantizer == "" {
+		c.Quantizer = AbsMean
+	}
+	if c.MixerAlgebra == "" {
+		c.MixerAlgebra = "octonion"
+	}
+	return c
+}
+
+// HeadDim is the width of one attention head.
+func (c Config) HeadDim() int { return c.NEmbd / c.NHead }
+
+// KVDim is the width of the key and value projections.
+func (c Config) KVDim() int { return c.NKVHead * c.HeadDim() }
+
+// LayerAlgebra is the algebra of layer i's linear layers.
+func (c Config) LayerAlgebra(i int) string {
+	names := strings.Split(c.Algebra, ",")
+	return strings.TrimSpace(names[i%len(names)])
+}
+
+// HasBeta reports whether linear layers carry a learned output scale beta.
+// absmean has its own scale γ and no beta (SPEC §1).
+func (c Config) HasBeta() bool { return c.Quantizer == Classic }
+
+// Limits that keep a hostile or mistyped configuration from asking for
+// absurd memory before anything is allocated.
+const (
+	maxLayers = 1 << 12
+	maxWidth  = 1 << 20
+	maxBlock  = 1 << 24
+	maxVocab  = 1 << 24
+)
+
+// Validate checks a configuration whose defaults are filled. The error names
+// the key, the value and what would be allowed.
+func (c Config) Validate() error {
+	for _, f := range []struct {
+		key     string
+		v, most int
+	}{
+		{"n_layer", c.NLayer, maxLayers}, {"n_head", c.NHead, maxWidth}, {"n_kv_head", c.NKVHead, maxWidth},
+		{"n_embd", c.NEmbd, maxWidth}, {"hidden_dim", c.HiddenDim, maxWidth},
+		{"block_size", c.BlockSize, maxBlock}, {"vocab_size", c.VocabSize, maxVocab},
+	} {
+		if f.v < 1 || f.v > f.most {
+			return fmt.Errorf("arch: %s = %d, want 1 to %d", f.key, f.v, f.most)
+		}
+	}
+	if c.NEmbd%c.NHead != 0 {
+		return fmt.Errorf("arch: n_embd = %d is not a multiple of n_head = %d", c.NEmbd, c.NHead)
+	}
+	if c.HeadDim()%2 != 0 {
+		return fmt.Errorf("arch: head width n_embd/n_head = %d is odd; rotary embedding turns pairs", c.HeadDim())
+	}
+	if c.NHead%c.NKVHead != 0 {
+		return fmt.Errorf("arch: n_head = %d is not a multiple of n_kv_head = %d", c.NHead, c.NKVHead)
+	}
+	for _, name := range strings.Split(c.Algebra, ",") {
+		name = strings.TrimSpace(name)
+		n := AlgebraDim(name)
+		if n == 0 || !validSeed(name) {
+			return fmt.Errorf("arch: unknown algebra %q, want one of %s", name, strings.Join(AlgebraNames, ", "))
+		}
+		for _, w := range []struct {
+			key string
+			v   int
+		}{{"n_embd", c.NEmbd}, {"hidden_dim", c.HiddenDim}, {"n_kv_head × head width", c.KVDim()}} {
+			if w.v%n != 0 {
+				return fmt.Errorf("arch: %s = %d is not a multiple of %d, the dimension of algebra %q", w.key, w.v, n, name)
+			}
+		}
+	}
+	switch c.Quantizer {
+	case Classic, AbsMean, None:
+	default:
+		return fmt.Errorf("arch: unknown quantizer %q, want classic, absmean or none", c.Quantizer)
+	}
+	if c.ActBits != 0 && c.ActBits != 8 {
+		return fmt.Errorf("arch: act_bits = %d, want 0 or 8", c.ActBits)
+	}
+	if !(c.Dropout >= 0 && c.Dropout < 1) {
+		return fmt.Errorf("arch: dropout = %v, want 0 or more and under 1", c.Dropout)
+	}
+	if c.OctonionAttention {
+		n := AlgebraDim(c.MixerAlgebra)
+		if n == 0 || !validSeed(c.MixerAlgebra) {
+			return fmt.Errorf("arch: unknown mixer_algebra %q, want one of %s", c.MixerAlgebra, strings.Join(AlgebraNames, ", "))
+		}
+		if c.NHead%n != 0 {
+			return fmt.Errorf("arch: the head mixer needs n_head to be a multiple of %d, the dimension of %q; n_head = %d (or set octonion_attention = false)", n, c.MixerAlgebra, c.NHead)
+		}
+	}
+	return nil
+}
+
+// validSeed reports whether what follows a colon in an algebra's name is a
+// seed of the one algebra that has one.
+func validSeed(name string) bool {
+	base, seed, has := strings.Cut(name, ":")
+	if !has {
+		return true
+	}
+	_, err := strconv.ParseUint(seed, 10, 64)
+	return base == "random" && err == nil
+}
