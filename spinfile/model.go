@@ -1,0 +1,266 @@
+// Package spinfile holds a finished model in memory: ternary weights as
+// trits with their scales, everything else as float32. Checkpoints become
+// such models through FromLatents; package interop reads them from files and
+// package engine runs them. It imports package arch only, and neither fmt,
+// os nor encoding/json: it is also compiled to WebAssembly.
+package spinfile
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"spinnet/arch"
+)
+
+// TokenizerInfo says how text becomes token ids.
+type TokenizerInfo struct {
+	Kind  string `json:"kind"`            // "chars", "bytes", "gpt2"; "" when unknown
+	Chars string `json:"chars,omitempty"` // the sorted distinct characters of "chars", id = place
+}
+
+// Tensor is one parameter of a finished model. A quantised Ternary parameter
+// has Trits and Scale; every other tensor, and a Ternary parameter of a model
+// whose quantizer is none, has Data.
+type Tensor struct {
+	arch.Param
+	Data  []float32 // Param.Len() values, row-major
+	Trits []int8    // Param.Len() values of −1, 0, +1, row-major [n, N, K]
+	Scale []float32 // [N]: γ·beta, the factor of each output row of every block
+}
+
+// Zeros counts the zero weights among the trits.
+func (t *Tensor) Zeros() int {
+	n := 0
+	for _, q := range t.Trits {
+		if q == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Model is a finished model. Tensors are in the order of arch.Params without
+// the Beta parameters, which are folded into Scale.
+type Model struct {
+	Config    arch.Config
+	Tokenizer TokenizerInfo
+	Tensors   []Tensor
+	Meta      map[string]string // provenance: free text, never needed to run
+}
+
+// Tensor returns the tensor of that name, or nil.
+func (m *Model) Tensor(name string) *Tensor {
+	for i := range m.Tensors {
+		if m.Tensors[i].Name == name {
+			return &m.Tensors[i]
+		}
+	}
+	return nil
+}
+
+// Counts sums the model's weights: trits, zeros among them, float values.
+func (m *Model) Counts() (trits, zeros, floats int) {
+	for i := range m.Tensors {
+		t := &m.Tensors[i]
+		trits += len(t.Trits)
+		zeros += t.Zeros()
+		floats += len(t.Data) + len(t.Scale)
+	}
+	return trits, zeros, floats
+}
+
+// FromLatents makes a model of trained parameters: get returns the values of
+// the parameter of that name (as in arch.Params), or nil. Ternary latents are
+// quantised by c.Quantizer (SPEC §1); with quantizer none they stay as they
+// are. Values that are kept are shared with the caller, not copied. A missing
+// parameter, a wrong length, and a value that is not finite are errors that
+// name the parameter.
+func FromLatents(c arch.Config, tok TokenizerInfo, get func(name string) []float32) (*Model, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	m := &Model{Config: c, Tokenizer: tok, Meta: map[string]string{}}
+	fetch := func(p arch.Param) ([]float32, error) {
+		w := get(p.Name)
+		if w == nil {
+			return nil, errors.New("spinfile: parameter " + p.Name + " is missing")
+		}
+		if len(w) != p.Len() {
+			return nil, errors.New("spinfile: parameter " + p.Name + " has " + strconv.Itoa(len(w)) +
+				" values, want " + strconv.Itoa(p.Len()) + " = " + shapeString(p.Shape))
+		}
+		return w, finite(p.Name, w)
+	}
+	for _, p := range arch.Params(c) {
+		w, err := fetch(p)
+		if err != nil {
+			return nil, err
+		}
+		t := Tensor{Param: p, Data: w}
+		switch {
+		case p.Kind == arch.Beta:
+			// Its layer's weight comes just before it.
+			copy(m.Tensors[len(m.Tensors)-1].Scale, w)
+			continue
+		case p.Kind == arch.Ternary && c.Quantizer != arch.None:
+			t.Data = nil
+			t.Trits = make([]int8, len(w))
+			t.Scale = make([]float32, p.Shape[1])
+			gamma := float32(1)
+			if c.Quantizer == arch.AbsMean {
+				gamma = Gamma(w)
+				QuantizeAbsMean(t.Trits, w, gamma)
+			} else {
+				QuantizeClassic(t.Trits, w)
+			}
+			for i := range t.Scale {
+				t.Scale[i] = gamma
+			}
+		}
+		m.Tensors = append(m.Tensors, t)
+	}
+	return m, m.Validate()
+}
+
+// Validate checks that a model is complete: a valid configuration, exactly
+// the tensors that it asks for in their order, lengths that fit the shapes,
+// trits of −1, 0 and +1 only, finite values, and a tokenizer that fits the
+// vocabulary.
+func (m *Model) Validate() error {
+	if err := m.Config.Validate(); err != nil {
+		return err
+	}
+	i := 0
+	for _, p := range arch.Params(m.Config) {
+		if p.Kind == arch.Beta {
+			continue
+		}
+		if i == len(m.Tensors) {
+			return errors.New("spinfile: tensor " + p.Name + " is missing")
+		}
+		t := &m.Tensors[i]
+		i++
+		if t.Name != p.Name {
+			return errors.New("spinfile: tensor " + strconv.Itoa(i-1) + " is " + strconv.Quote(t.Name) + ", want " + p.Name)
+		}
+		if err := t.check(p, m.Config.Quantizer); err != nil {
+			return err
+		}
+	}
+	if i != len(m.Tensors) {
+		return errors.New("spinfile: tensor " + strconv.Quote(m.Tensors[i].Name) + " does not belong to the model")
+	}
+	switch tok := m.Tokenizer; tok.Kind {
+	case "", "bytes", "gpt2":
+	case "chars":
+		if !utf8.ValidString(tok.Chars) {
+			return errors.New("spinfile: the character vocabulary is not valid UTF-8")
+		}
+		if n := utf8.RuneCountInString(tok.Chars); n > m.Config.VocabSize {
+			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " characters, the model a vocabulary of " + strconv.Itoa(m.Config.VocabSize))
+		}
+	default:
+		return errors.New("spinfile: unknown tokenizer " + strconv.Quote(tok.Kind) + ", want chars, bytes or gpt2")
+	}
+	return nil
+}
+
+// check compares one tensor with the parameter that it should be.
+func (t *Tensor) check(p arch.Param, quantizer string) error {
+	if len(t.Shape) != len(p.Shape) {
+		return errors.New("spinfile: tensor " + p.Name + " has shape " + shapeString(t.Shape) + ", want " + shapeString(p.Shape))
+	}
+	for i := range p.Shape {
+		if t.Shape[i] != p.Shape[i] {
+			return errors.New("spinfile: tensor " + p.Name + " has shape " + shapeString(t.Shape) + ", want " + shapeString(p.Shape))
+		}
+	}
+	if t.Kind != p.Kind || t.Algebra != p.Algebra || t.Layer != p.Layer {
+		return errors.New("spinfile: tensor " + p.Name + " is a " + t.Kind.String() + " of " + strconv.Quote(t.Algebra) + ", want a " + p.Kind.String() + " of " + strconv.Quote(p.Algebra))
+	}
+	data, trits, scale := p.Len(), 0, 0
+	if p.Kind == arch.Ternary && quantizer != arch.None {
+		data, trits, scale = 0, p.Len(), p.Shape[1]
+	}
+	if len(t.Data) != data || len(t.Trits) != trits || len(t.Scale) != scale {
+		return errors.New("spinfile: tensor " + p.Name + " has " + strconv.Itoa(len(t.Data)) + " values, " + strconv.Itoa(len(t.Trits)) + " trits and " + strconv.Itoa(len(t.Scale)) +
+			" scales, want " + strconv.Itoa(data) + ", " + strconv.Itoa(trits) + " and " + strconv.Itoa(scale))
+	}
+	for i, q := range t.Trits {
+		if q < -1 || q > 1 {
+			return errors.New("spinfile: tensor " + p.Name + " has the trit " + strconv.Itoa(int(q)) + " at " + strconv.Itoa(i))
+		}
+	}
+	if err := finite(p.Name, t.Scale); err != nil {
+		return err
+	}
+	return finite(p.Name, t.Data)
+}
+
+// finite reports the first NaN or infinity of w.
+func finite(name string, w []float32) error {
+	for i, v := range w {
+		if v-v != 0 { // NaN for NaN and ±Inf
+			return errors.New("spinfile: tensor " + name + " has the value " + strconv.FormatFloat(float64(v), 'g', -1, 32) + " at " + strconv.Itoa(i))
+		}
+	}
+	return nil
+}
+
+func shapeString(shape []int) string {
+	s := "["
+	for i, d := range shape {
+		if i > 0 {
+			s += ", "
+		}
+		s += strconv.Itoa(d)
+	}
+	return s + "]"
+}
+
+// QuantizeClassic sets q = clamp(roundeven(w), −1, 1) (SPEC §1).
+func QuantizeClassic(q []int8, w []float32) {
+	for i, v := range w {
+		q[i] = trit(v)
+	}
+}
+
+// QuantizeAbsMean sets q = clamp(roundeven(w/gamma), −1, 1) (BitNet b1.58,
+// SPEC §1); the layer computes with gamma·q.
+func QuantizeAbsMean(q []int8, w []float32, gamma float32) {
+	for i, v := range w {
+		q[i] = trit(v / gamma)
+	}
+}
+
+// trit rounds half to even and clamps. A half is the only tie inside the
+// clamp, and it goes to 0.
+func trit(v float32) int8 {
+	return int8(max(-1, min(1, math.RoundToEven(float64(v)))))
+}
+
+// minGamma keeps the scale of an all-zero tensor away from zero (SPEC §1).
+const minGamma = 1e-8
+
+// gammaChunk is how many values Gamma adds up before it starts a new partial
+// sum.
+const gammaChunk = 4096
+
+// Gamma is absmean's scale: the mean of |w| over the whole tensor, summed in
+// float64 in chunks of fixed size, rounded to float32, at least 1e-8.
+func Gamma(w []float32) float32 {
+	total := 0.0
+	for rest := w; len(rest) > 0; {
+		n := min(len(rest), gammaChunk)
+		s := 0.0
+		for _, v := range rest[:n] {
+			s += math.Abs(float64(v))
+		}
+		total += s
+		rest = rest[n:]
+	}
+	return max(minGamma, float32(total/float64(max(1, len(w)))))
+}
