@@ -1,0 +1,16 @@
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+// machineSets lists the sets this machine runs, best last.
+func machineSets() []set {
+	sets := []set{setRef}
+	x := cpu.X86
+	if x.HasAVX2 && x.HasFMA {
+		sets = append(sets, setAVX2)
+		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
+			sets = append(sets, setAVX512)
+		}
+	}
+	return sets
+}

@@ -1,0 +1,178 @@
+package kernel
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+	"unsafe"
+)
+
+// Task is work that splits into numbered items.
+type Task interface {
+	// Do does item i. worker, below Pool.Threads, names the calling worker,
+	// for scratch memory. Do must not call Run on the same pool.
+	Do(i, worker int)
+}
+
+// Pool runs tasks on workers that live as long as it does. It also keeps the
+// scratch memory of the kernels that take a Pool, so that they allocate
+// nothing once warm. A Pool serves one goroutine at a time.
+type Pool struct {
+	workers []poolWorker // [1:] are goroutines; 0 is the caller of Run
+	task    Task
+	n       int
+	left    atomic.Int64 // items not yet claimed; ≤ 0 when there are none
+	_       [56]byte     // keep the counters on cache lines of their own
+	done    atomic.Int64 // items finished
+	_       [56]byte
+	closed  atomic.Bool
+
+	gemm gemmTask
+}
+
+type poolWorker struct {
+	parked  atomic.Bool
+	wake    chan struct{}
+	scratch [scratchSlots][]float32
+	_       [64]byte
+}
+
+// Scratch slots, so that kernels which call each other do not share one.
+const (
+	slotGemmA = iota
+	slotGemmB
+	slotGemmTile
+	slotLinear
+	slotLinear2
+	slotLinear3
+	slotAttention // three from here
+	slotAttention1
+	slotAttention2
+	slotLoss // three from here
+	slotLoss1
+	slotLoss2
+	scratchSlots
+)
+
+// NewPool starts a pool of the given number of threads, counting the caller
+// of Run; less than one means one per CPU.
+func NewPool(threads int) *Pool {
+	if threads < 1 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	p := &Pool{workers: make([]poolWorker, threads)}
+	for w := 1; w < threads; w++ {
+		p.workers[w].wake = make(chan struct{}, 1)
+		go p.serve(w)
+	}
+	return p
+}
+
+// Threads is the number of workers, the caller of Run included.
+func (p *Pool) Threads() int { return len(p.workers) }
+
+// Run calls t.Do once for each item 0 … n−1, in any order and on any worker,
+// and returns when all have finished.
+func (p *Pool) Run(n int, t Task) {
+	if len(p.workers) == 1 || n <= 1 {
+		for i := range n {
+			t.Do(i, 0)
+		}
+		return
+	}
+	p.task, p.n = t, n
+	p.done.Store(0)
+	p.left.Store(int64(n)) // publishes task and n: only a claim above 0 reads them
+	for w := 1; w < min(len(p.workers), n); w++ {
+		if k := &p.workers[w]; k.parked.Load() && k.parked.CompareAndSwap(true, false) {
+			k.wake <- struct{}{}
+		}
+	}
+	p.work(0)
+	for spins := 0; p.done.Load() < int64(n); spins++ {
+		if spins > 1000 {
+			runtime.Gosched()
+		}
+	}
+	p.task = nil
+}
+
+// work claims items until none are left.
+func (p *Pool) work(worker int) {
+	finished := int64(0)
+	for p.left.Load() > 0 {
+		v := p.left.Add(-1)
+		if v < 0 {
+			break
+		}
+		p.task.Do(p.n-1-int(v), worker)
+		finished++
+	}
+	if finished > 0 {
+		p.done.Add(finished)
+	}
+}
+
+// spinTime is how long an idle worker watches for work before it parks: more
+// than the gap between two kernels of a training step, less than would show
+// as load when idle.
+const spinTime = 50 * time.Microsecond
+
+func (p *Pool) serve(w int) {
+	k := &p.workers[w]
+	for {
+		start := time.Now()
+		for spins := 0; p.left.Load() <= 0; spins++ {
+			if spins%64 != 63 {
+				continue
+			}
+			if time.Since(start) < spinTime {
+				runtime.Gosched()
+				continue
+			}
+			k.parked.Store(true)
+			// Work or Close may have come between the last look and here; then
+			// either we take the mark back or a wake is on its way.
+			if (p.left.Load() <= 0 && !p.closed.Load()) || !k.parked.CompareAndSwap(true, false) {
+				<-k.wake
+			}
+			if p.closed.Load() {
+				return
+			}
+			start = time.Now()
+		}
+		p.work(w)
+	}
+}
+
+// Close ends the workers. The pool must not be used afterwards.
+func (p *Pool) Close() {
+	p.closed.Store(true)
+	for w := 1; w < len(p.workers); w++ {
+		if k := &p.workers[w]; k.parked.CompareAndSwap(true, false) {
+			k.wake <- struct{}{}
+		}
+	}
+}
+
+// scratch returns n floats of a worker's own memory, 64-byte aligned and not
+// zeroed; the same memory for the same slot until a larger n is asked for.
+func (p *Pool) scratch(worker, slot, n int) []float32 {
+	return grow(&p.workers[worker].scratch[slot], n)
+}
+
+// grow makes *buf hold at least n floats, aligned to a cache line, and
+// returns the first n. Contents are lost when it has to move.
+func grow(buf *[]float32, n int) []float32 {
+	if cap(*buf) < n {
+		*buf = alignedFloats(n)
+	}
+	return (*buf)[:n]
+}
+
+// alignedFloats allocates n floats that begin on a cache line.
+func alignedFloats(n int) []float32 {
+	b := make([]float32, n+16)
+	o := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & 63 / 4)
+	return b[o : o+n : o+n]
+}

@@ -1,0 +1,73 @@
+package kernel
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+type countTask struct {
+	hits    []atomic.Int32
+	workers int
+	bad     atomic.Bool
+}
+
+func (c *countTask) Do(i, worker int) {
+	c.hits[i].Add(1)
+	if worker < 0 || worker >= c.workers {
+		c.bad.Store(true)
+	}
+}
+
+func TestPoolRunsEachItemOnce(t *testing.T) {
+	for _, threads := range []int{1, 2, 3, 8} {
+		p := testPool(t, threads)
+		for round := range 2000 {
+			n := round % 37
+			c := &countTask{hits: make([]atomic.Int32, n), workers: threads}
+			p.Run(n, c)
+			for i := range c.hits {
+				if got := c.hits[i].Load(); got != 1 {
+					t.Fatalf("%d threads, item %d of %d ran %d times", threads, i, n, got)
+				}
+			}
+			if c.bad.Load() {
+				t.Fatal("worker number out of range")
+			}
+			if round%500 == 499 {
+				time.Sleep(300 * time.Microsecond) // let the workers park
+			}
+		}
+	}
+}
+
+func TestPoolDefaults(t *testing.T) {
+	if got := testPool(t, 0).Threads(); got < 1 {
+		t.Errorf("got %d threads", got)
+	}
+	if got := testPool(t, 3).Threads(); got != 3 {
+		t.Errorf("got %d threads, want 3", got)
+	}
+}
+
+func TestChooseSet(t *testing.T) {
+	if got, err := chooseSet("ref"); got != setRef || err != nil {
+		t.Errorf("ref: got %v, %v", got, err)
+	}
+	best := machineSets()[len(machineSets())-1]
+	if got, err := chooseSet("quantum"); got != best || err == nil {
+		t.Errorf("unknown set: got %v, %v", got, err)
+	}
+	if got, err := chooseSet(""); got != best || err != nil {
+		t.Errorf("default: got %v, %v", got, err)
+	}
+}
+
+func BenchmarkPoolRun(b *testing.B) {
+	p := testPool(b, 2)
+	c := &countTask{hits: make([]atomic.Int32, 2), workers: 2}
+	b.ReportAllocs()
+	for b.Loop() {
+		p.Run(2, c)
+	}
+}
