@@ -485,15 +485,16 @@ func nearestKey(name string) string {
 	}
 	best, at := "", max(2, len(name)/2)+1
 	for _, k := range Keys() {
-		if d := editDistance(name, k.Name); d < at {
+		if d := EditDistance(name, k.Name); d < at {
 			best, at = k.Name, d
 		}
 	}
 	return best
 }
 
-// editDistance is Levenshtein's: insertions, deletions and substitutions.
-func editDistance(a, b string) int {
+// EditDistance is Levenshtein's, in bytes: insertions, deletions and
+// substitutions that turn a into b.
+func EditDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

@@ -1,5 +1,160 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
 
-func newBenchCmd() *cobra.Command { return &cobra.Command{Use: "bench"} }
+	"github.com/spf13/cobra"
+)
+
+// A bench measures one thing, at every shape and thread count worth knowing,
+// and reports each. Files named bench_*.go add theirs to benches in init.
+type bench struct {
+	Name string
+	Run  func(*benchContext) error
+}
+
+var benches []bench
+
+// benchResult is one measurement; a zero field does not apply.
+type benchResult struct {
+	Bench         string   `json:"bench"`
+	Shape         string   `json:"shape,omitempty"`
+	Threads       int      `json:"threads"`
+	Ms            float64  `json:"ms"`               // median time of one call
+	GFLOPS        float64  `json:"gflops,omitempty"` // dense-equivalent: 2 × multiply–accumulates of the dense form
+	TokensPerS    float64  `json:"tokens_per_s,omitempty"`
+	PeakGFLOPS    float64  `json:"peak_gflops,omitempty"` // register-only FMA loop in the same run, same threads
+	MBPerS        float64  `json:"mb_per_s,omitempty"`
+	Allocs        *float64 `json:"allocs,omitempty"`          // heap allocations a call
+	PeakMemoryMiB float64  `json:"peak_memory_mib,omitempty"` // of the process
+}
+
+// benchContext is what a bench is given.
+type benchContext struct {
+	name    string
+	threads []int
+	report  func(benchResult) error
+}
+
+// Threads are the thread counts to measure.
+func (b *benchContext) Threads() []int { return b.threads }
+
+// Report hands in one measurement; the bench's name is filled in.
+func (b *benchContext) Report(r benchResult) error {
+	r.Bench = b.name
+	return b.report(r)
+}
+
+// benchTime is how long Measure repeats a call.
+const benchTime = 600 * time.Millisecond
+
+// Measure calls f twice unmeasured, then for about benchTime and at least
+// five times, and gives the median time of a call and the heap allocations
+// of one.
+func (b *benchContext) Measure(f func()) (median time.Duration, allocs float64) {
+	f()
+	f()
+	times := make([]time.Duration, 0, 1<<14)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for start := time.Now(); len(times) < cap(times) && (len(times) < 5 || time.Since(start) < benchTime); {
+		t := time.Now()
+		f()
+		times = append(times, time.Since(t))
+	}
+	runtime.ReadMemStats(&after)
+	slices.Sort(times)
+	return times[len(times)/2], math.Floor(float64(after.Mallocs-before.Mallocs) / float64(len(times)))
+}
+
+func newBenchCmd() *cobra.Command {
+	asJSON, list, threads := false, false, 0
+	cmd := &cobra.Command{
+		Use:   "bench [PREFIX]",
+		Short: "Measure the kernels, training and tokenising on this machine",
+		Long: `Bench runs every benchmark whose name begins with PREFIX, on one thread and on
+all, and prints a table. GFLOP/s of the hypercomplex layers count the
+multiplications of the dense layer they replace; peak is what a loop of nothing
+but fused multiply–adds reaches in the same run.`,
+		Example: `  spinnet bench linear/octonion
+  spinnet bench gemm --json --threads 1`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix := strings.Join(args, "")
+			var chosen []bench
+			for _, b := range benches {
+				if strings.HasPrefix(b.Name, prefix) {
+					chosen = append(chosen, b)
+				}
+			}
+			if len(chosen) == 0 {
+				return &usageError{fmt.Errorf("no benchmark begins with %q", prefix), "spinnet bench --list prints their names"}
+			}
+			if list {
+				for _, b := range chosen {
+					fmt.Fprintln(cmd.OutOrStdout(), b.Name)
+				}
+				return nil
+			}
+			counts := []int{threads}
+			switch {
+			case threads < 0:
+				return usagef("--threads %d: want 1 or more", threads)
+			case threads == 0:
+				counts = slices.Compact([]int{1, runtime.GOMAXPROCS(0)})
+			}
+			report := benchTable(cmd.OutOrStdout())
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				report = func(r benchResult) error { return enc.Encode(r) }
+			}
+			for _, b := range chosen {
+				if err := b.Run(&benchContext{b.Name, counts, report}); err != nil {
+					return fmt.Errorf("bench %s: %w", b.Name, err)
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	cmd.Flags().BoolVar(&list, "list", false, "print the names only")
+	cmd.Flags().IntVar(&threads, "threads", 0, "measure with this many threads (default 1 and one a core)")
+	return cmd
+}
+
+// benchTable prints each result as a row as soon as it is there.
+func benchTable(w io.Writer) func(benchResult) error {
+	const row = "%-24s %-28s %7s %10s %9s %6s %10s %8s %7s %8s\n"
+	wrote := false
+	cell := func(format string, v float64) string {
+		if v == 0 {
+			return ""
+		}
+		return fmt.Sprintf(format, v)
+	}
+	return func(r benchResult) error {
+		if !wrote {
+			wrote = true
+			if _, err := fmt.Fprintf(w, row, "bench", "shape", "threads", "ms", "GFLOP/s", "peak", "tokens/s", "MB/s", "allocs", "MiB"); err != nil {
+				return err
+			}
+		}
+		peak, allocs := "", ""
+		if r.PeakGFLOPS > 0 && r.GFLOPS > 0 {
+			peak = fmt.Sprintf("%.0f%%", 100*r.GFLOPS/r.PeakGFLOPS)
+		}
+		if r.Allocs != nil {
+			allocs = fmt.Sprintf("%.0f", *r.Allocs)
+		}
+		_, err := fmt.Fprintf(w, row, r.Bench, r.Shape, fmt.Sprint(r.Threads), fmt.Sprintf("%.3f", r.Ms),
+			cell("%.1f", r.GFLOPS), peak, cell("%.0f", r.TokensPerS), cell("%.1f", r.MBPerS), allocs, cell("%.0f", r.PeakMemoryMiB))
+		return err
+	}
+}

@@ -1,17 +1,7 @@
-// Command spinnet trains, runs and studies ternary hypercomplex language
-// models.
+// Command spinnet prepares text, trains ternary hypercomplex language models
+// on it, and writes and scores text with them. It may import every package.
 package main
 
-import (
-	"os"
+import "os"
 
-	"github.com/spf13/cobra"
-)
-
-func main() {
-	root := &cobra.Command{Use: "spinnet"}
-	root.AddCommand(newPrepareCmd(), newTokenizeCmd(), newTrainCmd(), newGenerateCmd(), newScoreCmd(), newBenchCmd(), newVersionCmd())
-	if root.Execute() != nil {
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(run(os.Args[1:])) }

@@ -1,5 +1,66 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"runtime/debug"
 
-func newVersionCmd() *cobra.Command { return &cobra.Command{Use: "version"} }
+	"github.com/spf13/cobra"
+
+	"spinnet/kernel"
+)
+
+// version is set by the Makefile: -ldflags "-X main.version=…".
+var version string
+
+// versionInfo is what "spinnet version" prints.
+type versionInfo struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+	Kernels string `json:"kernels"`
+	Device  string `json:"device"`
+	Threads int    `json:"threads"`
+}
+
+func newVersionCmd() *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the build, the kernel set in use and the device",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := kernel.SetError(); err != nil {
+				return &usageError{err: err}
+			}
+			v := versionInfo{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel.Set(), "cpu", runtime.GOMAXPROCS(0)}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "spinnet %s\ngo      %s %s/%s\nkernels %s\ndevice  %s, %d threads\n",
+				v.Version, v.Go, v.OS, v.Arch, v.Kernels, v.Device, v.Threads)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
+}
+
+// buildVersion is the version linked in, else what the Go tool recorded.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "dev-" + s.Value[:12]
+		}
+	}
+	return info.Main.Version
+}
