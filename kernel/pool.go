@@ -28,6 +28,9 @@ type Pool struct {
 	closed  atomic.Bool
 
 	gemm gemmTask
+
+	attention attentionTask
+	loss      lossTask
 }
 
 type poolWorker struct {

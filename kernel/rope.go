@@ -1,0 +1,57 @@
+package kernel
+
+import "math"
+
+// ropeTheta is the base of the rotation frequencies.
+const ropeTheta = 10000
+
+// RoPETable returns cos and sin of position·10000^(−2m/headDim), each
+// [positions, headDim/2].
+func RoPETable(positions, headDim int) (cos, sin []float32) {
+	half := headDim / 2
+	cos, sin = make([]float32, positions*half), make([]float32, positions*half)
+	for m := range half {
+		f := math.Pow(ropeTheta, -float64(2*m)/float64(headDim))
+		for p := range positions {
+			s, c := math.Sincos(float64(p) * f)
+			cos[p*half+m], sin[p*half+m] = float32(c), float32(s)
+		}
+	}
+	return cos, sin
+}
+
+// RoPE rotates x [rows, heads·headDim] in place: of every head, the adjacent
+// pair (2m, 2m+1) as a complex number by the angle of its row's position,
+// pos0 + row mod period. cos and sin are a RoPETable of headDim. inverse
+// rotates back, which is also the gradient.
+func RoPE(x []float32, rows, heads, headDim, pos0, period int, cos, sin []float32, inverse bool) {
+	half := headDim / 2
+	rotate := vector().rotate
+	if inverse {
+		rotate = vector().rotateBack
+	}
+	for r := range rows {
+		p := (pos0 + r%period) * half
+		c, s := cos[p:p+half], sin[p:p+half]
+		row := x[r*heads*headDim:]
+		for h := range heads {
+			rotate(row[h*headDim:h*headDim+headDim], c, s)
+		}
+	}
+}
+
+// refRotate multiplies the complex numbers x by cos + i·sin.
+func refRotate(x, cos, sin []float32) {
+	for m, c := range cos {
+		s, a, b := sin[m], x[2*m], x[2*m+1]
+		x[2*m], x[2*m+1] = a*c-b*s, b*c+a*s
+	}
+}
+
+// refRotateBack multiplies the complex numbers x by cos − i·sin.
+func refRotateBack(x, cos, sin []float32) {
+	for m, c := range cos {
+		s, a, b := sin[m], x[2*m], x[2*m+1]
+		x[2*m], x[2*m+1] = a*c+b*s, b*c-a*s
+	}
+}
