@@ -1,0 +1,124 @@
+package tensor
+
+// The operations of a transformer, recorded on a tape. Each takes and gives
+// variables whose rows are tokens.
+
+// Embedding looks up the rows of table for ids: [len(ids), d].
+func (t *Tape) Embedding(name string, table, dtable *Tensor, ids *Ints) *Var {
+	y := t.newVar(name, len(ids.Data), table.Shape[1])
+	t.add(&node{
+		outs:     []*Var{y},
+		dOuts:    []*gradient{y.grad},
+		forward:  func() { t.dev.Embedding(y.value, table, ids) },
+		backward: func([]bool) { t.dev.EmbeddingBackward(dtable, y.grad.t, ids) },
+	})
+	return y
+}
+
+// Linear applies a hypercomplex linear layer (or head mixer) to x, whose rows
+// are read as rows of n·K values; the output has width values a row of x's
+// first dimension.
+func (t *Tape) Linear(name string, x *Var, w *Weight, width int) *Var {
+	y := t.newVar(name, x.Shape[0], width)
+	t.add(&node{
+		outs: []*Var{y}, ins: []*Var{x}, saved: []*Var{x},
+		dOuts: []*gradient{y.grad}, dIns: []*gradient{x.grad},
+		forward:  func() { t.dev.Linear(y.value, x.value, w) },
+		backward: func(acc []bool) { t.dev.LinearBackward(x.grad.t, acc[0], y.grad.t, x.value, w) },
+	})
+	return y
+}
+
+// RMSNorm is x·rsqrt(mean(x²)+ε)·w by rows.
+func (t *Tape) RMSNorm(name string, x *Var, w, dw *Tensor) *Var {
+	y := t.newVar(name, x.Shape...)
+	t.add(&node{
+		outs: []*Var{y}, ins: []*Var{x}, saved: []*Var{x},
+		dOuts: []*gradient{y.grad}, dIns: []*gradient{x.grad},
+		forward:  func() { t.dev.RMSNorm(y.value, x.value, w) },
+		backward: func(acc []bool) { t.dev.RMSNormBackward(x.grad.t, acc[0], dw, y.grad.t, x.value, w) },
+	})
+	return y
+}
+
+// RotaryAttention rotates q and k and attends causally. q and k hold the
+// rotated values afterwards and may have no other reader.
+func (t *Tape) RotaryAttention(name string, q, k, v *Var, rot *Rotation, a Attention) *Var {
+	o := t.newVar(name, q.Shape...)
+	lse := t.newVar(name+" logsumexp", a.Batch, a.Heads, a.T)
+	t.add(&node{
+		outs: []*Var{o, lse}, ins: []*Var{q, k, v}, saved: []*Var{q, k, v, o, lse},
+		dOuts: []*gradient{o.grad}, dIns: []*gradient{q.grad, k.grad, v.grad},
+		forward: func() {
+			t.dev.RotaryAttention(o.value, lse.value, q.value, k.value, v.value, rot, a, t.Step)
+		},
+		backward: func([]bool) {
+			t.dev.RotaryAttentionBackward(q.grad.t, k.grad.t, v.grad.t, o.grad.t, o.value, lse.value, q.value, k.value, v.value, rot, a, t.Step)
+		},
+	})
+	return o
+}
+
+// SwiGLU is silu(gate)∘up.
+func (t *Tape) SwiGLU(name string, gate, up *Var) *Var {
+	y := t.newVar(name, gate.Shape...)
+	t.add(&node{
+		outs: []*Var{y}, ins: []*Var{gate, up}, saved: []*Var{gate, up},
+		dOuts: []*gradient{y.grad}, dIns: []*gradient{gate.grad, up.grad},
+		forward: func() { t.dev.SwiGLU(y.value, gate.value, up.value) },
+		backward: func([]bool) {
+			t.dev.SwiGLUBackward(gate.grad.t, up.grad.t, y.grad.t, gate.value, up.value)
+		},
+	})
+	return y
+}
+
+// Residual is h + f. The three share one gradient, which the backward of f's
+// branch reads before the backward of what made h adds to it; so f may have
+// no other reader, and h no earlier one outside the branch.
+func (t *Tape) Residual(name string, h, f *Var) *Var {
+	y := t.newVar(name, h.Shape...)
+	y.grad, f.grad = h.grad, h.grad
+	// f's maker was recorded with its own gradient; it reads this one now.
+	for _, n := range t.nodes {
+		for i, o := range n.outs {
+			if o == f {
+				n.dOuts[i] = h.grad
+			}
+		}
+	}
+	t.add(&node{
+		outs: []*Var{y}, ins: []*Var{h, f},
+		forward: func() { t.dev.Add(y.value, h.value, f.value) },
+	})
+	return y
+}
+
+// FakeQuant8 rounds each row to int8 levels (SPEC §7). The gradient passes
+// straight through: x and the result share it.
+func (t *Tape) FakeQuant8(name string, x *Var) *Var {
+	y := t.newVar(name, x.Shape...)
+	y.grad = x.grad
+	t.add(&node{
+		outs: []*Var{y}, ins: []*Var{x},
+		forward: func() { t.dev.FakeQuant8(y.value, x.value) },
+	})
+	return y
+}
+
+// CrossEntropy writes to losses, one value a row of h, the cross-entropy in
+// nats of the logits h·tableᵀ against targets (−1: ignored, loss 0). On a
+// training tape it also computes the gradients of scale·Σ losses, at once:
+// the logits exist only a chunk at a time.
+func (t *Tape) CrossEntropy(losses *Tensor, h *Var, table, dtable *Tensor, targets *Ints, scale float32) {
+	n := &node{ins: []*Var{h}}
+	if t.train {
+		n.early = []*gradient{h.grad}
+		n.forward = func() {
+			t.dev.CrossEntropyBackward(losses, h.grad.t, dtable, h.value, table, targets, scale)
+		}
+	} else {
+		n.forward = func() { t.dev.CrossEntropy(losses, h.value, table, targets) }
+	}
+	t.add(n)
+}

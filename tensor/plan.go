@@ -1,0 +1,180 @@
+package tensor
+
+import "slices"
+
+// Plan orders the recorded operations, decides which gradients are written
+// first and which added to, and lays all values and gradients out in one
+// arena so that memory whose lifetimes do not meet is shared.
+func (t *Tape) Plan() {
+	p := planner{tape: t, idx: map[any]int{}}
+	for _, n := range t.nodes {
+		t.forward = append(t.forward, p.forwardStep(n))
+	}
+	if t.train {
+		p.backwardPass()
+	}
+	p.layout()
+	for i := range p.defs {
+		d := &p.defs[i]
+		s := &t.forward
+		at := d.at
+		if at >= len(t.forward) {
+			s, at = &t.backward, at-len(t.forward)
+		}
+		b := bind{t: &Tensor{Shape: d.shape, Data: t.arena.Data[d.offset : d.offset+d.size : d.offset+d.size]}}
+		switch k := d.key.(type) {
+		case *Var:
+			b.v = k
+		case *gradient:
+			b.g = k
+		}
+		(*s)[at].binds = append((*s)[at].binds, b)
+	}
+}
+
+// lifetime is one block of memory, from the step that defines it to the last
+// that uses it.
+type lifetime struct {
+	key      any // *Var or *gradient
+	shape    []int
+	size     int
+	at, last int // step numbers; the backward's follow the forward's
+	offset   int
+}
+
+type planner struct {
+	tape *Tape
+	now  int
+	defs []lifetime
+	idx  map[any]int // of a Var or gradient, its current definition in defs
+}
+
+func (p *planner) define(key any, shape []int) {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	p.idx[key] = len(p.defs)
+	p.defs = append(p.defs, lifetime{key: key, shape: shape, size: n, at: p.now, last: p.now})
+}
+
+func (p *planner) use(key any) {
+	p.defs[p.idx[key]].last = p.now
+}
+
+func (p *planner) forwardStep(n *node) step {
+	for _, v := range n.ins {
+		p.use(v)
+	}
+	for _, v := range n.outs {
+		p.define(v, v.Shape)
+	}
+	if p.tape.train {
+		for _, g := range n.early {
+			p.define(g, g.shape)
+		}
+	}
+	p.now++
+	return step{run: n.forward, node: n}
+}
+
+// backwardPass appends the steps of the backward, segment by segment from
+// the last; with recompute each segment's forward runs again first.
+func (p *planner) backwardPass() {
+	t := p.tape
+	for end := len(t.nodes); end > 0; {
+		begin := end
+		for begin > 0 && t.nodes[begin-1].segment == t.nodes[end-1].segment {
+			begin--
+		}
+		// The last segment's values are still there.
+		if t.recompute && end < len(t.nodes) {
+			for _, n := range t.nodes[begin:end] {
+				// What leaves the segment was kept; computing it into
+				// scratch again would be wasted unless something inside
+				// needs it.
+				if !p.neededInside(n, begin, end) {
+					continue
+				}
+				t.backward = append(t.backward, p.forwardStep(n))
+			}
+		}
+		for i := end - 1; i >= begin; i-- {
+			p.backwardStep(t.nodes[i])
+		}
+		end = begin
+	}
+}
+
+// neededInside reports whether a backward of the segment nodes[begin:end]
+// depends, directly or through other forwards, on what n computes.
+func (p *planner) neededInside(n *node, begin, end int) bool {
+	for _, m := range p.tape.nodes[begin:end] {
+		for _, v := range n.outs {
+			if slices.Contains(m.saved, v) {
+				return true
+			}
+			if m != n && slices.Contains(m.ins, v) && p.neededInside(m, begin, end) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *planner) backwardStep(n *node) {
+	if n.backward == nil {
+		return
+	}
+	for _, v := range n.saved {
+		p.use(v)
+	}
+	for _, g := range n.dOuts {
+		p.use(g)
+	}
+	for i, g := range n.dIns {
+		if _, live := p.idx[g]; live {
+			n.acc[i] = true
+			p.use(g)
+		} else {
+			p.define(g, g.shape)
+		}
+	}
+	p.now++
+	p.tape.backward = append(p.tape.backward, step{run: func() { n.backward(n.acc) }, node: n})
+}
+
+// layout places the lifetimes, largest first, each at the lowest offset
+// where it meets no other that is alive at the same time.
+func (p *planner) layout() {
+	const align = 16 // floats: one cache line
+	t := p.tape
+	order := make([]int, len(p.defs))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return p.defs[b].size - p.defs[a].size })
+	total := 0
+	var placed []int
+	for _, i := range order {
+		d := &p.defs[i]
+		var busy []*lifetime
+		for _, j := range placed {
+			if o := &p.defs[j]; o.at <= d.last && d.at <= o.last {
+				busy = append(busy, o)
+			}
+		}
+		slices.SortFunc(busy, func(a, b *lifetime) int { return a.offset - b.offset })
+		off := 0
+		for _, o := range busy {
+			if off+d.size <= o.offset {
+				break
+			}
+			off = max(off, (o.offset+o.size+align-1)/align*align)
+		}
+		d.offset = off
+		total = max(total, off+d.size)
+		placed = append(placed, i)
+	}
+	t.arena = t.dev.Alloc(total)
+}
