@@ -1,3 +1,234 @@
 package main
 
-func gemm() {}
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets in kernel.tileArgs; TestTileArgsLayout holds the Go side to them.
+const (
+	tSeg  = 0 // {a, b} pairs
+	tNSeg = 120 + 8*iota
+	tK
+	tARS
+	tACS
+	tBKS
+	tC
+	tCRS
+	tFrom
+	tFRS
+	tMask
+	tMaskY
+	tReps
+	tARep
+	tBRep
+	tCRep
+)
+
+// isa is what the two vector sets differ in.
+type isa struct {
+	letter string // of the function names
+	lanes  int
+	rows   int // largest tile
+	vec    func() VecVirtual
+}
+
+var (
+	avx512 = isa{"Z", 16, 14, ZMM}
+	avx2   = isa{"Y", 8, 6, YMM}
+)
+
+func (s isa) bytes() int { return 4 * s.lanes }
+
+func (s isa) zero(v VecVirtual) {
+	if s.lanes == 16 {
+		VPXORD(v, v, v)
+	} else {
+		VXORPS(v, v, v)
+	}
+}
+
+// gemm writes the register tiles: C[mr × nv vectors] = from + Σ over
+// segments of A[mr,k]·B[k, nv vectors].
+func gemm() {
+	peakFMA()
+	for _, s := range []isa{avx512, avx2} {
+		for nv := 1; nv <= 2; nv++ {
+			for mr := 1; mr <= s.rows; mr++ {
+				tile(s, mr, nv)
+			}
+		}
+	}
+}
+
+func peakFMA() {
+	for _, s := range []isa{avx512, avx2} {
+		name := "peakFMA" + s.letter
+		TEXT(name, NOSPLIT, "func(n int)")
+		n := Load(Param("n"), GP64())
+		acc := make([]VecVirtual, 12)
+		for i := range acc {
+			acc[i] = s.vec()
+			s.zero(acc[i])
+		}
+		a, b := s.vec(), s.vec()
+		s.zero(a)
+		s.zero(b)
+		Label("loop")
+		for i := range acc {
+			VFMADD231PS(a, b, acc[i])
+		}
+		DECQ(n)
+		JNZ(LabelRef("loop"))
+		VZEROUPPER()
+		RET()
+	}
+}
+
+func tile(s isa, mr, nv int) {
+	name := fmt.Sprintf("tile%s%dx%d", s.letter, mr, nv)
+	TEXT(name, NOSPLIT, "func(t *byte)")
+	Pragma("noescape")
+	t := Load(Param("t"), GP64())
+	arg := func(off int) Mem { return Mem{Base: t, Disp: off} }
+
+	c := make([][]VecVirtual, mr)
+	for r := range c {
+		c[r] = make([]VecVirtual, nv)
+		for v := range c[r] {
+			c[r][v] = s.vec()
+		}
+	}
+	// Rows are reached from every third base pointer with scales 0, 1, 2.
+	bases := make([]GPVirtual, (mr+2)/3)
+	for i := range bases {
+		bases[i] = GP64()
+	}
+	ars, acs, bks, b, k := GP64(), GP64(), GP64(), GP64(), GP64()
+	seg, nseg := GP64(), GP64()
+	if s.lanes == 16 {
+		m := GP64()
+		MOVQ(arg(tMask), m)
+		KMOVW(m.As32(), K1)
+	}
+	MOVQ(arg(tARS), ars)
+	MOVQ(arg(tACS), acs)
+	MOVQ(arg(tBKS), bks)
+
+	Label("rep")
+	from, frs := seg, nseg // not yet in use
+	MOVQ(arg(tFrom), from)
+	TESTQ(from, from)
+	JZ(LabelRef("zero"))
+	MOVQ(arg(tFRS), frs)
+	mask := func() VecVirtual {
+		m := s.vec()
+		p := b
+		MOVQ(arg(tMaskY), p)
+		VMOVUPS(Mem{Base: p}, m)
+		return m
+	}
+	var m VecVirtual
+	if s.lanes == 8 {
+		m = mask()
+	}
+	for r := range c {
+		for v := range c[r] {
+			at := Mem{Base: from, Disp: v * s.bytes()}
+			switch {
+			case v < nv-1:
+				VMOVUPS(at, c[r][v])
+			case s.lanes == 16:
+				VMOVUPS_Z(at, K1, c[r][v])
+			default:
+				VMASKMOVPS(at, m, c[r][v])
+			}
+		}
+		if r < mr-1 {
+			ADDQ(frs, from)
+		}
+	}
+	JMP(LabelRef("start"))
+	Label("zero")
+	for r := range c {
+		for v := range c[r] {
+			s.zero(c[r][v])
+		}
+	}
+
+	Label("start")
+	MOVQ(t, seg)
+	MOVQ(arg(tNSeg), nseg)
+	Label("seg")
+	MOVQ(Mem{Base: seg}, bases[0])
+	for i := 1; i < len(bases); i++ {
+		LEAQ(Mem{Base: bases[i-1], Index: ars, Scale: 2}, bases[i])
+		ADDQ(ars, bases[i])
+	}
+	MOVQ(Mem{Base: seg, Disp: 8}, b)
+	MOVQ(arg(tK), k)
+	bv := make([]VecVirtual, nv)
+	for v := range bv {
+		bv[v] = s.vec()
+	}
+	a := s.vec()
+	Label("loop")
+	for v := range bv {
+		VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, bv[v])
+	}
+	ADDQ(bks, b)
+	for r := range c {
+		at := Mem{Base: bases[r/3]}
+		if r%3 > 0 {
+			at.Index, at.Scale = ars, uint8(r%3)
+		}
+		VBROADCASTSS(at, a)
+		for v := range bv {
+			VFMADD231PS(a, bv[v], c[r][v])
+		}
+	}
+	for _, p := range bases {
+		ADDQ(acs, p)
+	}
+	DECQ(k)
+	JNZ(LabelRef("loop"))
+	ADDQ(Imm(16), seg)
+	DECQ(nseg)
+	JNZ(LabelRef("seg"))
+
+	out, crs := seg, nseg
+	MOVQ(arg(tC), out)
+	MOVQ(arg(tCRS), crs)
+	if s.lanes == 8 {
+		m = mask()
+	}
+	for r := range c {
+		for v := range c[r] {
+			at := Mem{Base: out, Disp: v * s.bytes()}
+			switch {
+			case v < nv-1:
+				VMOVUPS(c[r][v], at)
+			case s.lanes == 16:
+				VMOVUPS(c[r][v], K1, at)
+			default:
+				VMASKMOVPS(c[r][v], m, at)
+			}
+		}
+		if r < mr-1 {
+			ADDQ(crs, out)
+		}
+	}
+	DECQ(arg(tReps))
+	JZ(LabelRef("done"))
+	for _, step := range [][2]int{{tARep, tSeg}, {tBRep, tSeg + 8}, {tCRep, tC}} {
+		MOVQ(arg(step[0]), k)
+		ADDQ(k, arg(step[1]))
+	}
+	JMP(LabelRef("rep"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
