@@ -245,22 +245,12 @@ func trit(v float32) int8 {
 // minGamma keeps the scale of an all-zero tensor away from zero (SPEC §1).
 const minGamma = 1e-8
 
-// gammaChunk is how many values Gamma adds up before it starts a new partial
-// sum.
-const gammaChunk = 4096
-
 // Gamma is absmean's scale: the mean of |w| over the whole tensor, summed in
-// float64 in chunks of fixed size, rounded to float32, at least 1e-8.
+// float64 in order, rounded to float32, at least 1e-8.
 func Gamma(w []float32) float32 {
-	total := 0.0
-	for rest := w; len(rest) > 0; {
-		n := min(len(rest), gammaChunk)
-		s := 0.0
-		for _, v := range rest[:n] {
-			s += math.Abs(float64(v))
-		}
-		total += s
-		rest = rest[n:]
+	s := 0.0
+	for _, v := range w {
+		s += math.Abs(float64(v))
 	}
-	return max(minGamma, float32(total/float64(max(1, len(w)))))
+	return max(minGamma, float32(s/float64(max(1, len(w)))))
 }

@@ -1,0 +1,142 @@
+// Package engine runs finished models: packed weights, sessions with a
+// key-value cache, sampling, generation and scoring. It imports arch,
+// algebra, kernel, spinfile and tokenizer, and neither fmt, os nor
+// encoding/json: it is also compiled to WebAssembly.
+//
+// The arithmetic is float32. A model trained with int8 activations
+// (act_bits = 8) has the inputs of its linear layers rounded to the same
+// levels as in training.
+package engine
+
+import (
+	"errors"
+	"sync"
+
+	"spinnet/algebra"
+	"spinnet/arch"
+	"spinnet/kernel"
+	"spinnet/spinfile"
+)
+
+// Engine is a model ready to run. Its sessions may be used from different
+// goroutines; they take turns.
+type Engine struct {
+	config arch.Config
+	mu     sync.Mutex // held while a session computes: it guards the pool
+	pool   *kernel.Pool
+
+	embedding []float32 // [vocab, d]
+	layers    []layer
+	norm      []float32 // [d]
+	cos, sin  []float32 // rotations of the first block_size positions, [block_size, head_dim/2]
+}
+
+// layer is one transformer block (SPEC §2).
+type layer struct {
+	attentionNorm, ffnNorm []float32
+	wq, wk, wv, wo         *kernel.Linear
+	mixer                  *kernel.Linear // nil without a head mixer
+	gate, up, down         *kernel.Linear
+}
+
+// New packs a model's weights for the given number of threads; less than one
+// means one per CPU. The model must be valid; its embedding and norms are
+// shared, not copied.
+func New(m *spinfile.Model, threads int) (*Engine, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	c := m.Config
+	e := &Engine{config: c, pool: kernel.NewPool(threads), layers: make([]layer, c.NLayer)}
+	e.cos, e.sin = kernel.RoPETable(c.BlockSize, c.HeadDim())
+	var wide []float32 // trits of one tensor as floats
+	var mixer *spinfile.Tensor
+	for i := range m.Tensors {
+		t := &m.Tensors[i]
+		switch t.Kind {
+		case arch.Embedding:
+			e.embedding = t.Data
+		case arch.Norm:
+			*e.normOf(t) = t.Data
+		case arch.MixerWeight:
+			mixer = t
+		case arch.MixerBeta: // comes right after its weight
+			alg, err := algebra.ByName(mixer.Algebra)
+			if err != nil {
+				return nil, err
+			}
+			k := kernel.NewLinear(alg, mixer.Shape[2], mixer.Shape[1], true)
+			k.Pack(e.pool, mixer.Data, t.Data)
+			e.layers[t.Layer].mixer = k
+		case arch.Ternary:
+			alg, err := algebra.ByName(t.Algebra)
+			if err != nil {
+				return nil, err
+			}
+			w := t.Data
+			if t.Trits != nil {
+				wide = wide[:0]
+				for _, q := range t.Trits {
+					wide = append(wide, float32(q))
+				}
+				w = wide
+			}
+			k := kernel.NewLinear(alg, t.Shape[1], t.Shape[2], false)
+			k.Pack(e.pool, w, t.Scale)
+			*e.linearOf(t) = k
+		}
+	}
+	return e, nil
+}
+
+// normOf gives the place of a norm's weight.
+func (e *Engine) normOf(t *spinfile.Tensor) *[]float32 {
+	if t.Layer < 0 {
+		return &e.norm
+	}
+	l := &e.layers[t.Layer]
+	if hasSuffix(t.Name, ".attention_norm.weight") {
+		return &l.attentionNorm
+	}
+	return &l.ffnNorm
+}
+
+// linearOf gives the place of a linear layer.
+func (e *Engine) linearOf(t *spinfile.Tensor) **kernel.Linear {
+	l := &e.layers[t.Layer]
+	for _, p := range []struct {
+		suffix string
+		place  **kernel.Linear
+	}{
+		{".wq.weight", &l.wq}, {".wk.weight", &l.wk}, {".wv.weight", &l.wv}, {".wo.weight", &l.wo},
+		{".gate_proj.weight", &l.gate}, {".up_proj.weight", &l.up}, {".down_proj.weight", &l.down},
+	} {
+		if hasSuffix(t.Name, p.suffix) {
+			return p.place
+		}
+	}
+	panic("engine: no layer for tensor " + t.Name) // Validate has checked the names
+}
+
+func hasSuffix(s, suffix string) bool {
+	return len(s) >= len(suffix) && s[len(s)-len(suffix):] == suffix
+}
+
+// Config is the model's configuration.
+func (e *Engine) Config() arch.Config { return e.config }
+
+// Threads is the number of threads in use.
+func (e *Engine) Threads() int { return e.pool.Threads() }
+
+// Close ends the worker threads. No session may be used afterwards.
+func (e *Engine) Close() { e.pool.Close() }
+
+// checkIDs reports the first id outside the vocabulary.
+func (e *Engine) checkIDs(ids []int32) error {
+	for i, id := range ids {
+		if id < 0 || int(id) >= e.config.VocabSize {
+			return errors.New("engine: token id " + itoa(int(id)) + " at place " + itoa(i) + " is outside the vocabulary of " + itoa(e.config.VocabSize))
+		}
+	}
+	return nil
+}

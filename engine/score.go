@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"math"
+
+	"spinnet/kernel"
+	"spinnet/tokenizer"
+)
+
+// Score is how well a model predicts a text.
+type Score struct {
+	Loss     float64   // mean over the predicted tokens, in nats
+	Tokens   int       // predicted: all but the first
+	LogProbs []float32 // of ids[1:], natural logarithm
+	Logits   []float32 // [vocab] after the last id but one, whose prediction is the last id
+}
+
+// Score measures ids in consecutive windows of block_size inputs that do not
+// overlap, each with an empty cache: window w reads ids[w·T : w·T+T] and
+// predicts ids[w·T+1 : w·T+T+1], so every token but the first is predicted
+// once (SPEC §3). It takes at least two ids. progress, if not nil, is told
+// how many tokens are done.
+func (e *Engine) Score(ctx context.Context, ids []int32, progress func(done int)) (Score, error) {
+	if len(ids) < 2 {
+		return Score{}, errors.New("engine: a text to score needs at least 2 tokens, this one has " + itoa(len(ids)))
+	}
+	if err := e.checkIDs(ids); err != nil {
+		return Score{}, err
+	}
+	s := e.NewSession()
+	n := len(ids) - 1
+	r := Score{Tokens: n, LogProbs: make([]float32, n)}
+	for at := 0; at < n; {
+		if err := ctx.Err(); err != nil {
+			return Score{}, err
+		}
+		if at%e.config.BlockSize == 0 {
+			s.Reset()
+		}
+		windowEnd := min(n, at-s.pos+e.config.BlockSize)
+		m := min(s.chunk, windowEnd-at)
+		s.score(r.LogProbs[at:at+m], ids[at:at+m], ids[at+1:at+1+m])
+		at += m
+		if progress != nil {
+			progress(at)
+		}
+	}
+	r.Logits = s.logits
+	for _, l := range r.LogProbs {
+		r.Loss -= float64(l)
+	}
+	r.Loss /= float64(n)
+	return r, nil
+}
+
+// score reads ids, writes the log-probabilities of targets, and leaves the
+// logits of the last.
+func (s *Session) score(logProbs []float32, ids, targets []int32) {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	c := &s.e.config
+	s.forward(ids)
+	kernel.CrossEntropyForward(s.e.pool, logProbs, s.z, s.e.embedding, targets, len(ids), c.VocabSize, c.NEmbd)
+	for i, v := range logProbs {
+		logProbs[i] = -v
+	}
+	s.lastLogits(len(ids))
+}
+
+// BitsPerByte is the score in bits for each byte of the predicted text, the
+// tokens ids[1:]; 0 when they hold no bytes.
+func (r *Score) BitsPerByte(tok tokenizer.Tokenizer, ids []int32) (float64, error) {
+	var buf []byte
+	bytes := 0
+	for _, id := range ids[1:] {
+		var err error
+		if buf, err = tok.AppendDecode(buf[:0], id); err != nil {
+			return 0, err
+		}
+		bytes += len(buf)
+	}
+	if bytes == 0 {
+		return 0, nil
+	}
+	return r.Loss * float64(r.Tokens) / math.Ln2 / float64(bytes), nil
+}
