@@ -1,0 +1,368 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"spinnet/arch"
+	"spinnet/dataset"
+	"spinnet/model"
+	"spinnet/runlog"
+	"spinnet/tensor"
+)
+
+// ErrInterrupted is what Run returns, after saving, when its context ends.
+var ErrInterrupted = errors.New("train: interrupted")
+
+// Options are what a run needs beside its recipe.
+type Options struct {
+	Threads int // worker threads; 0: one a core
+}
+
+// Trainer holds one training run: the model, the optimizer's state and the
+// recorded passes. One step goes from random windows of the dataset through
+// the tape's Forward and Backward to one AdamW update; see Run.
+type Trainer struct {
+	cfg     Config
+	data    *dataset.Dataset
+	model   *model.Model
+	cpu     *tensor.CPU
+	threads int
+
+	batch     *model.Batch
+	tape      *tensor.Tape
+	train     *loader
+	evalBatch *model.Batch
+	evalTape  *tensor.Tape
+	evalTrain *loader
+	evalVal   *loader // nil without a validation split
+	losses    []float32
+
+	// AdamW: values, gradients and moments of every parameter, in the order
+	// of model.Params.
+	values, grads, mean, variance []*tensor.Tensor
+	groups                        []tensor.AdamWGroup
+
+	step      int           // updates done
+	elapsed   time.Duration // training time over all resumes, without evaluations
+	savedStep int           // step of the newest checkpoint, −1 for none
+	smooth    float64
+	bestVal   float64
+	last      EvalInfo
+	resumed   bool
+	log       *runlog.Writer
+}
+
+// New builds a run: the model with fresh weights, and its passes recorded.
+func New(cfg Config, data *dataset.Dataset, opts Options) (*Trainer, error) {
+	if opts.Threads == 0 {
+		opts.Threads = runtime.GOMAXPROCS(0)
+	}
+	shape := cfg.Arch(data.VocabSize)
+	if shape.VocabSize < data.VocabSize {
+		return nil, fmt.Errorf("train: vocab_size = %d is smaller than the %d tokens of dataset %s", shape.VocabSize, data.VocabSize, data.Name)
+	}
+	if n := data.Train.Len(); n < int64(cfg.BlockSize)+1 {
+		return nil, fmt.Errorf("train: block_size = %d needs at least %d training tokens; dataset %s has %d", cfg.BlockSize, cfg.BlockSize+1, data.Name, n)
+	}
+	t := &Trainer{cfg: cfg, data: data, threads: opts.Threads, savedStep: -1, bestVal: math.NaN()}
+	t.last = EvalInfo{Step: -1, Train: math.NaN(), Val: math.NaN()}
+	t.cpu = tensor.NewCPU(opts.Threads)
+	var err error
+	if t.model, err = model.New(t.cpu, shape); err != nil {
+		return nil, err
+	}
+	if err := t.model.Init(cfg.Init, cfg.Seed); err != nil {
+		return nil, err
+	}
+	for _, p := range t.model.Params {
+		t.values, t.grads = append(t.values, p.Value), append(t.grads, p.Grad)
+		t.mean = append(t.mean, t.cpu.Alloc(p.Shape...))
+		t.variance = append(t.variance, t.cpu.Alloc(p.Shape...))
+	}
+	t.groups = make([]tensor.AdamWGroup, len(t.values))
+	t.batch = t.model.NewBatch(cfg.BatchSize, cfg.BlockSize)
+	t.losses = make([]float32, cfg.BatchSize*cfg.BlockSize)
+	t.train = newLoader(t.cpu, data.Train, cfg.BatchSize, cfg.BlockSize)
+	t.tape = t.model.Record(t.batch, model.Options{Train: true, Recompute: cfg.Recompute, Seed: cfg.Seed,
+		GradScale: 1 / float32(cfg.TokensPerStep())})
+	t.evalBatch = t.model.NewBatch(cfg.BatchSize, cfg.BlockSize)
+	t.evalTape = t.model.Record(t.evalBatch, model.Options{})
+	t.evalTrain = newLoader(t.cpu, data.Train, cfg.BatchSize, cfg.BlockSize)
+	if v := data.Val; v.Len() >= 2 {
+		if cfg.EvalIters > 0 && v.Len() < int64(cfg.BlockSize)+1 {
+			return nil, fmt.Errorf("train: eval_iters = %d draws windows of block_size = %d, but the validation split of %s has %d tokens; set eval_iters = 0", cfg.EvalIters, cfg.BlockSize, data.Name, v.Len())
+		}
+		t.evalVal = newLoader(t.cpu, v, cfg.BatchSize, cfg.BlockSize)
+	}
+	t.model.Refresh(true)
+	return t, nil
+}
+
+// Close ends the device's worker threads.
+func (t *Trainer) Close() { t.cpu.Close() }
+
+// Arch is the configuration of the model being trained.
+func (t *Trainer) Arch() arch.Config { return t.model.Config }
+
+// DeviceName is what the run computes on.
+func (t *Trainer) DeviceName() string { return t.model.Device.Name() }
+
+// Step is the number of updates done.
+func (t *Trainer) Step() int { return t.step }
+
+// Last is the newest evaluation; its Step is −1 before the first.
+func (t *Trainer) Last() EvalInfo { return t.last }
+
+// Memory is the bytes the run holds: weights, gradients, moments and
+// activations, without the kernels' packed copies.
+func (t *Trainer) Memory() int {
+	n := t.tape.Bytes() + t.evalTape.Bytes()
+	for _, p := range t.model.Params {
+		n += 4 * 4 * p.Len()
+	}
+	return n
+}
+
+// Run trains to max_iters: steps, log lines, evaluations, samples and
+// checkpoints. When ctx ends it saves and returns ErrInterrupted.
+func (t *Trainer) Run(ctx context.Context, o Observer) (err error) {
+	o = o.fill()
+	if err := t.openLog(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.log.Close()) }()
+	start, first := time.Now(), t.step
+	for t.step < t.cfg.MaxIters {
+		if ctx.Err() != nil {
+			return t.interrupted(o)
+		}
+		began := time.Now()
+		loss, norm, err := t.TrainStep()
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		info := StepInfo{Step: t.step, MaxSteps: t.cfg.MaxIters, Tokens: t.cfg.TokensPerStep(),
+			Loss: loss, Smooth: t.smooth, LR: t.cfg.LRAt(t.step - 1), GradNorm: norm, Zeros: t.model.ZeroFraction(),
+			TokensPerSecond: float64(t.cfg.TokensPerStep()) / now.Sub(began).Seconds(), Elapsed: now.Sub(start)}
+		info.ETA = info.Elapsed / time.Duration(t.step-first) * time.Duration(t.cfg.MaxIters-t.step)
+		t.elapsed += now.Sub(began)
+		o.Step(info)
+		if err := t.afterStep(ctx, o, &info); err != nil {
+			return err
+		}
+	}
+	if t.last.Step != t.step { // a resumed run that had nothing left to do
+		return t.afterStep(ctx, o, nil)
+	}
+	return nil
+}
+
+// afterStep evaluates, samples, logs and saves where the recipe says so. info
+// is nil when there was no step.
+func (t *Trainer) afterStep(ctx context.Context, o Observer, info *StepInfo) error {
+	end := t.step >= t.cfg.MaxIters
+	due := func(interval int) bool { return end || interval > 0 && t.step%interval == 0 }
+	best, evaluated := false, due(t.cfg.EvalInterval)
+	if evaluated {
+		trainLoss, valLoss, err := t.evaluate(ctx)
+		if ctx.Err() != nil {
+			evaluated = false
+		} else if err != nil {
+			return err
+		} else {
+			best = valLoss < t.bestVal || math.IsNaN(t.bestVal) && !math.IsNaN(valLoss)
+			if best {
+				t.bestVal = valLoss
+			}
+			t.last = EvalInfo{Step: t.step, Train: trainLoss, Val: valLoss, Best: best}
+		}
+	}
+	if info != nil {
+		if err := t.logStep(info, evaluated); err != nil {
+			return err
+		}
+	}
+	if evaluated {
+		o.Eval(t.last)
+		if text, err := t.sample(); err != nil {
+			o.Note("no sample: " + err.Error())
+		} else if text != "" {
+			o.Sample(t.step, text)
+		}
+	}
+	if evaluated && (best || t.cfg.CheckInterval == 0) || due(t.cfg.CheckInterval) {
+		return t.checkpoint(best, o)
+	}
+	return nil
+}
+
+// logStep writes one line of metrics.jsonl.
+func (t *Trainer) logStep(s *StepInfo, evaluated bool) error {
+	r := runlog.Record{Step: s.Step, Loss: s.Loss, Smooth: s.Smooth, LR: s.LR, GradNorm: s.GradNorm, Zeros: s.Zeros,
+		TokensPerSecond: s.TokensPerSecond, Elapsed: t.elapsed.Seconds()}
+	if evaluated {
+		r.Eval = &runlog.Eval{Train: t.last.Train, Val: t.last.Val}
+	}
+	return t.log.Write(r)
+}
+
+func (t *Trainer) checkpoint(best bool, o Observer) error {
+	dir, err := t.save(best)
+	if err != nil {
+		return err
+	}
+	o.Checkpoint(t.step, dir)
+	return nil
+}
+
+// interrupted saves before the run ends early.
+func (t *Trainer) interrupted(o Observer) error {
+	if err := t.checkpoint(false, o); err != nil {
+		return err
+	}
+	return ErrInterrupted
+}
+
+// TrainStep makes one update and returns the mean loss of its tokens in nats
+// and the gradient's norm before clipping. When either is not finite it
+// changes nothing and returns an error that names the tensor at fault.
+func (t *Trainer) TrainStep() (loss, gradNorm float64, err error) {
+	t.model.ZeroGradients()
+	for micro := range t.cfg.GradAccum {
+		key := tensor.Key{Seed: t.cfg.Seed, Step: uint64(t.step), Layer: uint32(micro), Site: tensor.SiteBatch}
+		if err := t.train.random(t.batch, key); err != nil {
+			return 0, 0, err
+		}
+		t.tape.Step = uint64(t.step*t.cfg.GradAccum + micro)
+		t.tape.Forward()
+		t.tape.Backward()
+		t.model.Device.Read(t.losses, t.batch.Losses)
+		loss += sumLosses(t.losses)
+	}
+	loss /= float64(t.cfg.TokensPerStep())
+	if !finite(loss) {
+		return 0, 0, t.diverged("loss", loss)
+	}
+	t.model.FinishGradients()
+	gradNorm = math.Sqrt(t.model.Device.SumSquares(t.grads))
+	if !finite(gradNorm) {
+		return 0, 0, t.diverged("gradient norm", gradNorm)
+	}
+	t.update(gradNorm)
+	t.step++
+	if t.smooth == 0 {
+		t.smooth = loss
+	}
+	t.smooth += 0.05 * (loss - t.smooth)
+	return loss, gradNorm, nil
+}
+
+// update is AdamW with the gradient clipped to grad_clip, then the weights
+// quantised anew.
+func (t *Trainer) update(gradNorm float64) {
+	lr := t.cfg.LRAt(t.step)
+	for i, p := range t.model.Params {
+		scale, decay := t.cfg.Group(p.Param)
+		t.groups[i] = tensor.AdamWGroup{LR: float32(lr * scale), WeightDecay: float32(decay)}
+	}
+	s := tensor.AdamWStep{Beta1: float32(t.cfg.Beta1), Beta2: float32(t.cfg.Beta2), Eps: 1e-8, Step: t.step + 1, GradScale: 1}
+	if clip := t.cfg.GradClip; clip > 0 && gradNorm > clip {
+		s.GradScale = float32(clip / gradNorm)
+	}
+	t.model.Device.AdamW(t.values, t.grads, t.mean, t.variance, t.groups, s)
+	t.model.Refresh(true)
+}
+
+// diverged says where a value that is not finite came from first.
+func (t *Trainer) diverged(what string, value float64) error {
+	place := "no tensor of the last pass is at fault"
+	if name := t.firstBad(); name != "" {
+		place = "first bad tensor: " + name
+	}
+	saved := "no checkpoint was saved"
+	if t.savedStep >= 0 {
+		saved = "the checkpoint of step " + fmt.Sprint(t.savedStep) + " in " + t.checkpointsDir() + " is good"
+	}
+	return fmt.Errorf("train: %s is %v at step %d; %s; %s; a lower learning_rate or grad_clip may help", what, value, t.step+1, place, saved)
+}
+
+func (t *Trainer) firstBad() string {
+	bad := func(x *tensor.Tensor) bool {
+		for _, v := range t.host(x) {
+			if v-v != 0 {
+				return true
+			}
+		}
+		return false
+	}
+	for _, p := range t.model.Params {
+		if bad(p.Value) {
+			return "parameter " + p.Name
+		}
+	}
+	if name := t.tape.FirstBad(bad); name != "" {
+		return "activation " + name
+	}
+	for i := len(t.model.Params) - 1; i >= 0; i-- { // the backward's order
+		if p := t.model.Params[i]; bad(p.Grad) {
+			return "gradient of " + p.Name
+		}
+	}
+	return ""
+}
+
+// host gives a tensor's values in host memory; not to be written to.
+func (t *Trainer) host(x *tensor.Tensor) []float32 {
+	if x.Data != nil {
+		return x.Data
+	}
+	out := make([]float32, x.Len())
+	t.model.Device.Read(out, x)
+	return out
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// openLog opens metrics.jsonl. A run that was not resumed refuses a folder
+// that already holds one with checkpoints; one that was drops the lines of
+// steps after its checkpoint.
+func (t *Trainer) openLog() error {
+	if !t.resumed {
+		if _, err := os.Lstat(filepath.Join(t.checkpointsDir(), "last")); err == nil {
+			return fmt.Errorf("train: %s already holds a run; add --resume to go on with it, --overwrite to replace it, or choose another --out_dir", t.cfg.OutDir)
+		}
+	}
+	if err := os.MkdirAll(t.cfg.OutDir, 0o755); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(t.cfg.OutDir, "config.toml"), []byte(t.cfg.Resolved()), 0o644); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	after := -1
+	if t.resumed {
+		after = t.step
+	}
+	path := filepath.Join(t.cfg.OutDir, runlog.File)
+	if err := runlog.Truncate(path, after); err != nil {
+		return err
+	}
+	var err error
+	t.log, err = runlog.Append(path)
+	return err
+}
+
+// Overwrite removes the checkpoints of an earlier run in out_dir.
+func (t *Trainer) Overwrite() error {
+	if err := os.RemoveAll(t.checkpointsDir()); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	return nil
+}
