@@ -65,6 +65,8 @@ func New(kind, chars string) (Tokenizer, error) {
 		return newChars(chars)
 	case KindBytes:
 		return byteTokenizer{}, nil
+	case KindGPT2:
+		return GPT2(), nil
 	}
 	return nil, errors.New("tokenizer: unknown kind " + strconv.Quote(kind) + " (want gpt2, bytes or chars)")
 }

@@ -1,0 +1,3 @@
+module spinnet/tokenizer/_gen
+
+go 1.27
