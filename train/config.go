@@ -31,54 +31,54 @@ const (
 // A Config that LoadConfig returned is valid and has its rules applied
 // (hidden_dim, n_kv_head, lr_decay_iters and out_dir hold what will be used).
 type Config struct {
-	Dataset string `toml:"dataset" usage:"prepared corpus: a name under datasets/ or the path of a folder"`
-	OutDir  string `toml:"out_dir" usage:"run folder for checkpoints and metrics; empty: runs/ and the recipe's name"`
-	Seed    uint64 `toml:"seed" usage:"seed of initialisation, batches and dropout; same seed, same weights"`
-	Device  string `toml:"device" usage:"cpu"`
-	Threads int    `toml:"threads" usage:"worker threads; 0: one a core. Never changes the result"`
+	Dataset string `toml:"dataset" json:"dataset" usage:"prepared corpus: a name under datasets/ or the path of a folder"`
+	OutDir  string `toml:"out_dir" json:"out_dir" usage:"run folder for checkpoints and metrics; empty: runs/ and the recipe's name"`
+	Seed    uint64 `toml:"seed" json:"seed" usage:"seed of initialisation, batches and dropout; same seed, same weights"`
+	Device  string `toml:"device" json:"device" usage:"cpu"`
+	Threads int    `toml:"threads" json:"threads" usage:"worker threads; 0: one a core. Never changes the result"`
 
-	NLayer            int     `toml:"n_layer" usage:"transformer layers"`
-	NHead             int     `toml:"n_head" usage:"attention heads"`
-	NKVHead           int     `toml:"n_kv_head" usage:"key and value heads (grouped-query attention); 0: n_head"`
-	NEmbd             int     `toml:"n_embd" usage:"width d of the residual stream"`
-	HiddenDim         int     `toml:"hidden_dim" usage:"width of the SwiGLU; 0: 8d/3 rounded up to a multiple of 128, or the original's rule with quantizer classic"`
-	BlockSize         int     `toml:"block_size" usage:"context length in tokens"`
-	VocabSize         int     `toml:"vocab_size" usage:"rows of the embedding; 0: the dataset's vocabulary; larger pads it"`
-	Algebra           string  `toml:"algebra" usage:"of the linear layers: real, complex, quaternion, octonion, sedenion, walsh, random:SEED; several with commas take turns by layer"`
-	Quantizer         string  `toml:"quantizer" usage:"of the linear layers: absmean, classic or none"`
-	ActBits           int     `toml:"act_bits" usage:"bits of a linear layer's input: 8, or 0 for float"`
-	OctonionAttention bool    `toml:"octonion_attention" usage:"head mixer after attention; n_head must be a multiple of its algebra's dimension"`
-	MixerAlgebra      string  `toml:"mixer_algebra" usage:"algebra of the head mixer"`
-	Dropout           float64 `toml:"dropout" usage:"probability of dropping an attention weight in training"`
-	Init              string  `toml:"init" usage:"initialisation: scaled or classic"`
+	NLayer            int     `toml:"n_layer" json:"n_layer" usage:"transformer layers"`
+	NHead             int     `toml:"n_head" json:"n_head" usage:"attention heads"`
+	NKVHead           int     `toml:"n_kv_head" json:"n_kv_head" usage:"key and value heads (grouped-query attention); 0: n_head"`
+	NEmbd             int     `toml:"n_embd" json:"n_embd" usage:"width d of the residual stream"`
+	HiddenDim         int     `toml:"hidden_dim" json:"hidden_dim" usage:"width of the SwiGLU; 0: 8d/3 rounded up to a multiple of 128, or the original's rule with quantizer classic"`
+	BlockSize         int     `toml:"block_size" json:"block_size" usage:"context length in tokens"`
+	VocabSize         int     `toml:"vocab_size" json:"vocab_size" usage:"rows of the embedding; 0: the dataset's vocabulary; larger pads it"`
+	Algebra           string  `toml:"algebra" json:"algebra" usage:"of the linear layers: real, complex, quaternion, octonion, sedenion, walsh, random:SEED; several with commas take turns by layer"`
+	Quantizer         string  `toml:"quantizer" json:"quantizer" usage:"of the linear layers: absmean, classic or none"`
+	ActBits           int     `toml:"act_bits" json:"act_bits" usage:"bits of a linear layer's input: 8, or 0 for float"`
+	OctonionAttention bool    `toml:"octonion_attention" json:"octonion_attention" usage:"head mixer after attention; n_head must be a multiple of its algebra's dimension"`
+	MixerAlgebra      string  `toml:"mixer_algebra" json:"mixer_algebra" usage:"algebra of the head mixer"`
+	Dropout           float64 `toml:"dropout" json:"dropout" usage:"probability of dropping an attention weight in training"`
+	Init              string  `toml:"init" json:"init" usage:"initialisation: scaled or classic"`
 
-	BatchSize     int    `toml:"batch_size" usage:"sequences in a micro-batch"`
-	GradAccum     int    `toml:"gradient_accumulation_steps" usage:"micro-batches averaged in one step"`
-	MaxIters      int    `toml:"max_iters" usage:"steps to train"`
-	Recompute     bool   `toml:"recompute" usage:"recompute activations in the backward pass: less memory, same gradients"`
-	SampleTokens  int    `toml:"sample_tokens" usage:"length of the sample printed at each evaluation; 0: none"`
-	SamplePrompt  string `toml:"sample_prompt" usage:"text the sample continues"`
-	EvalInterval  int    `toml:"eval_interval" usage:"steps between evaluations; 0: only at the end"`
-	EvalIters     int    `toml:"eval_iters" usage:"batches in an evaluation; 0: the whole validation split"`
-	LogInterval   int    `toml:"log_interval" usage:"steps between log lines"`
-	CheckInterval int    `toml:"checkpoint_interval" usage:"steps between checkpoints; 0: only with evaluations and at the end"`
-	KeepCheck     int    `toml:"keep_checkpoints" usage:"newest checkpoints kept, beside the best"`
+	BatchSize     int    `toml:"batch_size" json:"batch_size" usage:"sequences in a micro-batch"`
+	GradAccum     int    `toml:"gradient_accumulation_steps" json:"gradient_accumulation_steps" usage:"micro-batches averaged in one step"`
+	MaxIters      int    `toml:"max_iters" json:"max_iters" usage:"steps to train"`
+	Recompute     bool   `toml:"recompute" json:"recompute" usage:"recompute activations in the backward pass: less memory, same gradients"`
+	SampleTokens  int    `toml:"sample_tokens" json:"sample_tokens" usage:"length of the sample printed at each evaluation; 0: none"`
+	SamplePrompt  string `toml:"sample_prompt" json:"sample_prompt" usage:"text the sample continues"`
+	EvalInterval  int    `toml:"eval_interval" json:"eval_interval" usage:"steps between evaluations; 0: only at the end"`
+	EvalIters     int    `toml:"eval_iters" json:"eval_iters" usage:"batches in an evaluation; 0: the whole validation split"`
+	LogInterval   int    `toml:"log_interval" json:"log_interval" usage:"steps between log lines"`
+	CheckInterval int    `toml:"checkpoint_interval" json:"checkpoint_interval" usage:"steps between checkpoints; 0: only with evaluations and at the end"`
+	KeepCheck     int    `toml:"keep_checkpoints" json:"keep_checkpoints" usage:"newest checkpoints kept, beside the best"`
 
-	LearningRate float64 `toml:"learning_rate" usage:"peak learning rate of AdamW"`
-	MinLR        float64 `toml:"min_lr" usage:"learning rate at the end of the cosine"`
-	DecayLR      bool    `toml:"decay_lr" usage:"false: constant learning rate after the warm-up"`
-	WarmupIters  int     `toml:"warmup_iters" usage:"steps of linear warm-up"`
-	LRDecayIters int     `toml:"lr_decay_iters" usage:"step at which the cosine reaches min_lr; 0: max_iters"`
-	WeightDecay  float64 `toml:"weight_decay" usage:"decoupled weight decay of parameters with two or more dimensions"`
-	Beta1        float64 `toml:"beta1" usage:"AdamW's mean decay"`
-	Beta2        float64 `toml:"beta2" usage:"AdamW's variance decay"`
-	GradClip     float64 `toml:"grad_clip" usage:"largest gradient norm over all parameters; 0: no clipping"`
+	LearningRate float64 `toml:"learning_rate" json:"learning_rate" usage:"peak learning rate of AdamW"`
+	MinLR        float64 `toml:"min_lr" json:"min_lr" usage:"learning rate at the end of the cosine"`
+	DecayLR      bool    `toml:"decay_lr" json:"decay_lr" usage:"false: constant learning rate after the warm-up"`
+	WarmupIters  int     `toml:"warmup_iters" json:"warmup_iters" usage:"steps of linear warm-up"`
+	LRDecayIters int     `toml:"lr_decay_iters" json:"lr_decay_iters" usage:"step at which the cosine reaches min_lr; 0: max_iters"`
+	WeightDecay  float64 `toml:"weight_decay" json:"weight_decay" usage:"decoupled weight decay of parameters with two or more dimensions"`
+	Beta1        float64 `toml:"beta1" json:"beta1" usage:"AdamW's mean decay"`
+	Beta2        float64 `toml:"beta2" json:"beta2" usage:"AdamW's variance decay"`
+	GradClip     float64 `toml:"grad_clip" json:"grad_clip" usage:"largest gradient norm over all parameters; 0: no clipping"`
 
-	EmbeddingLRScale    float64 `toml:"embedding_lr_scale" usage:"multiplies the embedding's learning rate"`
-	MixerLRScale        float64 `toml:"mixer_lr_scale" usage:"multiplies the head mixers' learning rate"`
-	NormLRScale         float64 `toml:"norm_lr_scale" usage:"multiplies the learning rate of norms and output scales (beta)"`
-	EmbeddingDecayScale float64 `toml:"embedding_decay_scale" usage:"multiplies the embedding's weight decay"`
-	MixerDecayScale     float64 `toml:"mixer_decay_scale" usage:"multiplies the head mixers' weight decay"`
+	EmbeddingLRScale    float64 `toml:"embedding_lr_scale" json:"embedding_lr_scale" usage:"multiplies the embedding's learning rate"`
+	MixerLRScale        float64 `toml:"mixer_lr_scale" json:"mixer_lr_scale" usage:"multiplies the head mixers' learning rate"`
+	NormLRScale         float64 `toml:"norm_lr_scale" json:"norm_lr_scale" usage:"multiplies the learning rate of norms and output scales (beta)"`
+	EmbeddingDecayScale float64 `toml:"embedding_decay_scale" json:"embedding_decay_scale" usage:"multiplies the embedding's weight decay"`
+	MixerDecayScale     float64 `toml:"mixer_decay_scale" json:"mixer_decay_scale" usage:"multiplies the head mixers' weight decay"`
 }
 
 // DefaultConfig holds the value of every key a recipe leaves out: our best

@@ -1,0 +1,49 @@
+# Everything here needs Go and nothing else; an older Go fetches this one.
+export GOTOOLCHAIN = go1.27.3
+
+GO ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 20s
+
+.PHONY: build demo test check bench generate generated fuzz lint race clean
+
+build: ## bin/spinnet
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/spinnet ./cmd/spinnet
+
+demo: build ## train on Shakespeare for minutes, then write some
+	test -f datasets/tinyshakespeare/manifest.json || bin/spinnet prepare tinyshakespeare
+	bin/spinnet train demo --overwrite
+	bin/spinnet generate runs/demo --prompt "ROMEO:" --max-tokens 400 --seed 1
+
+test: ## all tests
+	$(GO) test -timeout 20m ./...
+
+check: lint generated race test ## what a change must pass
+
+bench: build ## the tables of docs/benchmarks.md
+	bin/spinnet bench
+
+generate: ## write the generated files anew
+	$(GO) generate ./...
+
+generated: ## fail when a generated file is stale
+	SPINNET_GENERATE=1 $(GO) test -count=1 -run 'TestGenerated' .
+
+race: ## the race detector, where it is quick; it needs a C compiler
+	@if command -v cc >/dev/null; then \
+	  CGO_ENABLED=1 $(GO) test -short -race -timeout 10m ./arch ./algebra ./runlog ./tokenizer ./dataset ./spinfile ./interop ./tensor; \
+	else echo "race detector skipped: no C compiler"; fi
+
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+lint: ## gofmt, vet and golangci-lint
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=_tools/go.mod golangci-lint run
+
+clean:
+	rm -rf bin

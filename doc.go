@@ -1,0 +1,26 @@
+// Package spinnet is the map of the repository. It holds no code: the program
+// is cmd/spinnet, and everything else is one package a folder.
+//
+// A model, from what it is to what it does:
+//
+//	arch        configuration, names and shapes of the parameters, counts
+//	algebra     multiplication tables: real to sedenion, Walsh, random signs
+//	kernel      CPU inner loops: a plain definition beside each assembly
+//	tensor      tensors, the CPU device, the tape that differentiates
+//	model       the transformer that learns, and its initialisation
+//	train       recipes, the loop, AdamW, batches, checkpoints
+//	spinfile    a trained model in memory
+//	engine      the transformer that writes: KV cache, sampler, scoring
+//	interop     model files: safetensors, checkpoints; Open reads any of them
+//
+// Text and records:
+//
+//	tokenizer   text to ids and back: characters, bytes, GPT-2 BPE
+//	dataset     corpora: prepare, open, read tokens
+//	runlog      metrics.jsonl: write, read, cut
+//	corpus      the small text that ships      configs   the recipes that ship
+//
+// Who may import whom is a table in repo_test.go. Start reading at
+// train.Trainer.TrainStep (one step, from batch to update), kernel.RefLinear
+// (the layer's formula) and docs/rationale.md (why it is so).
+package spinnet
