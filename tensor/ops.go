@@ -78,20 +78,31 @@ func (t *Tape) SwiGLU(name string, gate, up *Var) *Var {
 // no other reader, and h no earlier one outside the branch.
 func (t *Tape) Residual(name string, h, f *Var) *Var {
 	y := t.newVar(name, h.Shape...)
-	y.grad, f.grad = h.grad, h.grad
-	// f's maker was recorded with its own gradient; it reads this one now.
-	for _, n := range t.nodes {
-		for i, o := range n.outs {
-			if o == f {
-				n.dOuts[i] = h.grad
-			}
-		}
-	}
+	y.grad = h.grad
+	t.shareGradient(f.grad, h.grad)
 	t.add(&node{
 		outs: []*Var{y}, ins: []*Var{h, f},
 		forward: func() { t.dev.Add(y.value, h.value, f.value) },
 	})
 	return y
+}
+
+// shareGradient makes all that was recorded with gradient old use g instead.
+func (t *Tape) shareGradient(old, g *gradient) {
+	for _, n := range t.nodes {
+		for _, v := range n.outs {
+			if v.grad == old {
+				v.grad = g
+			}
+		}
+		for _, list := range [][]*gradient{n.dOuts, n.dIns} {
+			for i := range list {
+				if list[i] == old {
+					list[i] = g
+				}
+			}
+		}
+	}
 }
 
 // FakeQuant8 rounds each row to int8 levels (SPEC §7). The gradient passes

@@ -1,0 +1,151 @@
+package tensor
+
+import (
+	"testing"
+
+	"spinnet/algebra"
+)
+
+// chain records a small network of residual branches on a tape.
+func chain(t testing.TB, dev Device, train, recompute bool) (*Tape, *Tensor) {
+	t.Helper()
+	alg, err := algebra.ByName("octonion")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rows, d, vocab = 6, 16, 11
+	r := MakeRandom(Key{Seed: 9})
+	random := func(shape ...int) *Tensor {
+		x := dev.Alloc(shape...)
+		v := make([]float32, x.Len())
+		for i := range v {
+			v[i] = float32(r.Normal())
+		}
+		dev.Write(x, v)
+		return x
+	}
+	ids, targets := dev.AllocInts(rows), dev.AllocInts(rows)
+	for i := range rows {
+		ids.Data[i], targets.Data[i] = int32(i*5%vocab), int32(i*7%vocab)
+	}
+	table, dtable := random(vocab, d), dev.Alloc(vocab, d)
+	tape := NewTape(dev, train, recompute)
+	h := tape.Embedding("embedding", table, dtable, ids)
+	for range 4 {
+		tape.Segment()
+		norm, dnorm := random(d), dev.Alloc(d)
+		z := tape.RMSNorm("norm", h, norm, dnorm)
+		w := NewWeight(dev, alg, "none", d/8, d/8, false, false)
+		dev.Write(w.W, random(w.W.Shape...).Data)
+		dev.Refresh(w, train)
+		gate := tape.Linear("gate", z, w, d)
+		up := tape.Linear("up", z, w, d)
+		h = tape.Residual("sum", h, tape.FakeQuant8("int8", tape.SwiGLU("swiglu", gate, up)))
+	}
+	tape.Segment()
+	losses := dev.Alloc(rows)
+	tape.CrossEntropy(losses, h, table, dtable, targets, 1)
+	tape.Plan()
+	return tape, dtable
+}
+
+// TestPlanSharesNoLiveMemory checks every pair of lifetimes of a plan: those
+// that meet in time must not meet in memory.
+func TestPlanSharesNoLiveMemory(t *testing.T) {
+	dev := NewCPU(1)
+	defer dev.Close()
+	for _, recompute := range []bool{false, true} {
+		tape, _ := chain(t, dev, true, recompute)
+		p := planner{tape: &Tape{dev: dev, train: true, recompute: recompute, nodes: tape.nodes}, idx: map[any]int{}}
+		for _, n := range tape.nodes {
+			p.tape.forward = append(p.tape.forward, p.forwardStep(n))
+		}
+		p.backwardPass()
+		p.layout()
+		for i, a := range p.defs {
+			if a.offset+a.size > len(p.tape.arena.Data) {
+				t.Fatalf("recompute %v: block %d ends beyond the arena", recompute, i)
+			}
+			for j, b := range p.defs[:i] {
+				inTime := a.at <= b.last && b.at <= a.last
+				inSpace := a.offset < b.offset+b.size && b.offset < a.offset+a.size
+				if inTime && inSpace {
+					t.Errorf("recompute %v: blocks %d and %d are alive together at the same place", recompute, j, i)
+				}
+			}
+		}
+	}
+}
+
+func TestRecomputeTakesLessMemoryAndGivesTheSameBits(t *testing.T) {
+	dev := NewCPU(2)
+	defer dev.Close()
+	run := func(recompute bool) (int, []float32) {
+		tape, dtable := chain(t, dev, true, recompute)
+		for range 2 {
+			dev.Zero(dtable)
+			tape.Forward()
+			tape.Backward()
+		}
+		return tape.Bytes(), dtable.Data
+	}
+	kept, want := run(false)
+	less, got := run(true)
+	if less >= kept {
+		t.Errorf("%d bytes with recompute, %d without", less, kept)
+	}
+	for i := range got {
+		if got[i] != want[i] {
+			t.Fatalf("gradient %d is %v with recompute, %v without", i, got[i], want[i])
+		}
+	}
+	if forward, _ := chain(t, dev, false, false); forward.Bytes() >= less {
+		t.Errorf("%d bytes for a forward alone, %d for training", forward.Bytes(), less)
+	}
+}
+
+func TestFirstBadNamesTheVariable(t *testing.T) {
+	dev := NewCPU(1)
+	defer dev.Close()
+	tape, _ := chain(t, dev, true, false)
+	if got := tape.FirstBad(func(x *Tensor) bool { return false }); got != "" {
+		t.Errorf("got %q without a fault", got)
+	}
+	n := 0
+	got := tape.FirstBad(func(x *Tensor) bool { n++; return n == 3 })
+	if got != "gate" {
+		t.Errorf("got %q, want the third variable, gate", got)
+	}
+}
+
+func TestRandomIsKeyed(t *testing.T) {
+	draw := func(k Key) (x [8]float64) {
+		r := MakeRandom(k)
+		for i := range x {
+			x[i] = r.Uniform()
+		}
+		return x
+	}
+	base := draw(Key{Seed: 1, Step: 2, Layer: 3, Site: SiteBatch})
+	if base != draw(Key{Seed: 1, Step: 2, Layer: 3, Site: SiteBatch}) {
+		t.Error("the same key gave other numbers")
+	}
+	for _, k := range []Key{{Seed: 2, Step: 2, Layer: 3, Site: SiteBatch}, {Seed: 1, Step: 3, Layer: 3, Site: SiteBatch},
+		{Seed: 1, Step: 2, Layer: 4, Site: SiteBatch}, {Seed: 1, Step: 2, Layer: 3, Site: SiteEval}} {
+		if draw(k) == base {
+			t.Errorf("key %+v gave the same numbers", k)
+		}
+	}
+	r := MakeRandom(Key{Seed: 5})
+	seen := map[int64]bool{}
+	for range 200 {
+		n := r.Below(7)
+		if n < 0 || n >= 7 {
+			t.Fatalf("Below(7) gave %d", n)
+		}
+		seen[n] = true
+	}
+	if len(seen) != 7 {
+		t.Errorf("200 draws below 7 gave %d values", len(seen))
+	}
+}
