@@ -2,16 +2,6 @@ package kernel
 
 import "math"
 
-// adamScalars are the numbers of one AdamW step that all elements share.
-type adamScalars struct {
-	gscale                       float32 // factor of the gradient
-	beta1, beta1c, beta2, beta2c float32 // decay rates and their complements
-	rate                         float32 // lr/c1
-	rsqrtC2                      float32 // 1/√c2
-	eps                          float32
-	keep                         float32 // 1 − lr·wd
-}
-
 // AdamW updates w once from the gradient g, with moments m and v (Loshchilov
 // & Hutter 2019, decoupled decay):
 //
@@ -21,24 +11,21 @@ type adamScalars struct {
 // with c1 = 1−β₁ᵗ and c2 = 1−β₂ᵗ at step t. g is not changed.
 func AdamW(w, g, m, v []float32, lr, beta1, beta2, eps, wd, c1, c2, gscale float32) {
 	n := len(w)
-	vector().adamW(w, g[:n], m[:n], v[:n], adamScalars{
-		gscale: gscale,
-		beta1:  beta1, beta1c: float32(1 - float64(beta1)),
-		beta2: beta2, beta2c: float32(1 - float64(beta2)),
-		rate:    float32(float64(lr) / float64(c1)),
-		rsqrtC2: float32(1 / math.Sqrt(float64(c2))),
-		eps:     eps,
-		keep:    float32(1 - float64(lr)*float64(wd)),
-	})
+	vector().adamW(w, g[:n], m[:n], v[:n], gscale,
+		beta1, float32(1-float64(beta1)), beta2, float32(1-float64(beta2)),
+		float32(float64(lr)/float64(c1)), float32(1/math.Sqrt(float64(c2))), eps,
+		float32(1-float64(lr)*float64(wd)))
 }
 
-func refAdamW(w, g, m, v []float32, s adamScalars) {
+// refAdamW takes the numbers that all elements share: beta1c = 1−β₁,
+// beta2c = 1−β₂, rate = lr/c1, rsqrtC2 = 1/√c2 and keep = 1 − lr·wd.
+func refAdamW(w, g, m, v []float32, gscale, beta1, beta1c, beta2, beta2c, rate, rsqrtC2, eps, keep float32) {
 	for i := range w {
-		d := g[i] * s.gscale
-		mi := s.beta1*m[i] + s.beta1c*d
-		vi := s.beta2*v[i] + s.beta2c*d*d
+		d := g[i] * gscale
+		mi := beta1*m[i] + beta1c*d
+		vi := beta2*v[i] + beta2c*d*d
 		m[i], v[i] = mi, vi
 		root := float32(math.Sqrt(float64(vi)))
-		w[i] = s.keep*w[i] - s.rate*mi/(root*s.rsqrtC2+s.eps)
+		w[i] = keep*w[i] - rate*mi/(root*rsqrtC2+eps)
 	}
 }

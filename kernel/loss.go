@@ -35,7 +35,7 @@ func (t *lossTask) Do(i, _ int) {
 		}
 		m := v.maxOf(row)
 		at := row[target]
-		s := v.expShift(row, m)
+		s := v.expAffine(row, row, 1, -m)
 		t.losses[r] = m - at + log32(s)
 		if t.gradient {
 			v.scale(row, t.scale/s)

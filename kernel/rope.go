@@ -33,25 +33,27 @@ func RoPE(x []float32, rows, heads, headDim, pos0, period int, cos, sin []float3
 	for r := range rows {
 		p := (pos0 + r%period) * half
 		c, s := cos[p:p+half], sin[p:p+half]
-		row := x[r*heads*headDim:]
-		for h := range heads {
-			rotate(row[h*headDim:h*headDim+headDim], c, s)
+		rotate(x[r*heads*headDim:(r+1)*heads*headDim], c, s)
+	}
+}
+
+// refRotate multiplies the complex numbers x by cos + i·sin, which repeat for
+// every head.
+func refRotate(x, cos, sin []float32) {
+	for ; len(x) > 0; x = x[2*len(cos):] {
+		for m, c := range cos {
+			s, a, b := sin[m], x[2*m], x[2*m+1]
+			x[2*m], x[2*m+1] = a*c-b*s, b*c+a*s
 		}
 	}
 }
 
-// refRotate multiplies the complex numbers x by cos + i·sin.
-func refRotate(x, cos, sin []float32) {
-	for m, c := range cos {
-		s, a, b := sin[m], x[2*m], x[2*m+1]
-		x[2*m], x[2*m+1] = a*c-b*s, b*c+a*s
-	}
-}
-
-// refRotateBack multiplies the complex numbers x by cos − i·sin.
+// refRotateBack multiplies by cos − i·sin.
 func refRotateBack(x, cos, sin []float32) {
-	for m, c := range cos {
-		s, a, b := sin[m], x[2*m], x[2*m+1]
-		x[2*m], x[2*m+1] = a*c+b*s, b*c-a*s
+	for ; len(x) > 0; x = x[2*len(cos):] {
+		for m, c := range cos {
+			s, a, b := sin[m], x[2*m], x[2*m+1]
+			x[2*m], x[2*m+1] = a*c+b*s, b*c-a*s
+		}
 	}
 }

@@ -29,8 +29,9 @@ type vectorKernels struct {
 	rmsNormRow, rmsNormRowAcc func(dx, dw, dy, x, w []float32, r, c float32)
 	rotate, rotateBack        func(x, cos, sin []float32)
 	maxOf                     func(x []float32) float32
-	expShift                  func(x []float32, shift float32) float32
-	adamW                     func(w, g, m, v []float32, s adamScalars)
+	expAffine                 func(y, x []float32, a, b float32) float32
+	softmaxBackward           func(s, dp []float32, a, b, delta float32)
+	adamW                     func(w, g, m, v []float32, gscale, beta1, beta1c, beta2, beta2c, rate, rsqrtC2, eps, keep float32)
 }
 
 var refVector = vectorKernels{
@@ -41,7 +42,7 @@ var refVector = vectorKernels{
 	swiglu: refSwiGLU, swigluBackward: refSwiGLUBackward,
 	sumSquares32: refSumSquares32, dot: refDot, dot3: refDot3, scaleMul: refScaleMul,
 	rmsNormRow: refRMSNormRow, rmsNormRowAcc: refRMSNormRowAcc,
-	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expShift: refExpShift, adamW: refAdamW,
+	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expAffine: refExpAffine, softmaxBackward: refSoftmaxBackward, adamW: refAdamW,
 }
 
 // vector returns the implementations in use.

@@ -21,6 +21,7 @@ var generators = []struct {
 }{
 	{"gemm", gemm},
 	{"linear", linear},
+	{"vector", vector},
 }
 
 func main() {
