@@ -27,7 +27,10 @@ type Pool struct {
 	_       [56]byte
 	closed  atomic.Bool
 
-	gemm gemmTask
+	gemm   gemmTask
+	fast   fastTask
+	pack   packTask
+	weight weightTask
 
 	attention attentionTask
 	loss      lossTask
@@ -37,6 +40,9 @@ type poolWorker struct {
 	parked  atomic.Bool
 	wake    chan struct{}
 	scratch [scratchSlots][]float32
+	tile    tileArgs
+	wht     whtArgs
+	index   [16]int32
 	_       [64]byte
 }
 

@@ -34,8 +34,10 @@ type tileSeg struct{ a, b unsafe.Pointer }
 
 // tileSet is one implementation of the tiles.
 type tileSet struct {
-	lanes int                // floats in a vector
-	rows  int                // the largest mr
+	lanes int // floats in a vector
+	rows  int // the largest mr
+	wht   *whtSet
+	pack  func(dst, src, index *byte, dstRow, k int, mask uint64, maskY *byte)
 	run   [2][]func(t *byte) // [nv-1][mr], t a *tileArgs
 }
 
@@ -49,20 +51,22 @@ func tiles() *tileSet { return tileSets[active] }
 // columns of which exist.
 func (s *tileSet) do(t *tileArgs, mr, cols int) {
 	nv := (cols + s.lanes - 1) / s.lanes
-	last := cols - (nv-1)*s.lanes
-	t.mask = 1<<last - 1
-	t.maskY = unsafe.Pointer(&laneMasks[8-last&7])
-	if last == 8 {
-		t.maskY = unsafe.Pointer(&laneMasks[0])
-	}
+	t.mask, t.maskY = s.lastLanes(cols)
 	s.run[nv-1][mr]((*byte)(unsafe.Pointer(t)))
+}
+
+// lastLanes masks the lanes that exist in the last vector of cols columns,
+// as bits and as a vector of 8.
+func (s *tileSet) lastLanes(cols int) (uint64, unsafe.Pointer) {
+	last := (cols-1)%s.lanes + 1
+	return 1<<last - 1, unsafe.Pointer(&laneMasks[max(0, 8-last)])
 }
 
 // laneMasks[8−n:] selects the first n of 8 lanes.
 var laneMasks = [16]int32{-1, -1, -1, -1, -1, -1, -1, -1}
 
 // refTiles is the definition, and the set for machines without assembly.
-var refTiles = &tileSet{lanes: 8, rows: 4, run: [2][]func(t *byte){
+var refTiles = &tileSet{lanes: refLanes, rows: 4, wht: refWHT, pack: refGatherPack, run: [2][]func(t *byte){
 	{nil, refTile(1, 1), refTile(2, 1), refTile(3, 1), refTile(4, 1)},
 	{nil, refTile(1, 2), refTile(2, 2), refTile(3, 2), refTile(4, 2)},
 }}
@@ -105,6 +109,20 @@ func refTile(mr, nv int) func(*byte) {
 			t.seg[0].a = unsafe.Add(t.seg[0].a, t.arep)
 			t.seg[0].b = unsafe.Add(t.seg[0].b, t.brep)
 			t.c = unsafe.Add(t.c, t.crep)
+		}
+	}
+}
+
+// refGatherPack writes k rows of one vector, dstRow bytes apart: lane l of
+// row q is src[index[l] + q], 0 where the mask has no lane.
+func refGatherPack(dst, src, index *byte, dstRow, k int, mask uint64, _ *byte) {
+	for q := range k {
+		for l := range refLanes {
+			var v float32
+			if mask>>l&1 == 1 {
+				v = *at(unsafe.Pointer(src), 4*q+4*int(*(*int32)(unsafe.Add(unsafe.Pointer(index), 4*l))))
+			}
+			*at(unsafe.Pointer(dst), q*dstRow+4*l) = v
 		}
 	}
 }

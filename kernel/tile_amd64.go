@@ -3,11 +3,11 @@ package kernel
 // tileSets is indexed by set.
 var tileSets = [...]*tileSet{
 	setRef: refTiles,
-	setAVX2: {lanes: 8, rows: 6, run: [2][]func(*byte){
+	setAVX2: {lanes: 8, rows: 6, pack: gatherPackY, wht: &whtSet{whtInY, whtInRawY, whtGatherY, whtGatherRawY, whtOutY, whtOutAccY}, run: [2][]func(*byte){
 		{nil, tileY1x1, tileY2x1, tileY3x1, tileY4x1, tileY5x1, tileY6x1},
 		{nil, tileY1x2, tileY2x2, tileY3x2, tileY4x2, tileY5x2, tileY6x2},
 	}},
-	setAVX512: {lanes: 16, rows: 14, run: [2][]func(*byte){
+	setAVX512: {lanes: 16, rows: 14, pack: gatherPackZ, wht: &whtSet{whtInZ, whtInRawZ, whtGatherZ, whtGatherRawZ, whtOutZ, whtOutAccZ}, run: [2][]func(*byte){
 		{nil, tileZ1x1, tileZ2x1, tileZ3x1, tileZ4x1, tileZ5x1, tileZ6x1, tileZ7x1, tileZ8x1, tileZ9x1, tileZ10x1, tileZ11x1, tileZ12x1, tileZ13x1, tileZ14x1},
 		{nil, tileZ1x2, tileZ2x2, tileZ3x2, tileZ4x2, tileZ5x2, tileZ6x2, tileZ7x2, tileZ8x2, tileZ9x2, tileZ10x2, tileZ11x2, tileZ12x2, tileZ13x2, tileZ14x2},
 	}},

@@ -1,0 +1,32 @@
+package kernel
+
+import (
+	"fmt"
+	"testing"
+)
+
+func BenchmarkGemm(b *testing.B) {
+	peak := peakGFLOPS()
+	for _, s := range []struct {
+		name    string
+		f       func(p *Pool, c, a, b []float32, m, n, k int, acc bool)
+		m, n, k int
+	}{
+		{"NT", GemmNT, 4096, 512, 512}, {"NN", GemmNN, 4096, 512, 512}, {"TN", GemmTN, 512, 512, 4096},
+		{"NT", GemmNT, 4096, 1408, 512}, {"NN", GemmNN, 4096, 512, 1408}, {"TN", GemmTN, 1408, 512, 4096},
+	} {
+		for threads := 1; threads <= 2; threads++ {
+			b.Run(fmt.Sprintf("%s/%dx%dx%d/%d", s.name, s.m, s.n, s.k, threads), func(b *testing.B) {
+				p := testPool(b, threads)
+				x, w, y := randomFloats(s.m*s.k, 1), randomFloats(s.n*s.k, 2), make([]float32, s.m*s.n)
+				b.ReportAllocs()
+				for b.Loop() {
+					s.f(p, y, x, w, s.m, s.n, s.k, false)
+				}
+				g := 2 * float64(s.m*s.n) * float64(s.k) * float64(b.N) / float64(b.Elapsed().Nanoseconds())
+				b.ReportMetric(100*g/peak/float64(threads), "%peak")
+				b.ReportMetric(g, "GFLOPS")
+			})
+		}
+	}
+}
