@@ -29,9 +29,6 @@ type Result struct {
 	Prefill, Decode      time.Duration // for the prompt up to the first logits, and for the rest
 }
 
-// endOfText is GPT-2's id of <|endoftext|>.
-const endOfText = 50256
-
 // Generate reads a prompt and continues it, giving the text to emit as it
 // comes: whole UTF-8 characters only (bytes that cannot be part of one come
 // out as U+FFFD; an unfinished character at the very end is dropped), and
@@ -39,8 +36,7 @@ const endOfText = 50256
 // from where it is; Reset it first for a new text. tok's ids must be those of
 // the model; ids from tok.VocabSize() on are never drawn. An error of emit or
 // of ctx ends the generation and is returned with the result so far.
-func Generate(ctx context.Context, s *Session, tok tokenizer.Tokenizer, prompt []int32, o GenerateOptions, emit func(text []byte) error) (Result, error) {
-	var r Result
+func Generate(ctx context.Context, s *Session, tok tokenizer.Tokenizer, prompt []int32, o GenerateOptions, emit func(text []byte) error) (r Result, err error) {
 	vocab := s.e.config.VocabSize
 	if tok.VocabSize() > vocab {
 		return r, errors.New("engine: the tokenizer has " + itoa(tok.VocabSize()) + " tokens, the model " + itoa(vocab))
@@ -66,33 +62,32 @@ func Generate(ctx context.Context, s *Session, tok tokenizer.Tokenizer, prompt [
 	start = time.Now()
 	defer func() { r.Decode = time.Since(start) }()
 	out := stream{emit: emit, stop: o.Stop}
-	r.Reason = ReasonLength
 	for r.Tokens < o.MaxTokens {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
 		id := sampler.Next(logits)
 		r.Tokens++
-		if tok.Kind() == tokenizer.KindGPT2 && id == endOfText {
+		if tok.Kind() == tokenizer.KindGPT2 && id == tokenizer.EndOfText {
 			r.Reason = ReasonStop
 			break
 		}
 		if out.held, err = tok.AppendDecode(out.held, id); err != nil {
 			return r, err
 		}
-		stopped, err := out.flush(false)
-		if err != nil {
+		if stopped, err := out.flush(false); err != nil {
 			return r, err
-		}
-		if stopped {
+		} else if stopped {
 			r.Reason = ReasonStop
 			return r, nil
 		}
-		if r.Tokens == o.MaxTokens {
-			break // nobody asks for the logits after the last token
+		if r.Tokens < o.MaxTokens { // nobody asks for the logits after the last
+			sampler.Accept(id)
+			logits = s.Step(id)
 		}
-		sampler.Accept(id)
-		logits = s.Step(id)
+	}
+	if r.Reason == "" {
+		r.Reason = ReasonLength
 	}
 	_, err = out.flush(true)
 	return r, err
