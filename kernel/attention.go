@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"unsafe"
+)
 
 // AttentionShape is one causal attention. KVHeads divides Heads; head h reads
 // key and value head h/(Heads/KVHeads). Dropout drops weights with that
@@ -21,82 +24,21 @@ func (s *AttentionShape) dropThreshold() uint32 {
 	return uint32(min(max(float64(s.Dropout), 0)*(1<<32), 1<<32-1))
 }
 
-// refAttentionForward is the definition of AttentionForward for one head of
-// one sequence.
-func refAttentionForward(o, lse, q, k, v []float32, s *AttentionShape, b, h int) {
-	hd, qw, kw := s.HeadDim, s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	qo, ko := b*s.T*qw+h*hd, b*s.T*kw+h/(s.Heads/s.KVHeads)*hd
-	scale := float32(1 / math.Sqrt(float64(hd)))
-	drop, keep := s.dropThreshold(), 1/(1-s.Dropout)
-	w := make([]float32, s.T)
-	for i := range s.T {
-		for j := range i + 1 {
-			w[j] = scale * refDot(q[qo+i*qw:qo+i*qw+hd], k[ko+j*kw:])
-		}
-		_, lse[(b*s.Heads+h)*s.T+i] = SoftmaxRow(w[:i+1])
-		out := o[qo+i*qw : qo+i*qw+hd]
-		clear(out)
-		for j := range i + 1 {
-			p := w[j]
-			if drop > 0 {
-				p *= keep
-				if RandU32(s.key(), uint64(((b*s.Heads+h)*s.T+i)*s.T+j)) < drop {
-					p = 0
-				}
-			}
-			refAxpy(out, p, v[ko+j*kw:ko+j*kw+hd])
-		}
-	}
-}
-
-// refAttentionBackward is the definition of AttentionBackward for one head of
-// one sequence; dk and dv are added to.
-//
-//	P = softmax, D its dropout factors, o = (P∘D)v
-//	dv = (P∘D)ᵀdo;  dP = D∘(do·vᵀ);  dS = P∘(dP − Σ_j P dP);  Σ_j P dP = do·o
-//	dq = scale·dS·k;  dk = scale·dSᵀ·q
-func refAttentionBackward(dq, dk, dv, do, o, lse, q, k, v []float32, s *AttentionShape, b, h int) {
-	hd, qw, kw := s.HeadDim, s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	qo, ko := b*s.T*qw+h*hd, b*s.T*kw+h/(s.Heads/s.KVHeads)*hd
-	scale := float32(1 / math.Sqrt(float64(hd)))
-	drop, keep := s.dropThreshold(), 1/(1-s.Dropout)
-	for i := range s.T {
-		qi, doi := q[qo+i*qw:qo+i*qw+hd], do[qo+i*qw:qo+i*qw+hd]
-		dqi := dq[qo+i*qw : qo+i*qw+hd]
-		clear(dqi)
-		delta := refDot(doi, o[qo+i*qw:])
-		for j := range i + 1 {
-			kj, vj := k[ko+j*kw:ko+j*kw+hd], v[ko+j*kw:ko+j*kw+hd]
-			p := exp32(scale*refDot(qi, kj) - lse[(b*s.Heads+h)*s.T+i])
-			f := float32(1)
-			if drop > 0 {
-				f = keep
-				if RandU32(s.key(), uint64(((b*s.Heads+h)*s.T+i)*s.T+j)) < drop {
-					f = 0
-				}
-			}
-			refAxpy(dv[ko+j*kw:ko+j*kw+hd], p*f, doi)
-			ds := scale * p * (f*refDot(doi, vj) - delta)
-			refAxpy(dqi, ds, kj)
-			refAxpy(dk[ko+j*kw:ko+j*kw+hd], ds, qi)
-		}
-	}
-}
-
-// attentionTask is one attention in progress: an item is a sequence's key and
-// value head with the heads that read it.
+// attentionTask is one attention in progress. An item is one key and value
+// head of one sequence with the heads that read it, so that their sums have
+// one order.
 type attentionTask struct {
+	p                               *Pool
 	dq, dk, dv, do, o, lse, q, k, v []float32
 	s                               AttentionShape
 	backward                        bool
-	p                               *Pool
 }
 
 // AttentionForward is causal attention, o_i = Σ_{j≤i} softmax_j(q_i·k_j/√hd) v_j
 // for q, o [B·T, Heads·hd] and k, v [B·T, KVHeads·hd]; lse [B, Heads, T]
 // receives log Σ exp for the backward.
 func AttentionForward(p *Pool, o, lse, q, k, v []float32, s AttentionShape) {
-	p.attention = attentionTask{o: o, lse: lse, q: q, k: k, v: v, s: s, p: p}
+	p.attention = attentionTask{p: p, o: o, lse: lse, q: q, k: k, v: v, s: s}
 	p.Run(s.Batch*s.KVHeads, &p.attention)
 	p.attention = attentionTask{}
 }
@@ -104,27 +46,226 @@ func AttentionForward(p *Pool, o, lse, q, k, v []float32, s AttentionShape) {
 // AttentionBackward is the gradient of AttentionForward, from do and what the
 // forward read and wrote; dq, dk and dv are overwritten.
 func AttentionBackward(p *Pool, dq, dk, dv, do, o, lse, q, k, v []float32, s AttentionShape) {
-	p.attention = attentionTask{dq: dq, dk: dk, dv: dv, do: do, o: o, lse: lse, q: q, k: k, v: v, s: s, backward: true, p: p}
+	p.attention = attentionTask{p: p, dq: dq, dk: dk, dv: dv, do: do, o: o, lse: lse, q: q, k: k, v: v, s: s, backward: true}
 	p.Run(s.Batch*s.KVHeads, &p.attention)
 	p.attention = attentionTask{}
+}
+
+// attentionRows is the number of query rows whose weights are in memory at a
+// time.
+const attentionRows = 56
+
+// attentionHead is what the loops over one head share.
+type attentionHead struct {
+	pool           *Pool
+	worker         int
+	set            *tileSet
+	tile           *tileArgs
+	t, hd, hdp     int // hdp: hd in whole vectors
+	panel          int // width of a packed panel
+	ld             int // of the weights' rows
+	scale          float32
+	drop           uint32 // threshold; 0: no dropout
+	keep           float32
+	key            Key
+	first          uint64 // index of the head's first draw
+	factors, p, ds []float32
 }
 
 func (t *attentionTask) Do(i, worker int) {
 	s := &t.s
 	b, g := i/s.KVHeads, i%s.KVHeads
+	set := tiles()
+	h := attentionHead{
+		pool: t.p, worker: worker, set: set, tile: &t.p.workers[worker].tile,
+		t: s.T, hd: s.HeadDim, hdp: roundUp(s.HeadDim, set.lanes), panel: set.panel(),
+		ld:    roundUp(s.T, set.panel()) + 16,
+		scale: float32(1 / math.Sqrt(float64(s.HeadDim))),
+		drop:  s.dropThreshold(), keep: 1 / (1 - s.Dropout), key: s.key(),
+	}
 	group := s.Heads / s.KVHeads
-	if t.backward {
-		for r := range s.T {
-			o := (b*s.T+r)*s.KVHeads*s.HeadDim + g*s.HeadDim
-			clear(t.dk[o : o+s.HeadDim])
-			clear(t.dv[o : o+s.HeadDim])
+	qw, kw := s.Heads*h.hd, s.KVHeads*h.hd
+	kv := b*s.T*kw + g*h.hd
+	rows, transposed := s.T*h.hdp, roundUp(s.T, h.panel)*h.hd
+	weights := min(attentionRows, s.T) * h.ld
+	scratch := t.p.scratch(worker, slotAttention, 5*rows+2*transposed+2*weights+h.ld)
+	take := func(n int) []float32 {
+		part := scratch[:n]
+		scratch = scratch[n:]
+		return part
+	}
+	h.factors, h.p = take(h.ld), take(weights)
+	kt, q := take(transposed), take(rows)
+	h.transpose(kt, t.k[kv:], kw)
+	if !t.backward {
+		v := take(rows)
+		h.gather(v, t.v[kv:], kw)
+		for head := g * group; head < (g+1)*group; head++ {
+			at := b*s.T*qw + head*h.hd
+			h.first = uint64(b*s.Heads+head) * uint64(s.T) * uint64(s.T)
+			h.gather(q, t.q[at:], qw)
+			h.forward(t.o[at:], qw, t.lse[(b*s.Heads+head)*s.T:][:s.T], q, kt, v)
+		}
+		return
+	}
+	h.ds = take(weights)
+	vt, k, do, dk, dv := take(transposed), take(rows), take(rows), take(rows), take(rows)
+	h.transpose(vt, t.v[kv:], kw)
+	h.gather(k, t.k[kv:], kw)
+	clear(dk)
+	clear(dv)
+	for head := g * group; head < (g+1)*group; head++ {
+		at := b*s.T*qw + head*h.hd
+		h.first = uint64(b*s.Heads+head) * uint64(s.T) * uint64(s.T)
+		h.gather(q, t.q[at:], qw)
+		h.gather(do, t.do[at:], qw)
+		h.backward(t.dq[at:], dk, dv, t.o[at:], qw, t.lse[(b*s.Heads+head)*s.T:][:s.T], do, q, k, kt, vt)
+	}
+	for r := range s.T {
+		copy(t.dk[kv+r*kw:][:h.hd], dk[r*h.hdp:])
+		copy(t.dv[kv+r*kw:][:h.hd], dv[r*h.hdp:])
+	}
+}
+
+func roundUp(n, to int) int { return (n + to - 1) / to * to }
+
+// gather copies one head's rows, ld floats apart, to rows of hdp.
+func (h *attentionHead) gather(dst, src []float32, ld int) {
+	for r := range h.t {
+		copy(dst[r*h.hdp:r*h.hdp+h.hd], src[r*ld:])
+	}
+}
+
+// transpose packs one head's rows as panels [panel][hd][panel width].
+func (h *attentionHead) transpose(dst, src []float32, ld int) {
+	for j := 0; j < h.t; j += h.panel {
+		h.pool.packTransposed(h.worker, dst[j*h.hd:], src[j*ld:], ld, min(h.panel, h.t-j), h.hd, h.panel)
+	}
+}
+
+// matrix is an operand of multiply: element (i, j) of A at i·row + j·col; of
+// B, whose columns are contiguous within a panel, at i·row and the panel at
+// col times its number.
+type matrix struct {
+	data     []float32
+	row, col int
+}
+
+// multiply computes C[m,n] = A[m,k]·B[k,n], added to C when acc, for small
+// operands; rows of C are ld floats apart.
+func (h *attentionHead) multiply(c []float32, ld int, a, b matrix, m, n, k int, acc bool) {
+	t := h.tile
+	t.nseg, t.k = 1, k
+	t.ars, t.acs, t.bks = 4*a.row, 4*a.col, 4*b.row
+	t.crs, t.frs = 4*ld, 4*ld
+	tilesDown := (m + h.set.rows - 1) / h.set.rows
+	for q, row := 0, 0; q < tilesDown; q++ {
+		mr := (m - row + tilesDown - q - 1) / (tilesDown - q)
+		for j := 0; j < n; j += h.panel {
+			t.seg[0] = tileSeg{unsafe.Pointer(&a.data[row*a.row]), unsafe.Pointer(&b.data[j/h.panel*b.col])}
+			t.c = unsafe.Pointer(&c[row*ld+j])
+			t.from = nil
+			if acc {
+				t.from = t.c
+			}
+			t.reps = 1
+			h.set.do(t, mr, min(h.panel, n-j))
+		}
+		row += mr
+	}
+}
+
+// rows and panels are the operands in the two packed forms.
+func (h *attentionHead) rows(x []float32) matrix   { return matrix{x, h.hdp, h.panel} }
+func (h *attentionHead) panels(x []float32) matrix { return matrix{x, h.panel, h.hd * h.panel} }
+
+// forward computes the outputs of one head, a tile of rows at a time: logits
+// against the keys up to the tile's last row, softmax, weighted values.
+func (h *attentionHead) forward(o []float32, ldo int, lse, q, kt, v []float32) {
+	vec := vector()
+	var inverse [attentionRows]float32
+	for i0 := 0; i0 < h.t; i0 += h.set.rows {
+		i1 := min(i0+h.set.rows, h.t)
+		h.multiply(h.p, h.ld, matrix{q[i0*h.hdp:], h.hdp, 1}, h.panels(kt), i1-i0, i1, h.hd, false)
+		for i := i0; i < i1; i++ {
+			all := h.p[(i-i0)*h.ld:][:i1]
+			row := all[:i+1]
+			clear(all[i+1:])
+			top := h.scale * vec.maxOf(row)
+			sum := vec.expAffine(row, row, h.scale, -top)
+			lse[i] = top + log32(sum)
+			inverse[i-i0] = 1 / sum
+			if h.drop > 0 {
+				vec.mul(row, row, h.dropFactors(i))
+			}
+		}
+		h.multiply(o[i0*ldo:], ldo, matrix{h.p, h.ld, 1}, h.rows(v), i1-i0, h.hd, i1, false)
+		for i := i0; i < i1; i++ {
+			vec.scale(o[i*ldo:i*ldo+h.hd], inverse[i-i0])
 		}
 	}
-	for h := g * group; h < (g+1)*group; h++ {
-		if t.backward {
-			refAttentionBackward(t.dq, t.dk, t.dv, t.do, t.o, t.lse, t.q, t.k, t.v, s, b, h)
-		} else {
-			refAttentionForward(t.o, t.lse, t.q, t.k, t.v, s, b, h)
+}
+
+// backward computes dq of one head and adds to dk and dv, attentionRows rows
+// at a time; see refAttentionBackward for the formulas.
+func (h *attentionHead) backward(dq, dk, dv, o []float32, ldo int, lse, do, q, k, kt, vt []float32) {
+	vec := vector()
+	for i0 := 0; i0 < h.t; i0 += attentionRows {
+		i1 := min(i0+attentionRows, h.t)
+		for r0 := i0; r0 < i1; r0 += h.set.rows {
+			r1 := min(r0+h.set.rows, i1)
+			p, ds := h.p[(r0-i0)*h.ld:], h.ds[(r0-i0)*h.ld:]
+			h.multiply(p, h.ld, matrix{q[r0*h.hdp:], h.hdp, 1}, h.panels(kt), r1-r0, r1, h.hd, false)
+			h.multiply(ds, h.ld, matrix{do[r0*h.hdp:], h.hdp, 1}, h.panels(vt), r1-r0, r1, h.hd, false)
+			for i := r0; i < r1; i++ {
+				pi, dsi := p[(i-r0)*h.ld:][:i1], ds[(i-r0)*h.ld:][:i1]
+				clear(pi[i+1:])
+				clear(dsi[i+1:])
+				pi, dsi = pi[:i+1], dsi[:i+1]
+				delta := vec.dot(do[i*h.hdp:i*h.hdp+h.hd], o[i*ldo:i*ldo+h.hd])
+				if h.drop == 0 {
+					vec.softmaxBackward(pi, dsi, h.scale, -lse[i], delta)
+					continue
+				}
+				f := h.dropFactors(i)
+				vec.mul(dsi, dsi, f)
+				vec.softmaxBackward(pi, dsi, h.scale, -lse[i], delta)
+				vec.mul(pi, pi, f)
+			}
+			h.multiply(dq[r0*ldo:], ldo, matrix{ds, h.ld, 1}, h.rows(k), r1-r0, h.hd, r1, false)
+		}
+		// A key is read by the rows from its own on.
+		for j0 := 0; j0 < i1; j0 += h.set.rows {
+			j1, r0 := min(j0+h.set.rows, i1), max(i0, j0)
+			at := (r0-i0)*h.ld + j0
+			h.multiply(dv[j0*h.hdp:], h.hdp, matrix{h.p[at:], 1, h.ld}, h.rows(do[r0*h.hdp:]), j1-j0, h.hd, i1-r0, true)
+			h.multiply(dk[j0*h.hdp:], h.hdp, matrix{h.ds[at:], 1, h.ld}, h.rows(q[r0*h.hdp:]), j1-j0, h.hd, i1-r0, true)
+		}
+	}
+}
+
+// dropFactors are the dropout factors of row i's weights: 0 or 1/(1−p).
+func (h *attentionHead) dropFactors(i int) []float32 {
+	f := h.factors[:i+1]
+	dropFactors(f, h.key, h.first+uint64(i)*uint64(h.t), h.drop, h.keep)
+	return f
+}
+
+// dropFactors sets f[j] to 0 where number first+j of the stream is below
+// drop, and to keep elsewhere.
+func dropFactors(f []float32, key Key, first uint64, drop uint32, keep float32) {
+	for j := 0; j < len(f); {
+		at := first + uint64(j)
+		block := philox(key, at/4)
+		for _, u := range block[at%4:] {
+			if j == len(f) {
+				break
+			}
+			f[j] = keep
+			if u < drop {
+				f[j] = 0
+			}
+			j++
 		}
 	}
 }
