@@ -147,7 +147,7 @@ func openBare(dir string) (*Dataset, error) {
 	}
 	kind, chars := tokenizer.KindGPT2, ""
 	meta := filepath.Join(dir, "meta.pkl")
-	data, err := readBounded(meta, manifestLimit)
+	data, err := readBounded(meta, metaLimit)
 	if err == nil {
 		if chars, err = parseMeta(data); err != nil {
 			return nil, fmt.Errorf("%s: %w", meta, err)

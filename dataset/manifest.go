@@ -21,6 +21,7 @@ const (
 	manifestFormat  = "spinnet-dataset"
 	manifestVersion = 1
 	manifestLimit   = 16 << 20 // bytes; a vocabulary of every Unicode character fits
+	metaLimit       = 4 << 20  // of meta.pkl
 	maxVocab        = 1 << 24
 	maxTokens       = 1 << 48
 )

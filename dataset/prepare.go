@@ -256,6 +256,9 @@ func (p *preparer) write(dir string, m *Manifest, t tokenizer.Tokenizer, sources
 						w = val
 					}
 				}
+				if byPosition && seen.units >= splitAt {
+					w = val
+				}
 				seen.documents++
 				if err := w.begin(); err != nil {
 					return err

@@ -109,8 +109,9 @@ type CharSet struct {
 	other map[rune]struct{}
 }
 
-// Add adds the characters of text, which must not end within a character. It
-// returns the offset of the first byte that is not valid UTF-8, or len(text).
+// Add adds the characters of text up to the first byte that is not valid UTF-8
+// (or begins a character that is cut off), and returns the offset of that byte,
+// or len(text).
 func (s *CharSet) Add(text []byte) int {
 	for i := 0; i < len(text); {
 		if b := text[i]; b < utf8.RuneSelf {

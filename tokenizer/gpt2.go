@@ -120,7 +120,7 @@ type cacheEntry struct {
 }
 
 const (
-	cacheBits = 15
+	cacheBits = 16
 	cacheWord = 16
 )
 

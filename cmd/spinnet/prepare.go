@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 
@@ -25,10 +26,7 @@ func newPrepareCmd() *cobra.Command {
 manifest.json, which train reads. The folder appears whole or not at all.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return &dataset.HintError{
-				Err:  errors.New("prepare: which dataset?"),
-				Text: "run: spinnet prepare tinyshakespeare, spinnet prepare gostd, or spinnet prepare text FILE… --out DIR",
-			}
+			return &usageError{errors.New("prepare: which dataset?"), "run: spinnet prepare tinyshakespeare, spinnet prepare gostd, or spinnet prepare text FILE… --out DIR"}
 		},
 	}
 	c.AddCommand(newPrepareShakespeareCmd(), newPrepareGoCmd(), newPrepareTextCmd())
@@ -66,7 +64,13 @@ func (f *prepareFlags) run(c *cobra.Command, sources []dataset.Source) error {
 			fmt.Fprintf(errOut, "\r%s: %d of %d MB%s", f.Name, done>>20, total>>20, end)
 		}
 	}
-	m, err := dataset.Prepare(c.Context(), f.Options, sources)
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt)
+	defer stop()
+	m, err := dataset.Prepare(ctx, f.Options, sources)
+	if ctx.Err() != nil && err != nil {
+		fmt.Fprintln(errOut, "stopped; nothing was written")
+		return exitError(exitInterrupted)
+	}
 	if err != nil {
 		return err
 	}
@@ -127,7 +131,7 @@ tenth is for validation; with fewer, the last tenth of the text is.`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, files []string) error {
 			if f.Dir == "" {
-				return &dataset.HintError{Err: errors.New("prepare: text needs a folder to write to"), Text: "add --out datasets/NAME"}
+				return &usageError{errors.New("prepare: text needs a folder to write to"), "add --out datasets/NAME"}
 			}
 			f.Name = filepath.Base(f.Dir)
 			var sources []dataset.Source
