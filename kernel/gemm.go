@@ -57,10 +57,9 @@ func refGemmTN(c, a, b []float32, m, n, k int, acc bool) {
 // Blocking. A block of k steps of one B panel should stay in the first-level
 // cache while the row tiles pass over it, and a block of A in the second.
 const (
-	gemmKC    = 256  // k steps a pass
-	gemmKPack = 1024 // k steps of B packed at a time, a multiple of gemmKC
-	gemmNPack = 2048 // columns of B packed at a time, a multiple of every panel
-	gemmRows  = 112  // rows of A a pass, about
+	gemmK    = 512  // k steps of B packed at a time
+	gemmN    = 2048 // columns of B packed at a time, a multiple of every panel
+	gemmRows = 112  // rows of A a pass, about
 )
 
 // gemmTask is one GEMM in progress: B is packed into panels, then blocks of
@@ -117,14 +116,14 @@ func (p *Pool) runGemm(kind gemmKind, c, a, b []float32, m, n, k int, acc bool) 
 	width := tiles().panel()
 	blocks := splitRows(m, gemmRows, p.Threads())
 	g.rowBlock = (m + blocks - 1) / blocks
-	for g.n0 = 0; g.n0 < n; g.n0 += gemmNPack {
-		g.nc = min(gemmNPack, n-g.n0)
+	for g.n0 = 0; g.n0 < n; g.n0 += gemmN {
+		g.nc = min(gemmN, n-g.n0)
 		panels := (g.nc + width - 1) / width
-		for g.k0 = 0; g.k0 < k; g.k0 += gemmKPack {
-			g.kc = min(gemmKPack, k-g.k0)
+		for g.k0 = 0; g.k0 < k; g.k0 += gemmK {
+			g.kc = min(gemmK, k-g.k0)
 			grow(&g.packed, panels*width*g.kc)
 			g.packing = true
-			p.Run(panels, g)
+			p.Run(g.packItems(), g)
 			g.packing = false
 			p.Run((m+g.rowBlock-1)/g.rowBlock, g)
 		}
@@ -143,7 +142,7 @@ func splitRows(rows, size, threads int) int {
 // Do packs one panel of B or computes one block of rows.
 func (g *gemmTask) Do(i, worker int) {
 	if g.packing {
-		g.packPanel(i, worker)
+		g.pack(i, worker)
 		return
 	}
 	s := tiles()
@@ -152,65 +151,75 @@ func (g *gemmTask) Do(i, worker int) {
 	r0, r1 := i*g.rowBlock, min(g.m, (i+1)*g.rowBlock)
 	rows := r1 - r0
 	count := (rows + s.rows - 1) / s.rows // of row tiles, as equal as can be
-	for kk := 0; kk < g.kc; kk += gemmKC {
-		kc := min(gemmKC, g.kc-kk)
-		t.nseg, t.k, t.bks, t.crs, t.frs = 1, kc, 4*width, 4*g.n, 4*g.n
-		a := g.packA(worker, r0, r1, g.k0+kk, kc, t)
-		start := g.acc || g.k0+kk > 0
-		for j := 0; j < g.nc; j += width {
-			panel := unsafe.Pointer(&g.packed[j*g.kc+kk*width])
-			for q, row := 0, 0; q < count; q++ {
-				mr := (rows - row + count - q - 1) / (count - q)
-				t.seg[0] = tileSeg{unsafe.Add(a, row*t.ars), panel}
-				t.c = unsafe.Pointer(&g.c[(r0+row)*g.n+g.n0+j])
-				t.from = nil
-				if start {
-					t.from = t.c
-				}
-				t.reps = 1
-				s.do(t, mr, min(width, g.nc-j))
-				row += mr
+	t.nseg, t.k, t.bks, t.crs, t.frs = 1, g.kc, 4*width, 4*g.n, 4*g.n
+	a := g.packA(worker, r0, r1, t)
+	start := g.acc || g.k0 > 0
+	for j := 0; j < g.nc; j += width {
+		panel := unsafe.Pointer(&g.packed[j*g.kc])
+		for q, row := 0, 0; q < count; q++ {
+			mr := (rows - row + count - q - 1) / (count - q)
+			t.seg[0] = tileSeg{unsafe.Add(a, row*t.ars), panel}
+			t.c = unsafe.Pointer(&g.c[(r0+row)*g.n+g.n0+j])
+			t.from = nil
+			if start {
+				t.from = t.c
 			}
+			t.reps = 1
+			s.do(t, mr, min(width, g.nc-j))
+			row += mr
 		}
 	}
 }
 
-// packA copies rows r0…r1 of A, k steps k0…k0+kc, to where neither caches
-// nor address translation suffer from the stride, and sets A's strides.
-func (g *gemmTask) packA(worker, r0, r1, k0, kc int, t *tileArgs) unsafe.Pointer {
+// packA copies rows r0…r1 of A to where neither caches nor address
+// translation suffer from the stride, and sets A's strides.
+func (g *gemmTask) packA(worker, r0, r1 int, t *tileArgs) unsafe.Pointer {
 	rows := r1 - r0
 	if g.kind == gemmTN {
-		ld := rows + 16
-		buf := g.p.scratch(worker, slotGemmA, ld*kc)
-		for q := range kc {
-			copy(buf[q*ld:q*ld+rows], g.a[(k0+q)*g.m+r0:])
+		ld := (rows+15)/16*16 | 16 // an odd number of cache lines
+		buf := g.p.scratch(worker, slotGemmA, ld*g.kc)
+		for q := range g.kc {
+			copy(buf[q*ld:q*ld+rows], g.a[(g.k0+q)*g.m+r0:])
 		}
 		t.ars, t.acs = 4, 4*ld
 		return unsafe.Pointer(&buf[0])
 	}
-	ld := kc + 16
+	ld := g.kc + 16
 	buf := g.p.scratch(worker, slotGemmA, ld*rows)
 	for r := range rows {
-		copy(buf[r*ld:r*ld+kc], g.a[(r0+r)*g.k+k0:])
+		copy(buf[r*ld:r*ld+g.kc], g.a[(r0+r)*g.k+g.k0:])
 	}
 	t.ars, t.acs = 4*ld, 4
 	return unsafe.Pointer(&buf[0])
 }
 
-// packPanel packs one panel of B: its columns side by side for each k,
-// zeros where there are none.
-func (g *gemmTask) packPanel(i, worker int) {
-	width := tiles().panel()
-	j := g.n0 + i*width
-	cols := min(width, g.n-j)
-	dst := g.packed[i*width*g.kc : (i+1)*width*g.kc]
+// packItems is the number of items packing takes: panels of B where it has
+// to be transposed, else blocks of its rows.
+func (g *gemmTask) packItems() int {
 	if g.kind == gemmNT {
-		g.p.packTransposed(worker, dst, g.b[j*g.k+g.k0:], g.k, cols, g.kc, width)
+		width := tiles().panel()
+		return (g.nc + width - 1) / width
+	}
+	return (g.kc + gemmPackRows - 1) / gemmPackRows
+}
+
+const gemmPackRows = 32
+
+// pack packs an item of B into panels: the panel's columns side by side for
+// each k. Beyond the last column the contents do not matter.
+func (g *gemmTask) pack(i, worker int) {
+	width := tiles().panel()
+	if g.kind == gemmNT {
+		j := g.n0 + i*width
+		dst := g.packed[i*width*g.kc : (i+1)*width*g.kc]
+		g.p.packTransposed(worker, dst, g.b[j*g.k+g.k0:], g.k, min(width, g.n0+g.nc-j), g.kc, width)
 		return
 	}
-	for q := range g.kc {
-		row := dst[q*width : (q+1)*width]
-		clear(row[copy(row, g.b[(g.k0+q)*g.n+j:][:cols]):])
+	for q := i * gemmPackRows; q < min(g.kc, (i+1)*gemmPackRows); q++ {
+		row := g.b[(g.k0+q)*g.n+g.n0:][:g.nc]
+		for j := 0; j < len(row); j += width {
+			copy(g.packed[j*g.kc+q*width:][:width], row[j:])
+		}
 	}
 }
 

@@ -15,8 +15,8 @@ type tileArgs struct {
 	seg  [8]tileSeg
 	nseg int // at least 1
 	k    int // at least 1
-	// Strides in bytes: A between rows and between steps of k, B between
-	// steps of k. B is read in whole vectors.
+	// Strides in bytes: A between rows and between steps of k, one of them 4;
+	// B between steps of k. B is read in whole vectors.
 	ars, acs, bks int
 	c             unsafe.Pointer
 	crs           int
@@ -38,8 +38,11 @@ type tileSet struct {
 	rows  int // the largest mr
 	wht   *whtSet
 	pack  func(dst, src, index *byte, dstRow, k int, mask uint64, maskY *byte)
-	run   [2][]func(t *byte) // [nv-1][mr], t a *tileArgs
+	run   tileTable
 }
+
+// tileTable holds the tiles as [column-major A][nv−1][mr], t a *tileArgs.
+type tileTable [2][2][]func(t *byte)
 
 // panel is the width of a packed B panel: two vectors.
 func (s *tileSet) panel() int { return 2 * s.lanes }
@@ -52,7 +55,11 @@ func tiles() *tileSet { return tileSets[active] }
 func (s *tileSet) do(t *tileArgs, mr, cols int) {
 	nv := (cols + s.lanes - 1) / s.lanes
 	t.mask, t.maskY = s.lastLanes(cols)
-	s.run[nv-1][mr]((*byte)(unsafe.Pointer(t)))
+	col := 0
+	if t.acs != 4 {
+		col = 1
+	}
+	s.run[col][nv-1][mr]((*byte)(unsafe.Pointer(t)))
 }
 
 // lastLanes masks the lanes that exist in the last vector of cols columns,
@@ -66,10 +73,12 @@ func (s *tileSet) lastLanes(cols int) (uint64, unsafe.Pointer) {
 var laneMasks = [16]int32{-1, -1, -1, -1, -1, -1, -1, -1}
 
 // refTiles is the definition, and the set for machines without assembly.
-var refTiles = &tileSet{lanes: refLanes, rows: 4, wht: refWHT, pack: refGatherPack, run: [2][]func(t *byte){
+var refTiles = &tileSet{lanes: refLanes, rows: 4, wht: refWHT, pack: refGatherPack, run: tileTable{refTileRow, refTileRow}}
+
+var refTileRow = [2][]func(t *byte){
 	{nil, refTile(1, 1), refTile(2, 1), refTile(3, 1), refTile(4, 1)},
 	{nil, refTile(1, 2), refTile(2, 2), refTile(3, 2), refTile(4, 2)},
-}}
+}
 
 // at reads the float off bytes behind p.
 func at(p unsafe.Pointer, off int) *float32 { return (*float32)(unsafe.Add(p, off)) }

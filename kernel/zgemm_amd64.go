@@ -10,118 +10,238 @@ func peakFMAY(n int)
 func tileZ1x1(t *byte)
 
 //go:noescape
+func tileZ1x1T(t *byte)
+
+//go:noescape
 func tileZ2x1(t *byte)
+
+//go:noescape
+func tileZ2x1T(t *byte)
 
 //go:noescape
 func tileZ3x1(t *byte)
 
 //go:noescape
+func tileZ3x1T(t *byte)
+
+//go:noescape
 func tileZ4x1(t *byte)
+
+//go:noescape
+func tileZ4x1T(t *byte)
 
 //go:noescape
 func tileZ5x1(t *byte)
 
 //go:noescape
+func tileZ5x1T(t *byte)
+
+//go:noescape
 func tileZ6x1(t *byte)
+
+//go:noescape
+func tileZ6x1T(t *byte)
 
 //go:noescape
 func tileZ7x1(t *byte)
 
 //go:noescape
+func tileZ7x1T(t *byte)
+
+//go:noescape
 func tileZ8x1(t *byte)
+
+//go:noescape
+func tileZ8x1T(t *byte)
 
 //go:noescape
 func tileZ9x1(t *byte)
 
 //go:noescape
+func tileZ9x1T(t *byte)
+
+//go:noescape
 func tileZ10x1(t *byte)
+
+//go:noescape
+func tileZ10x1T(t *byte)
 
 //go:noescape
 func tileZ11x1(t *byte)
 
 //go:noescape
+func tileZ11x1T(t *byte)
+
+//go:noescape
 func tileZ12x1(t *byte)
+
+//go:noescape
+func tileZ12x1T(t *byte)
 
 //go:noescape
 func tileZ13x1(t *byte)
 
 //go:noescape
+func tileZ13x1T(t *byte)
+
+//go:noescape
 func tileZ14x1(t *byte)
+
+//go:noescape
+func tileZ14x1T(t *byte)
 
 //go:noescape
 func tileZ1x2(t *byte)
 
 //go:noescape
+func tileZ1x2T(t *byte)
+
+//go:noescape
 func tileZ2x2(t *byte)
+
+//go:noescape
+func tileZ2x2T(t *byte)
 
 //go:noescape
 func tileZ3x2(t *byte)
 
 //go:noescape
+func tileZ3x2T(t *byte)
+
+//go:noescape
 func tileZ4x2(t *byte)
+
+//go:noescape
+func tileZ4x2T(t *byte)
 
 //go:noescape
 func tileZ5x2(t *byte)
 
 //go:noescape
+func tileZ5x2T(t *byte)
+
+//go:noescape
 func tileZ6x2(t *byte)
+
+//go:noescape
+func tileZ6x2T(t *byte)
 
 //go:noescape
 func tileZ7x2(t *byte)
 
 //go:noescape
+func tileZ7x2T(t *byte)
+
+//go:noescape
 func tileZ8x2(t *byte)
+
+//go:noescape
+func tileZ8x2T(t *byte)
 
 //go:noescape
 func tileZ9x2(t *byte)
 
 //go:noescape
+func tileZ9x2T(t *byte)
+
+//go:noescape
 func tileZ10x2(t *byte)
+
+//go:noescape
+func tileZ10x2T(t *byte)
 
 //go:noescape
 func tileZ11x2(t *byte)
 
 //go:noescape
+func tileZ11x2T(t *byte)
+
+//go:noescape
 func tileZ12x2(t *byte)
+
+//go:noescape
+func tileZ12x2T(t *byte)
 
 //go:noescape
 func tileZ13x2(t *byte)
 
 //go:noescape
+func tileZ13x2T(t *byte)
+
+//go:noescape
 func tileZ14x2(t *byte)
+
+//go:noescape
+func tileZ14x2T(t *byte)
 
 //go:noescape
 func tileY1x1(t *byte)
 
 //go:noescape
+func tileY1x1T(t *byte)
+
+//go:noescape
 func tileY2x1(t *byte)
+
+//go:noescape
+func tileY2x1T(t *byte)
 
 //go:noescape
 func tileY3x1(t *byte)
 
 //go:noescape
+func tileY3x1T(t *byte)
+
+//go:noescape
 func tileY4x1(t *byte)
+
+//go:noescape
+func tileY4x1T(t *byte)
 
 //go:noescape
 func tileY5x1(t *byte)
 
 //go:noescape
+func tileY5x1T(t *byte)
+
+//go:noescape
 func tileY6x1(t *byte)
+
+//go:noescape
+func tileY6x1T(t *byte)
 
 //go:noescape
 func tileY1x2(t *byte)
 
 //go:noescape
+func tileY1x2T(t *byte)
+
+//go:noescape
 func tileY2x2(t *byte)
+
+//go:noescape
+func tileY2x2T(t *byte)
 
 //go:noescape
 func tileY3x2(t *byte)
 
 //go:noescape
+func tileY3x2T(t *byte)
+
+//go:noescape
 func tileY4x2(t *byte)
+
+//go:noescape
+func tileY4x2T(t *byte)
 
 //go:noescape
 func tileY5x2(t *byte)
 
 //go:noescape
+func tileY5x2T(t *byte)
+
+//go:noescape
 func tileY6x2(t *byte)
+
+//go:noescape
+func tileY6x2T(t *byte)

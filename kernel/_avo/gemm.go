@@ -58,7 +58,8 @@ func gemm() {
 	for _, s := range []isa{avx512, avx2} {
 		for nv := 1; nv <= 2; nv++ {
 			for mr := 1; mr <= s.rows; mr++ {
-				tile(s, mr, nv)
+				tile(s, mr, nv, false)
+				tile(s, mr, nv, true)
 			}
 		}
 	}
@@ -88,8 +89,15 @@ func peakFMA() {
 	}
 }
 
-func tile(s isa, mr, nv int) {
+// tile writes one tile. A is row-major (steps of k are neighbours), or
+// column-major (rows are neighbours). Scalar additions compete with the
+// multiply-adds for two of the five integer ports, so the row-major loop,
+// which needs a pointer for every third row, does four steps of k a round.
+func tile(s isa, mr, nv int, columns bool) {
 	name := fmt.Sprintf("tile%s%dx%d", s.letter, mr, nv)
+	if columns {
+		name += "T"
+	}
 	TEXT(name, NOSPLIT, "func(t *byte)")
 	Pragma("noescape")
 	t := Load(Param("t"), GP64())
@@ -102,21 +110,28 @@ func tile(s isa, mr, nv int) {
 			c[r][v] = s.vec()
 		}
 	}
-	// Rows are reached from every third base pointer with scales 0, 1, 2.
+	// Row-major: rows are reached from every third pointer, scales 0, 1, 2.
 	bases := make([]GPVirtual, (mr+2)/3)
+	if columns {
+		bases = bases[:1]
+	}
 	for i := range bases {
 		bases[i] = GP64()
 	}
-	ars, acs, bks, b, k := GP64(), GP64(), GP64(), GP64(), GP64()
+	stride, bks, bks3, b, k := GP64(), GP64(), GP64(), GP64(), GP64()
 	seg, nseg := GP64(), GP64()
 	if s.lanes == 16 {
 		m := GP64()
 		MOVQ(arg(tMask), m)
 		KMOVW(m.As32(), K1)
 	}
-	MOVQ(arg(tARS), ars)
-	MOVQ(arg(tACS), acs)
+	if columns {
+		MOVQ(arg(tACS), stride)
+	} else {
+		MOVQ(arg(tARS), stride)
+	}
 	MOVQ(arg(tBKS), bks)
+	LEAQ(Mem{Base: bks, Index: bks, Scale: 2}, bks3)
 
 	Label("rep")
 	from, frs := seg, nseg // not yet in use
@@ -165,8 +180,8 @@ func tile(s isa, mr, nv int) {
 	Label("seg")
 	MOVQ(Mem{Base: seg}, bases[0])
 	for i := 1; i < len(bases); i++ {
-		LEAQ(Mem{Base: bases[i-1], Index: ars, Scale: 2}, bases[i])
-		ADDQ(ars, bases[i])
+		LEAQ(Mem{Base: bases[i-1], Index: stride, Scale: 2}, bases[i])
+		ADDQ(stride, bases[i])
 	}
 	MOVQ(Mem{Base: seg, Disp: 8}, b)
 	MOVQ(arg(tK), k)
@@ -175,26 +190,65 @@ func tile(s isa, mr, nv int) {
 		bv[v] = s.vec()
 	}
 	a := s.vec()
-	Label("loop")
-	for v := range bv {
-		VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, bv[v])
-	}
-	ADDQ(bks, b)
-	for r := range c {
-		at := Mem{Base: bases[r/3]}
-		if r%3 > 0 {
-			at.Index, at.Scale = ars, uint8(r%3)
-		}
-		VBROADCASTSS(at, a)
+	// step does k step u of a round.
+	step := func(u int) {
 		for v := range bv {
-			VFMADD231PS(a, bv[v], c[r][v])
+			at := Mem{Base: b, Disp: v * s.bytes()}
+			switch u {
+			case 1, 2:
+				at.Index, at.Scale = bks, uint8(u)
+			case 3:
+				at.Index, at.Scale = bks3, 1
+			}
+			VMOVUPS(at, bv[v])
+		}
+		for r := range c {
+			at := Mem{Base: bases[0], Disp: 4 * r}
+			if !columns {
+				at = Mem{Base: bases[r/3], Disp: 4 * u}
+				if r%3 > 0 {
+					at.Index, at.Scale = stride, uint8(r%3)
+				}
+			}
+			VBROADCASTSS(at, a)
+			for v := range bv {
+				VFMADD231PS(a, bv[v], c[r][v])
+			}
+		}
+		if columns {
+			ADDQ(stride, bases[0])
 		}
 	}
-	for _, p := range bases {
-		ADDQ(acs, p)
+	advance := func(steps int) {
+		if !columns {
+			for _, p := range bases {
+				ADDQ(Imm(uint64(4*steps)), p)
+			}
+		}
+		if steps == 1 {
+			ADDQ(bks, b)
+		} else {
+			LEAQ(Mem{Base: b, Index: bks, Scale: 4}, b)
+		}
 	}
+	SUBQ(Imm(4), k)
+	JLT(LabelRef("rest"))
+	Label("loop")
+	for u := range 4 {
+		step(u)
+	}
+	advance(4)
+	SUBQ(Imm(4), k)
+	JGE(LabelRef("loop"))
+	Label("rest")
+	ADDQ(Imm(4), k)
+	JZ(LabelRef("next"))
+	Label("single")
+	step(0)
+	advance(1)
 	DECQ(k)
-	JNZ(LabelRef("loop"))
+	JNZ(LabelRef("single"))
+	Label("next")
 	ADDQ(Imm(16), seg)
 	DECQ(nseg)
 	JNZ(LabelRef("seg"))
