@@ -27,7 +27,9 @@ type progress struct {
 	bar      *mpb.Bar
 
 	mu     sync.Mutex
-	status string // what stands behind the bar
+	status string  // what stands behind the bar
+	rate   float64 // tokens a second, running mean
+	first  int     // step the run began after
 
 	// Since the last line: tokens and the time they took.
 	tokens  int
@@ -35,12 +37,16 @@ type progress struct {
 }
 
 func newProgress(w io.Writer, cfg train.Config, step int) *progress {
-	p := &progress{w: w, interval: cfg.LogInterval, width: 80}
+	p := &progress{w: w, interval: cfg.LogInterval, width: 80, first: step}
 	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if !ok {
 		return p
 	}
-	if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return p // no terminal
+	}
+	if width > 0 {
 		p.width = width
 	}
 	p.bars = mpb.New(mpb.WithOutput(w), mpb.WithAutoRefresh(), mpb.WithRefreshRate(150*time.Millisecond))
@@ -70,8 +76,9 @@ func (p *progress) observer() train.Observer {
 
 func (p *progress) step(s train.StepInfo) {
 	if p.bar != nil {
-		status := p.fit(" loss %.3f", s.Loss, "~%.3f", s.Smooth, " %s tok/s", rate(s.TokensPerSecond), " %s left", round(s.ETA),
-			" lr %.1e", s.LR, " grad %.2f", s.GradNorm, " zeros %.0f%%", 100*s.Zeros)
+		p.rate += max(0.05, 1/float64(s.Step-p.first)) * (s.TokensPerSecond - p.rate)
+		status := p.fit(" loss %.3f", s.Loss, " mean %.3f", s.Smooth, "  %s tok/s", rate(p.rate), "  %s left", round(s.ETA),
+			"  lr %.1e", s.LR, "  grad %.2f", s.GradNorm, "  zeros %.0f%%", 100*s.Zeros)
 		p.mu.Lock()
 		p.status = status
 		p.mu.Unlock()

@@ -58,10 +58,18 @@ func run(args []string) int {
 	if errors.As(err, &hinter) && hinter.Hint() != "" {
 		fmt.Fprintln(os.Stderr, "hint:", oneLine(hinter.Hint()))
 	}
-	if _, ok := errors.AsType[*usageError](err); ok {
+	if isUsage(err) {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// isUsage reports whether the command line is at fault. Cobra's own checks of
+// flags that exclude or need each other have no type.
+func isUsage(err error) bool {
+	_, ours := errors.AsType[*usageError](err)
+	return ours || strings.HasPrefix(err.Error(), "if any flags in the group") ||
+		strings.HasPrefix(err.Error(), "required flag(s)") || strings.HasPrefix(err.Error(), "at least one of the flags")
 }
 
 func oneLine(s string) string { return strings.Join(strings.FieldsFunc(s, isNewline), " ") }
@@ -150,7 +158,7 @@ func flagError(cmd *cobra.Command, err error) error {
 		return &usageError{err, cmd.CommandPath() + " --help lists the flags"}
 	}
 	name := missing.GetSpecifiedName()
-	best, at := "", max(1, len(name)/3)+1
+	best, at := "", max(2, len(name)/3)+1
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if d := train.EditDistance(strings.ReplaceAll(name, "_", "-"), strings.ReplaceAll(f.Name, "_", "-")); d < at {
 			best, at = f.Name, d
