@@ -26,6 +26,7 @@ type Engine struct {
 	pool   *kernel.Pool
 
 	embedding []float32 // [vocab, d]
+	head      []float32 // the same, as newHead arranges it
 	layers    []layer
 	norm      []float32 // [d]
 	cos, sin  []float32 // rotations of the first block_size positions, [block_size, head_dim/2]
@@ -39,6 +40,9 @@ type layer struct {
 	gate, up, down         *kernel.Linear
 }
 
+// maxThreads bounds what a mistyped number of threads can start.
+const maxThreads = 1 << 10
+
 // New packs a model's weights for the given number of threads; less than one
 // means one per CPU. The model must be valid; its embedding and norms are
 // shared, not copied.
@@ -46,9 +50,21 @@ func New(m *spinfile.Model, threads int) (*Engine, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
+	if threads > maxThreads {
+		return nil, errors.New("engine: " + itoa(threads) + " threads, want at most " + itoa(maxThreads))
+	}
 	c := m.Config
 	e := &Engine{config: c, pool: kernel.NewPool(threads), layers: make([]layer, c.NLayer)}
 	e.cos, e.sin = kernel.RoPETable(c.BlockSize, c.HeadDim())
+	if err := e.pack(m); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// pack gives every tensor its place, in the layout of the kernels.
+func (e *Engine) pack(m *spinfile.Model) error {
 	var wide []float32 // trits of one tensor as floats
 	var mixer *spinfile.Tensor
 	for i := range m.Tensors {
@@ -56,6 +72,7 @@ func New(m *spinfile.Model, threads int) (*Engine, error) {
 		switch t.Kind {
 		case arch.Embedding:
 			e.embedding = t.Data
+			e.head = newHead(t.Data, e.config.NEmbd)
 		case arch.Norm:
 			*e.normOf(t) = t.Data
 		case arch.MixerWeight:
@@ -63,7 +80,7 @@ func New(m *spinfile.Model, threads int) (*Engine, error) {
 		case arch.MixerBeta: // comes right after its weight
 			alg, err := algebra.ByName(mixer.Algebra)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			k := kernel.NewLinear(alg, mixer.Shape[2], mixer.Shape[1], true)
 			k.Pack(e.pool, mixer.Data, t.Data)
@@ -71,7 +88,7 @@ func New(m *spinfile.Model, threads int) (*Engine, error) {
 		case arch.Ternary:
 			alg, err := algebra.ByName(t.Algebra)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			w := t.Data
 			if t.Trits != nil {
@@ -86,7 +103,27 @@ func New(m *spinfile.Model, threads int) (*Engine, error) {
 			*e.linearOf(t) = k
 		}
 	}
-	return e, nil
+	return nil
+}
+
+// headBlock is how many logits are one item for the pool.
+const headBlock = 1024
+
+// newHead copies the embedding [vocab, d] in blocks of headBlock rows, each
+// transposed: the logits of one token are then sums of long rows that lie one
+// after another.
+func newHead(embedding []float32, d int) []float32 {
+	head := make([]float32, 0, len(embedding))
+	for len(embedding) > 0 {
+		n := min(len(embedding), headBlock*d)
+		for c := range d {
+			for i := c; i < n; i += d {
+				head = append(head, embedding[i])
+			}
+		}
+		embedding = embedding[n:]
+	}
+	return head
 }
 
 // normOf gives the place of a norm's weight.

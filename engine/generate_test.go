@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"spinnet/arch"
+	"spinnet/spinfile"
 	"spinnet/tokenizer"
 )
 
@@ -118,6 +119,38 @@ func TestGenerateBytes(t *testing.T) {
 	got, r := generate(t, s, tok, []int32{65}, GenerateOptions{MaxTokens: 500, Sample: SampleOptions{Temperature: 3}})
 	if r.Tokens != 500 || !utf8.ValidString(got) {
 		t.Errorf("%d tokens, %q", r.Tokens, got)
+	}
+}
+
+// TestGenerateEndOfText uses a model that always ends the text: its layers are
+// all zero, and each logit is the product of two first channels.
+func TestGenerateEndOfText(t *testing.T) {
+	c := arch.Config{NLayer: 1, NHead: 1, NEmbd: 8, HiddenDim: 8, BlockSize: 4, VocabSize: 50304}
+	m, err := spinfile.FromLatents(c, spinfile.TokenizerInfo{Kind: "gpt2"}, func(name string) []float32 {
+		switch name {
+		case "tok_embeddings.weight":
+			e := make([]float32, 50304*8)
+			for id := range 50304 {
+				e[id*8] = 1
+			}
+			e[tokenizer.EndOfText*8] = 2
+			e[50300*8] = 3 // padding
+			return e
+		case "layers.0.attention_norm.weight", "layers.0.ffn_norm.weight", "norm.weight":
+			return []float32{1, 1, 1, 1, 1, 1, 1, 1}
+		}
+		return make([]float32, 8)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newEngine(t, m, 1).NewSession()
+	tok, err := tokenizer.New(tokenizer.KindGPT2, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, r := generate(t, s, tok, []int32{1}, GenerateOptions{MaxTokens: 9}); got != "" || r.Tokens != 1 || r.Reason != ReasonStop {
+		t.Errorf("got %q, %+v", got, r)
 	}
 }
 

@@ -223,6 +223,7 @@ var smallModels = []struct {
 	{"sedenion", arch.Config{NLayer: 1, NHead: 2, NEmbd: 32, HiddenDim: 32, BlockSize: 4, VocabSize: 6, Algebra: "sedenion"}},
 	{"several chunks to a window", arch.Config{NLayer: 1, NHead: 1, NEmbd: 8, HiddenDim: 8, BlockSize: 131, VocabSize: 9, Algebra: "octonion"}},
 	{"one token of context", arch.Config{NLayer: 1, NHead: 1, NEmbd: 8, HiddenDim: 8, BlockSize: 1, VocabSize: 3, Algebra: "real"}},
+	{"a vocabulary of several blocks", arch.Config{NLayer: 1, NHead: 1, NEmbd: 8, HiddenDim: 8, BlockSize: 4, VocabSize: 2*headBlock + 3, Algebra: "real"}},
 	{"int8 activations", arch.Config{NLayer: 1, NHead: 4, NEmbd: 32, HiddenDim: 32, BlockSize: 8, VocabSize: 7, Algebra: "walsh", ActBits: 8}},
 }
 
@@ -382,11 +383,13 @@ func TestStepAllocates(t *testing.T) {
 
 // BenchmarkDecode is one token at the middle of the context.
 func BenchmarkDecode(b *testing.B) {
-	for _, algebra := range []string{"octonion", "walsh", "real"} {
-		b.Run(algebra, func(b *testing.B) {
-			c := arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1408, BlockSize: 512, VocabSize: 65, Algebra: algebra, OctonionAttention: true}
-			s := newEngine(b, randomModel(b, c, 1), 2).NewSession()
-			if _, err := s.Prefill(randomIDs(256, 65, 1)); err != nil {
+	for _, c := range []struct {
+		algebra string
+		vocab   int
+	}{{"octonion", 65}, {"walsh", 65}, {"walsh", 50304}, {"real", 65}} {
+		b.Run(c.algebra+"/"+itoa(c.vocab), func(b *testing.B) {
+			s := newEngine(b, bigModel(b, c.algebra, c.vocab), 2).NewSession()
+			if _, err := s.Prefill(randomIDs(256, c.vocab, 1)); err != nil {
 				b.Fatal(err)
 			}
 			b.ReportAllocs()
@@ -396,4 +399,26 @@ func BenchmarkDecode(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tok/s")
 		})
 	}
+}
+
+// BenchmarkPrefill is a prompt of 256 tokens.
+func BenchmarkPrefill(b *testing.B) {
+	for _, algebra := range []string{"octonion", "walsh"} {
+		b.Run(algebra, func(b *testing.B) {
+			s := newEngine(b, bigModel(b, algebra, 65), 2).NewSession()
+			ids := randomIDs(256, 65, 1)
+			for b.Loop() {
+				s.Reset()
+				if _, err := s.Prefill(ids); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(256*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
+		})
+	}
+}
+
+// bigModel has 8 layers of width 512.
+func bigModel(b *testing.B, algebra string, vocab int) *spinfile.Model {
+	return randomModel(b, arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1408, BlockSize: 512, VocabSize: vocab, Algebra: algebra, OctonionAttention: true}, 1)
 }

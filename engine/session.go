@@ -39,6 +39,7 @@ type Session struct {
 
 	rows rowTask
 	attn attentionTask
+	head headTask
 }
 
 // NewSession starts an empty text.
@@ -69,7 +70,7 @@ func (e *Engine) NewSession() *Session {
 	for i := range s.scores {
 		s.scores[i] = make([]float32, c.BlockSize)
 	}
-	s.rows.s, s.attn.s = s, s
+	s.rows.s, s.attn.s, s.head.s = s, s, s
 	return s
 }
 
@@ -122,10 +123,27 @@ func (s *Session) Step(id int32) []float32 {
 // lastLogits computes norm(h)·Eᵀ of the last of n rows, whose norm forward
 // has taken.
 func (s *Session) lastLogits(n int) []float32 {
-	c := &s.e.config
-	row := s.z[(n-1)*c.NEmbd : n*c.NEmbd]
-	kernel.GemmNT(s.e.pool, s.logits, row, s.e.embedding, 1, c.VocabSize, c.NEmbd, false)
+	d := s.e.config.NEmbd
+	s.head.row = s.z[(n-1)*d : n*d]
+	s.e.pool.Run((len(s.logits)+headBlock-1)/headBlock, &s.head)
 	return s.logits
+}
+
+// headTask computes the logits of one row from the engine's head.
+type headTask struct {
+	s   *Session
+	row []float32
+}
+
+// Do computes one block of logits.
+func (t *headTask) Do(i, _ int) {
+	lo, hi := i*headBlock, min(len(t.s.logits), (i+1)*headBlock)
+	y := t.s.logits[lo:hi]
+	clear(y)
+	block := t.s.e.head[lo*len(t.row) : hi*len(t.row)]
+	for c, x := range t.row {
+		kernel.Axpy(y, x, block[c*len(y):(c+1)*len(y)])
+	}
 }
 
 // forward takes n = len(ids) ≤ chunk tokens through the layers and leaves
