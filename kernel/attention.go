@@ -70,6 +70,7 @@ type attentionHead struct {
 	key            Key
 	first          uint64 // index of the head's first draw
 	factors, p, ds []float32
+	top, sum       []float32 // of a tile's rows
 }
 
 func (t *attentionTask) Do(i, worker int) {
@@ -88,37 +89,34 @@ func (t *attentionTask) Do(i, worker int) {
 	kv := b*s.T*kw + g*h.hd
 	rows, transposed := s.T*h.hdp, roundUp(s.T, h.panel)*h.hd
 	weights := min(attentionRows, s.T) * h.ld
-	scratch := t.p.scratch(worker, slotAttention, 5*rows+2*transposed+2*weights+h.ld)
+	scratch := t.p.scratch(worker, slotAttention, 5*rows+2*transposed+2*weights+h.ld+2*set.rows)
 	take := func(n int) []float32 {
 		part := scratch[:n]
 		scratch = scratch[n:]
 		return part
 	}
-	h.factors, h.p = take(h.ld), take(weights)
-	kt, q := take(transposed), take(rows)
-	h.transpose(kt, t.k[kv:], kw)
+	h.factors, h.p, h.top, h.sum = take(h.ld), take(weights), take(set.rows), take(set.rows)
+	kt := h.transpose(take(transposed), t.k[kv:], kw)
+	bufQ := take(rows)
 	if !t.backward {
-		v := take(rows)
-		h.gather(v, t.v[kv:], kw)
+		v := h.rows(take(rows), t.v[kv:], kw)
 		for head := g * group; head < (g+1)*group; head++ {
 			at := b*s.T*qw + head*h.hd
 			h.first = uint64(b*s.Heads+head) * uint64(s.T) * uint64(s.T)
-			h.gather(q, t.q[at:], qw)
-			h.forward(t.o[at:], qw, t.lse[(b*s.Heads+head)*s.T:][:s.T], q, kt, v)
+			h.forward(t.o[at:], qw, t.lse[(b*s.Heads+head)*s.T:][:s.T], h.rows(bufQ, t.q[at:], qw), kt, v)
 		}
 		return
 	}
 	h.ds = take(weights)
-	vt, k, do, dk, dv := take(transposed), take(rows), take(rows), take(rows), take(rows)
-	h.transpose(vt, t.v[kv:], kw)
-	h.gather(k, t.k[kv:], kw)
+	vt := h.transpose(take(transposed), t.v[kv:], kw)
+	k, bufO := h.rows(take(rows), t.k[kv:], kw), take(rows)
+	dk, dv := take(rows), take(rows)
 	clear(dk)
 	clear(dv)
 	for head := g * group; head < (g+1)*group; head++ {
 		at := b*s.T*qw + head*h.hd
 		h.first = uint64(b*s.Heads+head) * uint64(s.T) * uint64(s.T)
-		h.gather(q, t.q[at:], qw)
-		h.gather(do, t.do[at:], qw)
+		q, do := h.rows(bufQ, t.q[at:], qw), h.rows(bufO, t.do[at:], qw)
 		h.backward(t.dq[at:], dk, dv, t.o[at:], qw, t.lse[(b*s.Heads+head)*s.T:][:s.T], do, q, k, kt, vt)
 	}
 	for r := range s.T {
@@ -129,26 +127,42 @@ func (t *attentionTask) Do(i, worker int) {
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
 
-// gather copies one head's rows, ld floats apart, to rows of hdp.
-func (h *attentionHead) gather(dst, src []float32, ld int) {
-	for r := range h.t {
-		copy(dst[r*h.hdp:r*h.hdp+h.hd], src[r*ld:])
-	}
-}
-
-// transpose packs one head's rows as panels [panel][hd][panel width].
-func (h *attentionHead) transpose(dst, src []float32, ld int) {
-	for j := 0; j < h.t; j += h.panel {
-		h.pool.packTransposed(h.worker, dst[j*h.hd:], src[j*ld:], ld, min(h.panel, h.t-j), h.hd, h.panel)
-	}
-}
-
-// matrix is an operand of multiply: element (i, j) of A at i·row + j·col; of
-// B, whose columns are contiguous within a panel, at i·row and the panel at
-// col times its number.
+// matrix is an operand of multiply. A has element (i, j) at i·row + j·col; B,
+// whose columns are contiguous within a panel, row i of panel j there.
 type matrix struct {
 	data     []float32
 	row, col int
+}
+
+// from drops the first i rows.
+func (m matrix) from(i int) matrix { return matrix{m.data[i*m.row:], m.row, m.col} }
+
+// left is a matrix of rows as the left operand, without the first i rows.
+func (m matrix) left(i int) matrix { return matrix{m.data[i*m.row:], m.row, 1} }
+
+// directFloats is the extent up to which a head's rows are read where they
+// are; beyond it their stride would cost more than the copy.
+const directFloats = 1 << 15
+
+// rows is one head's rows, ld floats apart in src; copied to buf, in whole
+// vectors, if need be.
+func (h *attentionHead) rows(buf, src []float32, ld int) matrix {
+	if h.hd == h.hdp && h.t*ld <= directFloats {
+		return matrix{src, ld, h.panel}
+	}
+	for r := range h.t {
+		copy(buf[r*h.hdp:r*h.hdp+h.hd], src[r*ld:])
+	}
+	return matrix{buf, h.hdp, h.panel}
+}
+
+// transpose packs one head's rows, transposed, into buf as panels
+// [panel][hd][panel width].
+func (h *attentionHead) transpose(buf, src []float32, ld int) matrix {
+	for j := 0; j < h.t; j += h.panel {
+		h.pool.packTransposed(h.worker, buf[j*h.hd:], src[j*ld:], ld, min(h.panel, h.t-j), h.hd, h.panel)
+	}
+	return matrix{buf, h.panel, h.hd * h.panel}
 }
 
 // multiply computes C[m,n] = A[m,k]·B[k,n], added to C when acc, for small
@@ -175,71 +189,65 @@ func (h *attentionHead) multiply(c []float32, ld int, a, b matrix, m, n, k int, 
 	}
 }
 
-// rows and panels are the operands in the two packed forms.
-func (h *attentionHead) rows(x []float32) matrix   { return matrix{x, h.hdp, h.panel} }
-func (h *attentionHead) panels(x []float32) matrix { return matrix{x, h.panel, h.hd * h.panel} }
-
 // forward computes the outputs of one head, a tile of rows at a time: logits
 // against the keys up to the tile's last row, softmax, weighted values.
-func (h *attentionHead) forward(o []float32, ldo int, lse, q, kt, v []float32) {
+func (h *attentionHead) forward(o []float32, ldo int, lse []float32, q, kt, v matrix) {
 	vec := vector()
-	var inverse [attentionRows]float32
 	for i0 := 0; i0 < h.t; i0 += h.set.rows {
 		i1 := min(i0+h.set.rows, h.t)
-		h.multiply(h.p, h.ld, matrix{q[i0*h.hdp:], h.hdp, 1}, h.panels(kt), i1-i0, i1, h.hd, false)
-		for i := i0; i < i1; i++ {
-			all := h.p[(i-i0)*h.ld:][:i1]
-			row := all[:i+1]
-			clear(all[i+1:])
-			top := h.scale * vec.maxOf(row)
-			sum := vec.expAffine(row, row, h.scale, -top)
-			lse[i] = top + log32(sum)
-			inverse[i-i0] = 1 / sum
-			if h.drop > 0 {
-				vec.mul(row, row, h.dropFactors(i))
+		rows := i1 - i0
+		h.multiply(h.p, h.ld, q.left(i0), kt, rows, i1, h.hd, false)
+		top, sum := h.top[:rows], h.sum[:rows]
+		vec.softmaxRows(h.p, h.ld, i0+1, i1, h.scale, top, sum)
+		if h.drop > 0 {
+			for r := range rows {
+				row := h.p[r*h.ld:][:i0+r+1]
+				vec.mul(row, row, h.dropFactors(i0+r))
 			}
 		}
-		h.multiply(o[i0*ldo:], ldo, matrix{h.p, h.ld, 1}, h.rows(v), i1-i0, h.hd, i1, false)
-		for i := i0; i < i1; i++ {
-			vec.scale(o[i*ldo:i*ldo+h.hd], inverse[i-i0])
+		h.multiply(o[i0*ldo:], ldo, matrix{h.p, h.ld, 1}, v, rows, h.hd, i1, false)
+		for r, s := range sum {
+			lse[i0+r] = top[r] + log32(s)
+			vec.scale(o[(i0+r)*ldo:][:h.hd], 1/s)
 		}
 	}
 }
 
 // backward computes dq of one head and adds to dk and dv, attentionRows rows
 // at a time; see refAttentionBackward for the formulas.
-func (h *attentionHead) backward(dq, dk, dv, o []float32, ldo int, lse, do, q, k, kt, vt []float32) {
+func (h *attentionHead) backward(dq, dk, dv, o []float32, ldo int, lse []float32, do, q, k, kt, vt matrix) {
 	vec := vector()
 	for i0 := 0; i0 < h.t; i0 += attentionRows {
 		i1 := min(i0+attentionRows, h.t)
 		for r0 := i0; r0 < i1; r0 += h.set.rows {
 			r1 := min(r0+h.set.rows, i1)
+			rows := r1 - r0
 			p, ds := h.p[(r0-i0)*h.ld:], h.ds[(r0-i0)*h.ld:]
-			h.multiply(p, h.ld, matrix{q[r0*h.hdp:], h.hdp, 1}, h.panels(kt), r1-r0, r1, h.hd, false)
-			h.multiply(ds, h.ld, matrix{do[r0*h.hdp:], h.hdp, 1}, h.panels(vt), r1-r0, r1, h.hd, false)
-			for i := r0; i < r1; i++ {
-				pi, dsi := p[(i-r0)*h.ld:][:i1], ds[(i-r0)*h.ld:][:i1]
-				clear(pi[i+1:])
-				clear(dsi[i+1:])
-				pi, dsi = pi[:i+1], dsi[:i+1]
-				delta := vec.dot(do[i*h.hdp:i*h.hdp+h.hd], o[i*ldo:i*ldo+h.hd])
-				if h.drop == 0 {
-					vec.softmaxBackward(pi, dsi, h.scale, -lse[i], delta)
-					continue
+			h.multiply(p, h.ld, q.left(r0), kt, rows, r1, h.hd, false)
+			h.multiply(ds, h.ld, do.left(r0), vt, rows, r1, h.hd, false)
+			delta := h.sum[:rows]
+			for r := range delta {
+				delta[r] = vec.dot(do.data[(r0+r)*do.row:][:h.hd], o[(r0+r)*ldo:][:h.hd])
+				if h.drop > 0 {
+					row := ds[r*h.ld:][:r0+r+1]
+					vec.mul(row, row, h.dropFactors(r0+r))
 				}
-				f := h.dropFactors(i)
-				vec.mul(dsi, dsi, f)
-				vec.softmaxBackward(pi, dsi, h.scale, -lse[i], delta)
-				vec.mul(pi, pi, f)
 			}
-			h.multiply(dq[r0*ldo:], ldo, matrix{ds, h.ld, 1}, h.rows(k), r1-r0, h.hd, r1, false)
+			vec.softmaxRowsBackward(p, ds, h.ld, r0+1, i1, h.scale, lse[r0:r1], delta)
+			if h.drop > 0 {
+				for r := range rows {
+					row := p[r*h.ld:][:r0+r+1]
+					vec.mul(row, row, h.dropFactors(r0+r))
+				}
+			}
+			h.multiply(dq[r0*ldo:], ldo, matrix{ds, h.ld, 1}, k, rows, h.hd, r1, false)
 		}
 		// A key is read by the rows from its own on.
 		for j0 := 0; j0 < i1; j0 += h.set.rows {
 			j1, r0 := min(j0+h.set.rows, i1), max(i0, j0)
 			at := (r0-i0)*h.ld + j0
-			h.multiply(dv[j0*h.hdp:], h.hdp, matrix{h.p[at:], 1, h.ld}, h.rows(do[r0*h.hdp:]), j1-j0, h.hd, i1-r0, true)
-			h.multiply(dk[j0*h.hdp:], h.hdp, matrix{h.ds[at:], 1, h.ld}, h.rows(q[r0*h.hdp:]), j1-j0, h.hd, i1-r0, true)
+			h.multiply(dv[j0*h.hdp:], h.hdp, matrix{h.p[at:], 1, h.ld}, do.from(r0), j1-j0, h.hd, i1-r0, true)
+			h.multiply(dk[j0*h.hdp:], h.hdp, matrix{h.ds[at:], 1, h.ld}, q.from(r0), j1-j0, h.hd, i1-r0, true)
 		}
 	}
 }

@@ -45,3 +45,23 @@ func TestExp(t *testing.T) {
 		t.Logf("worst error %.3f ulp", worst)
 	})
 }
+
+func TestLog(t *testing.T) {
+	worst := 0.0
+	for x := float32(1e-37); x < 1e37; x *= 1.0003 {
+		want := math.Log(float64(x))
+		ulp := math.Ldexp(1, math.Ilogb(want)-23)
+		worst = max(worst, math.Abs(float64(log32(x))-want)/ulp)
+	}
+	if worst > 2 {
+		t.Errorf("error of %.2f ulp, want ≤ 2", worst)
+	}
+	for x, want := range map[float32]float64{0: math.Inf(-1), float32(math.Inf(1)): math.Inf(1), 1: 0} {
+		if got := float64(log32(x)); got != want {
+			t.Errorf("log(%v): got %v, want %v", x, got, want)
+		}
+	}
+	if got := log32(-1); got == got {
+		t.Errorf("log(−1): got %v, want NaN", got)
+	}
+}

@@ -115,6 +115,9 @@ func refTile(mr, nv int) func(*byte) {
 					*at(t.c, r*t.crs+4*j) = sum[j]
 				}
 			}
+			if t.reps == 1 {
+				continue // never point beyond an operand
+			}
 			t.seg[0].a = unsafe.Add(t.seg[0].a, t.arep)
 			t.seg[0].b = unsafe.Add(t.seg[0].b, t.brep)
 			t.c = unsafe.Add(t.c, t.crep)

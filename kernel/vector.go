@@ -30,7 +30,8 @@ type vectorKernels struct {
 	rotate, rotateBack        func(x, cos, sin []float32)
 	maxOf                     func(x []float32) float32
 	expAffine                 func(y, x []float32, a, b float32) float32
-	softmaxBackward           func(s, dp []float32, a, b, delta float32)
+	softmaxRows               func(p []float32, ld, valid, width int, scale float32, top, sum []float32)
+	softmaxRowsBackward       func(p, ds []float32, ld, valid, width int, scale float32, lse, delta []float32)
 	adamW                     func(w, g, m, v []float32, gscale, beta1, beta1c, beta2, beta2c, rate, rsqrtC2, eps, keep float32)
 }
 
@@ -42,7 +43,7 @@ var refVector = vectorKernels{
 	swiglu: refSwiGLU, swigluBackward: refSwiGLUBackward,
 	sumSquares32: refSumSquares32, dot: refDot, dot3: refDot3, scaleMul: refScaleMul,
 	rmsNormRow: refRMSNormRow, rmsNormRowAcc: refRMSNormRowAcc,
-	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expAffine: refExpAffine, softmaxBackward: refSoftmaxBackward, adamW: refAdamW,
+	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expAffine: refExpAffine, softmaxRows: refSoftmaxRows, softmaxRowsBackward: refSoftmaxRowsBackward, adamW: refAdamW,
 }
 
 // vector returns the implementations in use.

@@ -12,7 +12,7 @@ var vectorSets = [len(setNames)]vectorKernels{
 		sumSquares32: sumSquares32Y, dot: dotY, dot3: dot3Y, scaleMul: scaleMulY,
 		rmsNormRow: rmsNormRowY, rmsNormRowAcc: rmsNormRowAccY, rotate: rotateY,
 		rotateBack: rotateBackY, maxOf: maxOfY, expAffine: expAffineY,
-		softmaxBackward: softmaxBackwardY, adamW: adamWY,
+		softmaxRows: softmaxRowsY, softmaxRowsBackward: softmaxRowsBackwardY, adamW: adamWY,
 	},
 	setAVX512: {
 		add: addZ, mul: mulZ, axpy: axpyZ, scale: scaleZ, sumSquares: sumSquaresZ,
@@ -22,6 +22,6 @@ var vectorSets = [len(setNames)]vectorKernels{
 		sumSquares32: sumSquares32Z, dot: dotZ, dot3: dot3Z, scaleMul: scaleMulZ,
 		rmsNormRow: rmsNormRowZ, rmsNormRowAcc: rmsNormRowAccZ, rotate: rotateZ,
 		rotateBack: rotateBackZ, maxOf: maxOfZ, expAffine: expAffineZ,
-		softmaxBackward: softmaxBackwardZ, adamW: adamWZ,
+		softmaxRows: softmaxRowsZ, softmaxRowsBackward: softmaxRowsBackwardZ, adamW: adamWZ,
 	},
 }

@@ -66,10 +66,6 @@ var vectorCases = []vectorCase{
 			}
 			return s
 		}},
-	{name: "softmaxBackward", out: 2, tol: 8 * eps32, run: func(v *vectorKernels, y, x [][]float32) float64 {
-		v.softmaxBackward(y[0], y[1], 0.7, -1, 0.3)
-		return 0
-	}},
 	{name: "swiglu", in: 2, out: 1, tol: 8 * eps32, run: func(v *vectorKernels, y, x [][]float32) float64 { v.swiglu(y[0], x[0], x[1]); return 0 }},
 	{name: "swigluBackward", in: 3, out: 2, tol: 8 * eps32, run: func(v *vectorKernels, y, x [][]float32) float64 {
 		v.swigluBackward(y[0], y[1], x[0], x[1], x[2])
@@ -227,9 +223,51 @@ func TestRotate(t *testing.T) {
 	})
 }
 
+// TestSoftmaxRows compares the softmax of triangles and its backward.
+func TestSoftmaxRows(t *testing.T) {
+	eachSet(t, func(t *testing.T) {
+		for valid := 1; valid < 70; valid++ {
+			const rows, ld = 5, 96
+			width := valid + rows + 7
+			run := func(v *vectorKernels) [][]float32 {
+				p, check := guarded(t, rows*ld)
+				ds, check2 := guarded(t, rows*ld)
+				copy(p, randomFloats(rows*ld, 1))
+				copy(ds, randomFloats(rows*ld, 2))
+				weights := append([]float32(nil), p...)
+				top, sum, delta := make([]float32, rows), make([]float32, rows), randomFloats(rows, 3)
+				v.softmaxRows(weights, ld, valid, width, 0.7, top, sum)
+				v.softmaxRowsBackward(p, ds, ld, valid, width, 0.7, top, delta)
+				check()
+				check2()
+				out := [][]float32{top, sum}
+				for r := range rows {
+					for _, x := range [][]float32{weights, p, ds} {
+						out = append(out, x[r*ld:r*ld+width])
+					}
+				}
+				return out
+			}
+			got, want := run(vector()), run(&refVector)
+			for i, w := range want {
+				if e := relL2(got[i], w); e > 8*eps32 {
+					t.Errorf("valid %d, slice %d: relative error %.2g", valid, i, e)
+				}
+				if i > 1 {
+					for j := valid + (i-2)/3; j < width; j++ {
+						if got[i][j] != 0 {
+							t.Fatalf("valid %d, slice %d: element %d is %v, want 0", valid, i, j, got[i][j])
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 // Every set must be complete, and every kernel have a test.
 func TestVectorSetsComplete(t *testing.T) {
-	tested := map[string]bool{"rotate": true, "rotateBack": true}
+	tested := map[string]bool{"rotate": true, "rotateBack": true, "softmaxRows": true, "softmaxRowsBackward": true}
 	for _, c := range vectorCases {
 		tested[c.name] = true
 	}

@@ -81,6 +81,12 @@ func rotateZ(x []float32, cos []float32, sin []float32)
 func rotateBackZ(x []float32, cos []float32, sin []float32)
 
 //go:noescape
+func softmaxRowsZ(p []float32, ld int, valid int, width int, scale float32, top []float32, sum []float32)
+
+//go:noescape
+func softmaxRowsBackwardZ(p []float32, ds []float32, ld int, valid int, width int, scale float32, lse []float32, delta []float32)
+
+//go:noescape
 func adamWZ(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)
 
 //go:noescape
@@ -160,6 +166,12 @@ func rotateY(x []float32, cos []float32, sin []float32)
 
 //go:noescape
 func rotateBackY(x []float32, cos []float32, sin []float32)
+
+//go:noescape
+func softmaxRowsY(p []float32, ld int, valid int, width int, scale float32, top []float32, sum []float32)
+
+//go:noescape
+func softmaxRowsBackwardY(p []float32, ds []float32, ld int, valid int, width int, scale float32, lse []float32, delta []float32)
 
 //go:noescape
 func adamWY(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)

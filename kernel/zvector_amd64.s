@@ -2227,6 +2227,414 @@ test:
 	VZEROUPPER
 	RET
 
+// func softmaxRowsZ(p []float32, ld int, valid int, width int, scale float32, top []float32, sum []float32)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
+TEXT ·softmaxRowsZ(SB), NOSPLIT, $0-104
+	MOVQ         p_base+0(FP), AX
+	MOVQ         top_base+56(FP), CX
+	MOVQ         sum_base+80(FP), DX
+	MOVQ         p_len+8(FP), BX
+	VBROADCASTSS scale+48(FP), Z0
+	VBROADCASTSS vectorConst<>+256(SB), Z1
+	VBROADCASTSS vectorConst<>+32(SB), Z2
+	MOVQ         valid+32(FP), BX
+	MOVQ         ld+24(FP), SI
+	MOVQ         width+40(FP), DI
+	SHLQ         $0x02, SI
+	MOVQ         top_len+64(FP), R8
+	LEAQ         (CX)(R8*4), R8
+	JMP          test
+
+row:
+	VMOVAPS Z2, Z3
+	VMOVAPS Z2, Z4
+	XORQ    R9, R9
+	LEAQ    32(R9), R10
+	CMPQ    R10, BX
+	JGT     out01
+
+again01:
+	VMOVUPS (AX)(R9*4), Z5
+	VMAXPS  Z3, Z5, Z3
+	VMOVUPS 64(AX)(R9*4), Z5
+	VMAXPS  Z4, Z5, Z4
+	MOVQ    R10, R9
+	ADDQ    $0x20, R10
+	CMPQ    R10, BX
+	JLE     again01
+
+out01:
+	LEAQ 16(R9), R10
+	CMPQ R10, BX
+	JGT  out11
+
+again11:
+	VMOVUPS (AX)(R9*4), Z5
+	VMAXPS  Z3, Z5, Z3
+	MOVQ    R10, R9
+	ADDQ    $0x10, R10
+	CMPQ    R10, BX
+	JLE     again11
+
+out11:
+	MOVQ      BX, R10
+	SUBQ      R9, R10
+	JLE       done1
+	MOVL      $-1, R11
+	BZHIL     R10, R11, R11
+	KMOVW     R11, K1
+	VMOVUPS.Z (AX)(R9*4), K1, Z5
+	VMOVAPS   Z3, Z9
+	VMOVAPS   Z5, K1, Z9
+	VMAXPS    Z3, Z9, Z3
+
+done1:
+	VMAXPS        Z3, Z4, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VMAXPS        Y4, Y3, Y4
+	VEXTRACTF32X4 $0x01, Y4, X3
+	VMAXPS        X3, X4, X3
+	VPERMILPS     $0x4e, X3, X4
+	VMAXPS        X4, X3, X3
+	VPERMILPS     $0xb1, X3, X4
+	VMAXPS        X4, X3, X3
+	VBROADCASTSS  X3, Z3
+	VMULPS        Z0, Z3, Z3
+	VMOVSS        X3, (CX)
+	VXORPS.BCST   vectorConst<>+608(SB), Z3, Z3
+	VPXORD        Z6, Z6, Z6
+	VPXORD        Z7, Z7, Z7
+	XORQ          R9, R9
+	LEAQ          32(R9), R10
+	CMPQ          R10, BX
+	JGT           out02
+
+again02:
+	VMOVUPS           (AX)(R9*4), Z4
+	VFMADD213PS       Z3, Z0, Z4
+	VMINPS            Z4, Z1, Z5
+	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z9
+	VRNDSCALEPS       $0x00, Z9, Z9
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z9, Z5
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z9, Z5
+	VBROADCASTSS      vectorConst<>+384(SB), Z10
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z10
+	VMULPS            Z5, Z5, Z11
+	VFMADD213PS       Z5, Z11, Z10
+	VADDPS.BCST       vectorConst<>+96(SB), Z10, Z5
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
+	VSCALEFPS.Z       Z9, Z5, K1, Z4
+	VMOVUPS           Z4, (AX)(R9*4)
+	VADDPS            Z4, Z6, Z6
+	VMOVUPS           64(AX)(R9*4), Z4
+	VFMADD213PS       Z3, Z0, Z4
+	VMINPS            Z4, Z1, Z5
+	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z9
+	VRNDSCALEPS       $0x00, Z9, Z9
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z9, Z5
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z9, Z5
+	VBROADCASTSS      vectorConst<>+384(SB), Z10
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z10
+	VMULPS            Z5, Z5, Z11
+	VFMADD213PS       Z5, Z11, Z10
+	VADDPS.BCST       vectorConst<>+96(SB), Z10, Z5
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
+	VSCALEFPS.Z       Z9, Z5, K1, Z4
+	VMOVUPS           Z4, 64(AX)(R9*4)
+	VADDPS            Z4, Z7, Z7
+	MOVQ              R10, R9
+	ADDQ              $0x20, R10
+	CMPQ              R10, BX
+	JLE               again02
+
+out02:
+	LEAQ 16(R9), R10
+	CMPQ R10, BX
+	JGT  out12
+
+again12:
+	VMOVUPS           (AX)(R9*4), Z4
+	VFMADD213PS       Z3, Z0, Z4
+	VMINPS            Z4, Z1, Z5
+	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z9
+	VRNDSCALEPS       $0x00, Z9, Z9
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z9, Z5
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z9, Z5
+	VBROADCASTSS      vectorConst<>+384(SB), Z10
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z10
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z10
+	VMULPS            Z5, Z5, Z11
+	VFMADD213PS       Z5, Z11, Z10
+	VADDPS.BCST       vectorConst<>+96(SB), Z10, Z5
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
+	VSCALEFPS.Z       Z9, Z5, K1, Z4
+	VMOVUPS           Z4, (AX)(R9*4)
+	VADDPS            Z4, Z6, Z6
+	MOVQ              R10, R9
+	ADDQ              $0x10, R10
+	CMPQ              R10, BX
+	JLE               again12
+
+out12:
+	MOVQ              BX, R10
+	SUBQ              R9, R10
+	JLE               done2
+	MOVL              $-1, R11
+	BZHIL             R10, R11, R11
+	KMOVW             R11, K1
+	VMOVUPS.Z         (AX)(R9*4), K1, Z4
+	VFMADD213PS       Z3, Z0, Z4
+	VMINPS            Z4, Z1, Z3
+	VMULPS.BCST       vectorConst<>+288(SB), Z3, Z5
+	VRNDSCALEPS       $0x00, Z5, Z5
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z5, Z3
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z5, Z3
+	VBROADCASTSS      vectorConst<>+384(SB), Z9
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z3, Z9
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z3, Z9
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z3, Z9
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z3, Z9
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z3, Z9
+	VMULPS            Z3, Z3, Z10
+	VFMADD213PS       Z3, Z10, Z9
+	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z3
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K2
+	VSCALEFPS.Z       Z5, Z3, K2, Z3
+	VMOVUPS.Z         Z3, K1, Z3
+	VMOVUPS           Z3, (AX)(R9*4)
+	VADDPS            Z3, Z6, Z6
+
+done2:
+	VADDPS        Z6, Z7, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y3
+	VADDPS        Y3, Y6, Y3
+	VEXTRACTF32X4 $0x01, Y3, X4
+	VADDPS        X4, X3, X4
+	VPERMILPS     $0x4e, X4, X3
+	VADDPS        X3, X4, X4
+	VPERMILPS     $0xb1, X4, X3
+	VADDPS        X3, X4, X4
+	VMOVSS        X4, (DX)
+	VPXORD        Z8, Z8, Z8
+	LEAQ          15(BX), R9
+	ANDQ          $-16, R9
+
+zero1:
+	CMPQ    R9, DI
+	JGE     zeroed1
+	VMOVUPS Z8, (AX)(R9*4)
+	ADDQ    $0x10, R9
+	JMP     zero1
+
+zeroed1:
+	ADDQ SI, AX
+	ADDQ $0x04, CX
+	ADDQ $0x04, DX
+	INCQ BX
+
+test:
+	CMPQ CX, R8
+	JCS  row
+	VZEROUPPER
+	RET
+
+// func softmaxRowsBackwardZ(p []float32, ds []float32, ld int, valid int, width int, scale float32, lse []float32, delta []float32)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·softmaxRowsBackwardZ(SB), NOSPLIT, $0-128
+	MOVQ         p_base+0(FP), AX
+	MOVQ         ds_base+24(FP), CX
+	MOVQ         lse_base+80(FP), DX
+	MOVQ         delta_base+104(FP), BX
+	MOVQ         p_len+8(FP), SI
+	VBROADCASTSS scale+72(FP), Z0
+	VBROADCASTSS vectorConst<>+256(SB), Z1
+	MOVQ         valid+56(FP), SI
+	MOVQ         ld+48(FP), DI
+	MOVQ         width+64(FP), R8
+	SHLQ         $0x02, DI
+	MOVQ         lse_len+88(FP), R9
+	LEAQ         (DX)(R9*4), R9
+	JMP          test
+
+row:
+	VBROADCASTSS (DX), Z2
+	VXORPS.BCST  vectorConst<>+608(SB), Z2, Z5
+	VBROADCASTSS (BX), Z2
+	XORQ         R10, R10
+	LEAQ         32(R10), R11
+	CMPQ         R11, SI
+	JGT          out01
+
+again01:
+	VMOVUPS           (AX)(R10*4), Z6
+	VFMADD213PS       Z5, Z0, Z6
+	VMINPS            Z6, Z1, Z7
+	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
+	VRNDSCALEPS       $0x00, Z8, Z8
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
+	VBROADCASTSS      vectorConst<>+384(SB), Z9
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
+	VMULPS            Z7, Z7, Z10
+	VFMADD213PS       Z7, Z10, Z9
+	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
+	VSCALEFPS.Z       Z8, Z7, K1, Z6
+	VMOVUPS           Z6, (AX)(R10*4)
+	VMOVUPS           (CX)(R10*4), Z7
+	VSUBPS            Z2, Z7, Z7
+	VMULPS            Z0, Z6, Z6
+	VMULPS            Z7, Z6, Z6
+	VMOVUPS           Z6, (CX)(R10*4)
+	VMOVUPS           64(AX)(R10*4), Z6
+	VFMADD213PS       Z5, Z0, Z6
+	VMINPS            Z6, Z1, Z7
+	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
+	VRNDSCALEPS       $0x00, Z8, Z8
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
+	VBROADCASTSS      vectorConst<>+384(SB), Z9
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
+	VMULPS            Z7, Z7, Z10
+	VFMADD213PS       Z7, Z10, Z9
+	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
+	VSCALEFPS.Z       Z8, Z7, K1, Z6
+	VMOVUPS           Z6, 64(AX)(R10*4)
+	VMOVUPS           64(CX)(R10*4), Z7
+	VSUBPS            Z2, Z7, Z7
+	VMULPS            Z0, Z6, Z6
+	VMULPS            Z7, Z6, Z6
+	VMOVUPS           Z6, 64(CX)(R10*4)
+	MOVQ              R11, R10
+	ADDQ              $0x20, R11
+	CMPQ              R11, SI
+	JLE               again01
+
+out01:
+	LEAQ 16(R10), R11
+	CMPQ R11, SI
+	JGT  out11
+
+again11:
+	VMOVUPS           (AX)(R10*4), Z6
+	VFMADD213PS       Z5, Z0, Z6
+	VMINPS            Z6, Z1, Z7
+	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
+	VRNDSCALEPS       $0x00, Z8, Z8
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
+	VBROADCASTSS      vectorConst<>+384(SB), Z9
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
+	VMULPS            Z7, Z7, Z10
+	VFMADD213PS       Z7, Z10, Z9
+	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
+	VSCALEFPS.Z       Z8, Z7, K1, Z6
+	VMOVUPS           Z6, (AX)(R10*4)
+	VMOVUPS           (CX)(R10*4), Z7
+	VSUBPS            Z2, Z7, Z7
+	VMULPS            Z0, Z6, Z6
+	VMULPS            Z7, Z6, Z6
+	VMOVUPS           Z6, (CX)(R10*4)
+	MOVQ              R11, R10
+	ADDQ              $0x10, R11
+	CMPQ              R11, SI
+	JLE               again11
+
+out11:
+	MOVQ              SI, R11
+	SUBQ              R10, R11
+	JLE               done1
+	MOVL              $-1, R12
+	BZHIL             R11, R12, R12
+	KMOVW             R12, K1
+	VMOVUPS.Z         (AX)(R10*4), K1, Z6
+	VFMADD213PS       Z5, Z0, Z6
+	VMINPS            Z6, Z1, Z5
+	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z7
+	VRNDSCALEPS       $0x00, Z7, Z7
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z7, Z5
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z7, Z5
+	VBROADCASTSS      vectorConst<>+384(SB), Z8
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z8
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z8
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z8
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z8
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z8
+	VMULPS            Z5, Z5, Z9
+	VFMADD213PS       Z5, Z9, Z8
+	VADDPS.BCST       vectorConst<>+96(SB), Z8, Z5
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K2
+	VSCALEFPS.Z       Z7, Z5, K2, Z5
+	VMOVUPS.Z         Z5, K1, Z5
+	VMOVUPS           Z5, (AX)(R10*4)
+	VMOVUPS.Z         (CX)(R10*4), K1, Z6
+	VSUBPS            Z2, Z6, Z2
+	VMULPS            Z0, Z5, Z5
+	VMULPS            Z2, Z5, Z2
+	VMOVUPS           Z2, (CX)(R10*4)
+
+done1:
+	VPXORD Z3, Z3, Z3
+	LEAQ   15(SI), R10
+	ANDQ   $-16, R10
+
+zero1:
+	CMPQ    R10, R8
+	JGE     zeroed1
+	VMOVUPS Z3, (AX)(R10*4)
+	ADDQ    $0x10, R10
+	JMP     zero1
+
+zeroed1:
+	VPXORD Z4, Z4, Z4
+	LEAQ   15(SI), R10
+	ANDQ   $-16, R10
+
+zero2:
+	CMPQ    R10, R8
+	JGE     zeroed2
+	VMOVUPS Z4, (CX)(R10*4)
+	ADDQ    $0x10, R10
+	JMP     zero2
+
+zeroed2:
+	ADDQ DI, AX
+	ADDQ DI, CX
+	ADDQ $0x04, DX
+	ADDQ $0x04, BX
+	INCQ SI
+
+test:
+	CMPQ DX, R9
+	JCS  row
+	VZEROUPPER
+	RET
+
 // func adamWZ(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·adamWZ(SB), NOSPLIT, $0-132
@@ -4690,6 +5098,481 @@ done1:
 test:
 	CMPQ AX, BX
 	JCS  head
+	VZEROUPPER
+	RET
+
+// func softmaxRowsY(p []float32, ld int, valid int, width int, scale float32, top []float32, sum []float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softmaxRowsY(SB), NOSPLIT, $0-104
+	MOVQ         p_base+0(FP), AX
+	MOVQ         top_base+56(FP), CX
+	MOVQ         sum_base+80(FP), DX
+	MOVQ         p_len+8(FP), BX
+	VBROADCASTSS scale+48(FP), Y0
+	VBROADCASTSS vectorConst<>+256(SB), Y1
+	VBROADCASTSS vectorConst<>+32(SB), Y2
+	MOVQ         valid+32(FP), BX
+	MOVQ         ld+24(FP), SI
+	MOVQ         width+40(FP), DI
+	SHLQ         $0x02, SI
+	MOVQ         top_len+64(FP), R8
+	LEAQ         (CX)(R8*4), R8
+	JMP          test
+
+row:
+	VMOVAPS Y2, Y3
+	VMOVAPS Y2, Y4
+	XORQ    R9, R9
+	LEAQ    16(R9), R10
+	CMPQ    R10, BX
+	JGT     out01
+
+again01:
+	VMOVUPS (AX)(R9*4), Y5
+	VMAXPS  Y3, Y5, Y3
+	VMOVUPS 32(AX)(R9*4), Y5
+	VMAXPS  Y4, Y5, Y4
+	MOVQ    R10, R9
+	ADDQ    $0x10, R10
+	CMPQ    R10, BX
+	JLE     again01
+
+out01:
+	LEAQ 8(R9), R10
+	CMPQ R10, BX
+	JGT  out11
+
+again11:
+	VMOVUPS (AX)(R9*4), Y5
+	VMAXPS  Y3, Y5, Y3
+	MOVQ    R10, R9
+	ADDQ    $0x08, R10
+	CMPQ    R10, BX
+	JLE     again11
+
+out11:
+	MOVQ       BX, R10
+	SUBQ       R9, R10
+	JLE        done1
+	LEAQ       vectorMask<>+0(SB), R11
+	NEGQ       R10
+	VMOVUPS    32(R11)(R10*4), Y5
+	VMASKMOVPS (AX)(R9*4), Y5, Y6
+	VBLENDVPS  Y5, Y6, Y3, Y5
+	VMAXPS     Y3, Y5, Y3
+
+done1:
+	VMAXPS       Y3, Y4, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VMAXPS       X4, X3, X4
+	VPERMILPS    $0x4e, X4, X3
+	VMAXPS       X3, X4, X4
+	VPERMILPS    $0xb1, X4, X3
+	VMAXPS       X3, X4, X4
+	VBROADCASTSS X4, Y3
+	VMULPS       Y0, Y3, Y3
+	VMOVSS       X3, (CX)
+	VXORPS       vectorConst<>+608(SB), Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	XORQ         R9, R9
+	LEAQ         16(R9), R10
+	CMPQ         R10, BX
+	JGT          out02
+
+again02:
+	VMOVUPS      (AX)(R9*4), Y6
+	VFMADD213PS  Y3, Y0, Y6
+	VMINPS       Y6, Y1, Y7
+	VMULPS       vectorConst<>+288(SB), Y7, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VFNMADD231PS vectorConst<>+320(SB), Y8, Y7
+	VFNMADD231PS vectorConst<>+352(SB), Y8, Y7
+	VBROADCASTSS vectorConst<>+384(SB), Y9
+	VFMADD213PS  vectorConst<>+416(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+448(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+480(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+512(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+544(SB), Y7, Y9
+	VMULPS       Y7, Y7, Y10
+	VFMADD213PS  Y7, Y10, Y9
+	VADDPS       vectorConst<>+96(SB), Y9, Y7
+	VCVTPS2DQ    Y8, Y8
+	VPSRAD       $0x01, Y8, Y9
+	VPSUBD       Y9, Y8, Y8
+	VPADDD       vectorConst<>+640(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y7, Y7
+	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y7, Y7
+	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
+	VANDPS       Y7, Y6, Y6
+	VMOVUPS      Y6, (AX)(R9*4)
+	VADDPS       Y6, Y4, Y4
+	VMOVUPS      32(AX)(R9*4), Y6
+	VFMADD213PS  Y3, Y0, Y6
+	VMINPS       Y6, Y1, Y7
+	VMULPS       vectorConst<>+288(SB), Y7, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VFNMADD231PS vectorConst<>+320(SB), Y8, Y7
+	VFNMADD231PS vectorConst<>+352(SB), Y8, Y7
+	VBROADCASTSS vectorConst<>+384(SB), Y9
+	VFMADD213PS  vectorConst<>+416(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+448(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+480(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+512(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+544(SB), Y7, Y9
+	VMULPS       Y7, Y7, Y10
+	VFMADD213PS  Y7, Y10, Y9
+	VADDPS       vectorConst<>+96(SB), Y9, Y7
+	VCVTPS2DQ    Y8, Y8
+	VPSRAD       $0x01, Y8, Y9
+	VPSUBD       Y9, Y8, Y8
+	VPADDD       vectorConst<>+640(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y7, Y7
+	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y7, Y7
+	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
+	VANDPS       Y7, Y6, Y6
+	VMOVUPS      Y6, 32(AX)(R9*4)
+	VADDPS       Y6, Y5, Y5
+	MOVQ         R10, R9
+	ADDQ         $0x10, R10
+	CMPQ         R10, BX
+	JLE          again02
+
+out02:
+	LEAQ 8(R9), R10
+	CMPQ R10, BX
+	JGT  out12
+
+again12:
+	VMOVUPS      (AX)(R9*4), Y6
+	VFMADD213PS  Y3, Y0, Y6
+	VMINPS       Y6, Y1, Y7
+	VMULPS       vectorConst<>+288(SB), Y7, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VFNMADD231PS vectorConst<>+320(SB), Y8, Y7
+	VFNMADD231PS vectorConst<>+352(SB), Y8, Y7
+	VBROADCASTSS vectorConst<>+384(SB), Y9
+	VFMADD213PS  vectorConst<>+416(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+448(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+480(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+512(SB), Y7, Y9
+	VFMADD213PS  vectorConst<>+544(SB), Y7, Y9
+	VMULPS       Y7, Y7, Y10
+	VFMADD213PS  Y7, Y10, Y9
+	VADDPS       vectorConst<>+96(SB), Y9, Y7
+	VCVTPS2DQ    Y8, Y8
+	VPSRAD       $0x01, Y8, Y9
+	VPSUBD       Y9, Y8, Y8
+	VPADDD       vectorConst<>+640(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y7, Y7
+	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y7, Y7
+	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
+	VANDPS       Y7, Y6, Y6
+	VMOVUPS      Y6, (AX)(R9*4)
+	VADDPS       Y6, Y4, Y4
+	MOVQ         R10, R9
+	ADDQ         $0x08, R10
+	CMPQ         R10, BX
+	JLE          again12
+
+out12:
+	MOVQ         BX, R10
+	SUBQ         R9, R10
+	JLE          done2
+	LEAQ         vectorMask<>+0(SB), R11
+	NEGQ         R10
+	VMOVUPS      32(R11)(R10*4), Y6
+	VMASKMOVPS   (AX)(R9*4), Y6, Y7
+	VFMADD213PS  Y3, Y0, Y7
+	VMINPS       Y7, Y1, Y3
+	VMULPS       vectorConst<>+288(SB), Y3, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VFNMADD231PS vectorConst<>+320(SB), Y8, Y3
+	VFNMADD231PS vectorConst<>+352(SB), Y8, Y3
+	VBROADCASTSS vectorConst<>+384(SB), Y9
+	VFMADD213PS  vectorConst<>+416(SB), Y3, Y9
+	VFMADD213PS  vectorConst<>+448(SB), Y3, Y9
+	VFMADD213PS  vectorConst<>+480(SB), Y3, Y9
+	VFMADD213PS  vectorConst<>+512(SB), Y3, Y9
+	VFMADD213PS  vectorConst<>+544(SB), Y3, Y9
+	VMULPS       Y3, Y3, Y10
+	VFMADD213PS  Y3, Y10, Y9
+	VADDPS       vectorConst<>+96(SB), Y9, Y3
+	VCVTPS2DQ    Y8, Y8
+	VPSRAD       $0x01, Y8, Y9
+	VPSUBD       Y9, Y8, Y8
+	VPADDD       vectorConst<>+640(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y3, Y3
+	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y3, Y3
+	VCMPPS       $0x15, vectorConst<>+576(SB), Y7, Y7
+	VANDPS       Y3, Y7, Y7
+	VANDPS       Y7, Y6, Y3
+	VMOVUPS      Y3, (AX)(R9*4)
+	VADDPS       Y3, Y4, Y4
+
+done2:
+	VADDPS       Y4, Y5, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VADDPS       X3, X4, X3
+	VPERMILPS    $0x4e, X3, X4
+	VADDPS       X4, X3, X3
+	VPERMILPS    $0xb1, X3, X4
+	VADDPS       X4, X3, X3
+	VMOVSS       X3, (DX)
+	VXORPS       Y3, Y3, Y3
+	LEAQ         7(BX), R9
+	ANDQ         $-8, R9
+
+zero1:
+	CMPQ    R9, DI
+	JGE     zeroed1
+	VMOVUPS Y3, (AX)(R9*4)
+	ADDQ    $0x08, R9
+	JMP     zero1
+
+zeroed1:
+	ADDQ SI, AX
+	ADDQ $0x04, CX
+	ADDQ $0x04, DX
+	INCQ BX
+
+test:
+	CMPQ CX, R8
+	JCS  row
+	VZEROUPPER
+	RET
+
+// func softmaxRowsBackwardY(p []float32, ds []float32, ld int, valid int, width int, scale float32, lse []float32, delta []float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softmaxRowsBackwardY(SB), NOSPLIT, $0-128
+	MOVQ         p_base+0(FP), AX
+	MOVQ         ds_base+24(FP), CX
+	MOVQ         lse_base+80(FP), DX
+	MOVQ         delta_base+104(FP), BX
+	MOVQ         p_len+8(FP), SI
+	VBROADCASTSS scale+72(FP), Y0
+	VBROADCASTSS vectorConst<>+256(SB), Y1
+	MOVQ         valid+56(FP), SI
+	MOVQ         ld+48(FP), DI
+	MOVQ         width+64(FP), R8
+	SHLQ         $0x02, DI
+	MOVQ         lse_len+88(FP), R9
+	LEAQ         (DX)(R9*4), R9
+	JMP          test
+
+row:
+	VBROADCASTSS (DX), Y2
+	VXORPS       vectorConst<>+608(SB), Y2, Y3
+	VBROADCASTSS (BX), Y2
+	XORQ         R10, R10
+	LEAQ         16(R10), R11
+	CMPQ         R11, SI
+	JGT          out01
+
+again01:
+	VMOVUPS      (AX)(R10*4), Y4
+	VFMADD213PS  Y3, Y0, Y4
+	VMINPS       Y4, Y1, Y5
+	VMULPS       vectorConst<>+288(SB), Y5, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VFNMADD231PS vectorConst<>+320(SB), Y6, Y5
+	VFNMADD231PS vectorConst<>+352(SB), Y6, Y5
+	VBROADCASTSS vectorConst<>+384(SB), Y7
+	VFMADD213PS  vectorConst<>+416(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+448(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+480(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+512(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+544(SB), Y5, Y7
+	VMULPS       Y5, Y5, Y8
+	VFMADD213PS  Y5, Y8, Y7
+	VADDPS       vectorConst<>+96(SB), Y7, Y5
+	VCVTPS2DQ    Y6, Y6
+	VPSRAD       $0x01, Y6, Y7
+	VPSUBD       Y7, Y6, Y6
+	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VMULPS       Y7, Y5, Y5
+	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VMULPS       Y6, Y5, Y5
+	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
+	VANDPS       Y5, Y4, Y4
+	VMOVUPS      Y4, (AX)(R10*4)
+	VMOVUPS      (CX)(R10*4), Y5
+	VSUBPS       Y2, Y5, Y5
+	VMULPS       Y0, Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VMOVUPS      Y4, (CX)(R10*4)
+	VMOVUPS      32(AX)(R10*4), Y4
+	VFMADD213PS  Y3, Y0, Y4
+	VMINPS       Y4, Y1, Y5
+	VMULPS       vectorConst<>+288(SB), Y5, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VFNMADD231PS vectorConst<>+320(SB), Y6, Y5
+	VFNMADD231PS vectorConst<>+352(SB), Y6, Y5
+	VBROADCASTSS vectorConst<>+384(SB), Y7
+	VFMADD213PS  vectorConst<>+416(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+448(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+480(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+512(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+544(SB), Y5, Y7
+	VMULPS       Y5, Y5, Y8
+	VFMADD213PS  Y5, Y8, Y7
+	VADDPS       vectorConst<>+96(SB), Y7, Y5
+	VCVTPS2DQ    Y6, Y6
+	VPSRAD       $0x01, Y6, Y7
+	VPSUBD       Y7, Y6, Y6
+	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VMULPS       Y7, Y5, Y5
+	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VMULPS       Y6, Y5, Y5
+	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
+	VANDPS       Y5, Y4, Y4
+	VMOVUPS      Y4, 32(AX)(R10*4)
+	VMOVUPS      32(CX)(R10*4), Y5
+	VSUBPS       Y2, Y5, Y5
+	VMULPS       Y0, Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VMOVUPS      Y4, 32(CX)(R10*4)
+	MOVQ         R11, R10
+	ADDQ         $0x10, R11
+	CMPQ         R11, SI
+	JLE          again01
+
+out01:
+	LEAQ 8(R10), R11
+	CMPQ R11, SI
+	JGT  out11
+
+again11:
+	VMOVUPS      (AX)(R10*4), Y4
+	VFMADD213PS  Y3, Y0, Y4
+	VMINPS       Y4, Y1, Y5
+	VMULPS       vectorConst<>+288(SB), Y5, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VFNMADD231PS vectorConst<>+320(SB), Y6, Y5
+	VFNMADD231PS vectorConst<>+352(SB), Y6, Y5
+	VBROADCASTSS vectorConst<>+384(SB), Y7
+	VFMADD213PS  vectorConst<>+416(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+448(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+480(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+512(SB), Y5, Y7
+	VFMADD213PS  vectorConst<>+544(SB), Y5, Y7
+	VMULPS       Y5, Y5, Y8
+	VFMADD213PS  Y5, Y8, Y7
+	VADDPS       vectorConst<>+96(SB), Y7, Y5
+	VCVTPS2DQ    Y6, Y6
+	VPSRAD       $0x01, Y6, Y7
+	VPSUBD       Y7, Y6, Y6
+	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VMULPS       Y7, Y5, Y5
+	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VMULPS       Y6, Y5, Y5
+	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
+	VANDPS       Y5, Y4, Y4
+	VMOVUPS      Y4, (AX)(R10*4)
+	VMOVUPS      (CX)(R10*4), Y5
+	VSUBPS       Y2, Y5, Y5
+	VMULPS       Y0, Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VMOVUPS      Y4, (CX)(R10*4)
+	MOVQ         R11, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, SI
+	JLE          again11
+
+out11:
+	MOVQ         SI, R11
+	SUBQ         R10, R11
+	JLE          done1
+	LEAQ         vectorMask<>+0(SB), R12
+	NEGQ         R11
+	VMOVUPS      32(R12)(R11*4), Y4
+	VMASKMOVPS   (AX)(R10*4), Y4, Y5
+	VFMADD213PS  Y3, Y0, Y5
+	VMINPS       Y5, Y1, Y3
+	VMULPS       vectorConst<>+288(SB), Y3, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VFNMADD231PS vectorConst<>+320(SB), Y6, Y3
+	VFNMADD231PS vectorConst<>+352(SB), Y6, Y3
+	VBROADCASTSS vectorConst<>+384(SB), Y7
+	VFMADD213PS  vectorConst<>+416(SB), Y3, Y7
+	VFMADD213PS  vectorConst<>+448(SB), Y3, Y7
+	VFMADD213PS  vectorConst<>+480(SB), Y3, Y7
+	VFMADD213PS  vectorConst<>+512(SB), Y3, Y7
+	VFMADD213PS  vectorConst<>+544(SB), Y3, Y7
+	VMULPS       Y3, Y3, Y8
+	VFMADD213PS  Y3, Y8, Y7
+	VADDPS       vectorConst<>+96(SB), Y7, Y3
+	VCVTPS2DQ    Y6, Y6
+	VPSRAD       $0x01, Y6, Y7
+	VPSUBD       Y7, Y6, Y6
+	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VMULPS       Y7, Y3, Y3
+	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VMULPS       Y6, Y3, Y3
+	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
+	VANDPS       Y3, Y5, Y5
+	VANDPS       Y5, Y4, Y3
+	VMOVUPS      Y3, (AX)(R10*4)
+	VMASKMOVPS   (CX)(R10*4), Y4, Y4
+	VSUBPS       Y2, Y4, Y2
+	VMULPS       Y0, Y3, Y3
+	VMULPS       Y2, Y3, Y2
+	VMOVUPS      Y2, (CX)(R10*4)
+
+done1:
+	VXORPS Y2, Y2, Y2
+	LEAQ   7(SI), R10
+	ANDQ   $-8, R10
+
+zero1:
+	CMPQ    R10, R8
+	JGE     zeroed1
+	VMOVUPS Y2, (AX)(R10*4)
+	ADDQ    $0x08, R10
+	JMP     zero1
+
+zeroed1:
+	VXORPS Y2, Y2, Y2
+	LEAQ   7(SI), R10
+	ANDQ   $-8, R10
+
+zero2:
+	CMPQ    R10, R8
+	JGE     zeroed2
+	VMOVUPS Y2, (CX)(R10*4)
+	ADDQ    $0x08, R10
+	JMP     zero2
+
+zeroed2:
+	ADDQ DI, AX
+	ADDQ DI, CX
+	ADDQ $0x04, DX
+	ADDQ $0x04, BX
+	INCQ SI
+
+test:
+	CMPQ DX, R9
+	JCS  row
 	VZEROUPPER
 	RET
 
