@@ -154,6 +154,7 @@ func (g *gemmTask) Do(i, worker int) {
 	t.nseg, t.k, t.bks, t.crs, t.frs = 1, g.kc, 4*width, 4*g.n, 4*g.n
 	a := g.packA(worker, r0, r1, t)
 	start := g.acc || g.k0 > 0
+	next := g.ahead(r0, r1, count*((g.nc+width-1)/width))
 	for j := 0; j < g.nc; j += width {
 		panel := unsafe.Pointer(&g.packed[j*g.kc])
 		for q, row := 0, 0; q < count; q++ {
@@ -165,8 +166,41 @@ func (g *gemmTask) Do(i, worker int) {
 				t.from = t.c
 			}
 			t.reps = 1
+			next.step()
 			s.do(t, mr, min(width, g.nc-j))
 			row += mr
+		}
+	}
+}
+
+// ahead is the part of A a worker probably packs next, brought nearer while
+// it computes.
+type ahead struct {
+	p                   unsafe.Pointer
+	bytes, stride, rows int
+	each                int // rows a step
+}
+
+// ahead of rows r0…r1, to be taken in steps.
+func (g *gemmTask) ahead(r0, r1, steps int) ahead {
+	n := ahead{}
+	if g.kind == gemmTN {
+		if k := g.k0 + g.kc; k < g.k {
+			n = ahead{unsafe.Pointer(&g.a[k*g.m+r0]), 4 * (r1 - r0), 4 * g.m, min(gemmK, g.k-k), 0}
+		}
+	} else if r := r0 + g.rowBlock*g.p.Threads(); r < g.m {
+		n = ahead{unsafe.Pointer(&g.a[r*g.k+g.k0]), 4 * g.kc, 4 * g.k, min(r1-r0, g.m-r), 0}
+	}
+	n.each = (n.rows + steps - 1) / steps
+	return n
+}
+
+func (n *ahead) step() {
+	for i := 0; i < n.each && n.rows > 0; i++ {
+		prefetchLines((*byte)(n.p), n.bytes)
+		n.rows--
+		if n.rows > 0 {
+			n.p = unsafe.Add(n.p, n.stride)
 		}
 	}
 }

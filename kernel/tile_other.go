@@ -4,3 +4,6 @@ package kernel
 
 // tileSets is indexed by set.
 var tileSets = [...]*tileSet{setRef: refTiles, setNEON: nil}
+
+// prefetchLines has no portable form.
+func prefetchLines(p *byte, bytes int) {}

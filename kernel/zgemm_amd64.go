@@ -7,6 +7,9 @@ func peakFMAZ(n int)
 func peakFMAY(n int)
 
 //go:noescape
+func prefetchLines(p *byte, bytes int)
+
+//go:noescape
 func tileZ1x1(t *byte)
 
 //go:noescape

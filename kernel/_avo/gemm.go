@@ -55,6 +55,7 @@ func (s isa) zero(v VecVirtual) {
 // segments of A[mr,k]·B[k, nv vectors].
 func gemm() {
 	peakFMA()
+	prefetch()
 	for _, s := range []isa{avx512, avx2} {
 		for nv := 1; nv <= 2; nv++ {
 			for mr := 1; mr <= s.rows; mr++ {
@@ -87,6 +88,19 @@ func peakFMA() {
 		VZEROUPPER()
 		RET()
 	}
+}
+
+// prefetch asks for a run of memory to come into the second-level cache.
+func prefetch() {
+	TEXT("prefetchLines", NOSPLIT, "func(p *byte, bytes int)")
+	Pragma("noescape")
+	p, n := Load(Param("p"), GP64()), Load(Param("bytes"), GP64())
+	Label("loop")
+	PREFETCHT1(Mem{Base: p})
+	ADDQ(Imm(64), p)
+	SUBQ(Imm(64), n)
+	JGT(LabelRef("loop"))
+	RET()
 }
 
 // tile writes one tile. A is row-major (steps of k are neighbours), or
@@ -168,6 +182,19 @@ func tile(s isa, mr, nv int, columns bool) {
 	}
 	JMP(LabelRef("start"))
 	Label("zero")
+	if mr*nv > 2 {
+		// C is written only at the end; ask for it now.
+		MOVQ(arg(tC), b)
+		MOVQ(arg(tCRS), k)
+		for r := range c {
+			for v := range c[r] {
+				PREFETCHT0(Mem{Base: b, Disp: v * s.bytes()})
+			}
+			if r < mr-1 {
+				ADDQ(k, b)
+			}
+		}
+	}
 	for r := range c {
 		for v := range c[r] {
 			s.zero(c[r][v])
