@@ -32,7 +32,7 @@ func TestRoundTrip(t *testing.T) {
 	nan := math.NaN()
 	want := []Record{
 		{Step: 1, Loss: 4.174387269895637, Smooth: 4.17, LR: 3e-21, GradNorm: 1.5e300, Zeros: 0.31, TokensPerSecond: 41234.5, Elapsed: 0.018},
-		{Step: 2, Loss: nan, Smooth: -0.0, LR: 1, GradNorm: nan, Eval: &Eval{2.5, 2.625}},
+		{Step: 2, Loss: nan, Smooth: -1, LR: 1, GradNorm: nan, Eval: &Eval{2.5, 2.625}},
 		{Step: 3, Eval: &Eval{nan, 1}},
 	}
 	write(t, path, want[:1]...)

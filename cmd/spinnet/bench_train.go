@@ -97,7 +97,7 @@ func shakespeare() (data *dataset.Dataset, remove func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	remove = func() { os.RemoveAll(dir) }
+	clean := func() { os.RemoveAll(dir) }
 	opts := dataset.Options{Name: "tinyshakespeare", Dir: filepath.Join(dir, "data"), Tokenizer: tokenizer.KindChars, Val: 0.1}
 	text := dataset.Source{Name: "tinyshakespeare",
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(corpus.TinyShakespeare)), nil }}
@@ -105,10 +105,10 @@ func shakespeare() (data *dataset.Dataset, remove func(), err error) {
 		data, err = dataset.Open(opts.Dir)
 	}
 	if err != nil {
-		remove()
+		clean()
 		return nil, nil, err
 	}
-	return data, func() { data.Close(); remove() }, nil
+	return data, func() { data.Close(); clean() }, nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
