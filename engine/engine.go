@@ -10,6 +10,7 @@ package engine
 
 import (
 	"errors"
+	"math"
 	"sync"
 
 	"spinnet/algebra"
@@ -29,7 +30,8 @@ type Engine struct {
 	head      []float32 // the same, as newHead arranges it
 	layers    []layer
 	norm      []float32 // [d]
-	cos, sin  []float32 // rotations of the first block_size positions, [block_size, head_dim/2]
+
+	frequencies []float64 // of rotation, [head_dim/2]
 }
 
 // layer is one transformer block (SPEC §2).
@@ -55,7 +57,9 @@ func New(m *spinfile.Model, threads int) (*Engine, error) {
 	}
 	c := m.Config
 	e := &Engine{config: c, pool: kernel.NewPool(threads), layers: make([]layer, c.NLayer)}
-	e.cos, e.sin = kernel.RoPETable(c.BlockSize, c.HeadDim())
+	for j := 0; j < c.HeadDim(); j += 2 {
+		e.frequencies = append(e.frequencies, math.Pow(arch.RopeTheta, -float64(j)/float64(c.HeadDim())))
+	}
 	if err := e.pack(m); err != nil {
 		e.Close()
 		return nil, err

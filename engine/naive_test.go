@@ -4,11 +4,14 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"spinnet/algebra"
 	"spinnet/arch"
+	"spinnet/kernel"
 	"spinnet/spinfile"
 )
 
@@ -222,6 +225,7 @@ var smallModels = []struct {
 	{"an algebra for each layer", arch.Config{NLayer: 3, NHead: 4, NEmbd: 16, HiddenDim: 24, BlockSize: 6, VocabSize: 5, Algebra: "quaternion,complex", OctonionAttention: true, MixerAlgebra: "quaternion"}},
 	{"sedenion", arch.Config{NLayer: 1, NHead: 2, NEmbd: 32, HiddenDim: 32, BlockSize: 4, VocabSize: 6, Algebra: "sedenion"}},
 	{"several chunks to a window", arch.Config{NLayer: 1, NHead: 1, NEmbd: 8, HiddenDim: 8, BlockSize: 131, VocabSize: 9, Algebra: "octonion"}},
+	{"a cache that grows", arch.Config{NLayer: 1, NHead: 2, NEmbd: 8, HiddenDim: 8, BlockSize: 300, VocabSize: 9, Algebra: "complex"}},
 	{"one token of context", arch.Config{NLayer: 1, NHead: 1, NEmbd: 8, HiddenDim: 8, BlockSize: 1, VocabSize: 3, Algebra: "real"}},
 	{"a vocabulary of several blocks", arch.Config{NLayer: 1, NHead: 1, NEmbd: 8, HiddenDim: 8, BlockSize: 4, VocabSize: 2*headBlock + 3, Algebra: "real"}},
 	{"int8 activations", arch.Config{NLayer: 1, NHead: 4, NEmbd: 32, HiddenDim: 32, BlockSize: 8, VocabSize: 7, Algebra: "walsh", ActBits: 8}},
@@ -330,6 +334,54 @@ func TestThreadsAgree(t *testing.T) {
 				t.Fatalf("%d threads: logit %d is %v, want %v", threads, i, got[i], want[i])
 			}
 		}
+	}
+}
+
+func TestRotations(t *testing.T) {
+	s := newEngine(t, randomModel(t, smallModels[0].c, 1), 1).NewSession()
+	cos, sin := kernel.RoPETable(100, s.e.config.HeadDim())
+	for s.pos < 100 {
+		s.rotations(1)
+		half := len(s.e.frequencies)
+		if !slices.Equal(s.cos[:half], cos[s.pos*half:(s.pos+1)*half]) || !slices.Equal(s.sin[:half], sin[s.pos*half:(s.pos+1)*half]) {
+			t.Fatalf("position %d differs from the kernel's table", s.pos)
+		}
+		s.pos++
+	}
+}
+
+func TestSessionsTakeTurns(t *testing.T) {
+	m := randomModel(t, smallModels[0].c, 1)
+	e := newEngine(t, m, 2)
+	ids := randomIDs(20, 11, 1)
+	first, err := e.NewSession().Prefill(ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			s := e.NewSession()
+			for _, id := range ids {
+				s.Step(id)
+			}
+			s.Reset()
+			if got, err := s.Prefill(ids); err != nil || relL2(got, first) > 1e-6 {
+				t.Errorf("sessions disturb each other: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestLongContext opens a session of a model that claims a huge context: its
+// memory comes with the text.
+func TestLongContext(t *testing.T) {
+	c := smallModels[0].c
+	c.BlockSize = 1 << 24
+	s := newEngine(t, randomModel(t, c, 1), 1).NewSession()
+	if _, err := s.Prefill(randomIDs(300, 11, 1)); err != nil {
+		t.Fatal(err)
 	}
 }
 

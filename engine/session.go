@@ -15,23 +15,27 @@ const prefillChunk = 128
 // rowBlock is how many rows of a row-wise step are one item for the pool.
 const rowBlock = 16
 
-// Session is one text in progress: its position and its key-value cache.
-// Memory is fixed at its creation. A session serves one goroutine at a time.
+// minRing is how many positions a cache has room for at first.
+const minRing = 256
+
+// Session is one text in progress: its position and its key-value cache. A
+// session serves one goroutine at a time.
 //
-// The cache is a ring: each token sees the last block_size tokens, itself
-// included, with keys rotated at their absolute positions, so a text may go
-// on past the context length and nothing is computed again (SPEC §3).
+// The cache grows with the text, doubling, until it is a ring: each token
+// sees the last block_size tokens, itself included, with keys rotated at
+// their absolute positions, so a text may go on past the context length and
+// nothing is computed again (SPEC §3).
 type Session struct {
 	e     *Engine
 	pos   int // tokens so far
 	chunk int // largest number of rows
-	ring  int // positions the cache holds: block_size + chunk − 1
+	ring  int // positions the cache has room for, at most block_size + chunk − 1
 
 	// Per layer and key-value head: keys [head_dim, ring], transposed so that
 	// one query's scores are sums of long rows, and values [ring, head_dim].
 	keys, values [][]float32
 
-	cos, sin                   []float32 // [chunk, head_dim/2], for positions past the engine's table
+	cos, sin                   []float32 // [chunk, head_dim/2], rotations of the rows
 	h, z, q, k, v, o, mixed, t []float32 // rows of activations
 	gate, up                   []float32
 	logits                     []float32 // [vocab]
@@ -46,13 +50,9 @@ type Session struct {
 func (e *Engine) NewSession() *Session {
 	c := e.config
 	s := &Session{e: e, chunk: min(prefillChunk, c.BlockSize)}
-	s.ring = c.BlockSize + s.chunk - 1
 	s.keys = make([][]float32, c.NLayer)
 	s.values = make([][]float32, c.NLayer)
-	for i := range s.keys {
-		s.keys[i] = make([]float32, c.KVDim()*s.ring)
-		s.values[i] = make([]float32, c.KVDim()*s.ring)
-	}
+	s.scores = make([][]float32, e.pool.Threads())
 	half := c.HeadDim() / 2
 	s.cos = make([]float32, s.chunk*half)
 	s.sin = make([]float32, s.chunk*half)
@@ -66,10 +66,7 @@ func (e *Engine) NewSession() *Session {
 		*b.p = make([]float32, s.chunk*b.width)
 	}
 	s.logits = make([]float32, c.VocabSize)
-	s.scores = make([][]float32, e.pool.Threads())
-	for i := range s.scores {
-		s.scores[i] = make([]float32, c.BlockSize)
-	}
+	s.reserve(min(minRing, c.BlockSize))
 	s.rows.s, s.attn.s, s.head.s = s, s, s
 	return s
 }
@@ -151,6 +148,7 @@ func (t *headTask) Do(i, _ int) {
 func (s *Session) forward(ids []int32) {
 	e, c, n := s.e, &s.e.config, len(ids)
 	d := c.NEmbd
+	s.reserve(s.pos + n)
 	kernel.EmbeddingGather(s.h[:n*d], e.embedding, ids, d)
 	s.rotations(n)
 	for i := range e.layers {
@@ -245,25 +243,43 @@ func (s *Session) afterFeedForward(_, lo, hi int) {
 	kernel.Add(h, h, s.t[lo*d:hi*d])
 }
 
-// rotations fills s.cos and s.sin for the next n positions: from the
-// engine's table while it lasts, then computed in float64.
+// rotations fills s.cos and s.sin for the next n positions: the rows of
+// kernel.RoPETable, which has an end.
 func (s *Session) rotations(n int) {
-	hd := s.e.config.HeadDim()
-	half := hd / 2
+	half := len(s.e.frequencies)
 	for r := range n {
-		p := s.pos + r
-		cos, sin := s.cos[r*half:(r+1)*half], s.sin[r*half:(r+1)*half]
-		if p < s.e.config.BlockSize {
-			copy(cos, s.e.cos[p*half:])
-			copy(sin, s.e.sin[p*half:])
-			continue
-		}
-		for j := range cos {
-			angle := float64(p) * math.Pow(arch.RopeTheta, -float64(2*j)/float64(hd))
-			sine, cosine := math.Sincos(angle)
-			cos[j], sin[j] = float32(cosine), float32(sine)
+		p := float64(s.pos + r)
+		for j, f := range s.e.frequencies {
+			sin, cos := math.Sincos(p * f)
+			s.cos[r*half+j], s.sin[r*half+j] = float32(cos), float32(sin)
 		}
 	}
+}
+
+// reserve makes room in the cache for the given number of positions, or for
+// as many as the ring ever holds. Before that is reached nothing has wrapped
+// around, and position p is in slot p.
+func (s *Session) reserve(positions int) {
+	c := &s.e.config
+	if positions <= s.ring || s.ring == c.BlockSize+s.chunk-1 {
+		return
+	}
+	ring := min(c.BlockSize+s.chunk-1, max(positions, 2*s.ring))
+	hd, used := c.HeadDim(), min(s.pos, s.ring)
+	for i := range s.keys {
+		keys, values := make([]float32, c.KVDim()*ring), make([]float32, c.KVDim()*ring)
+		for ch := range c.KVDim() {
+			copy(keys[ch*ring:], s.keys[i][ch*s.ring:][:used])
+		}
+		for g := range c.NKVHead {
+			copy(values[g*ring*hd:], s.values[i][g*s.ring*hd:][:used*hd])
+		}
+		s.keys[i], s.values[i] = keys, values
+	}
+	for i := range s.scores {
+		s.scores[i] = make([]float32, min(ring, c.BlockSize))
+	}
+	s.ring = ring
 }
 
 // cache rotates queries and keys of rows lo … hi−1 and stores keys and

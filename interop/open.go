@@ -51,6 +51,12 @@ func Open(path string) (*spinfile.Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	return assemble(weights, st, ts)
+}
+
+// assemble makes a model of a checkpoint's parts; weights is the name of the
+// file, for errors and provenance.
+func assemble(weights string, st State, ts SafeTensors) (*spinfile.Model, error) {
 	byName := make(map[string]SafeTensor, len(ts))
 	for _, t := range ts {
 		byName[t.Name] = t
@@ -93,22 +99,26 @@ func Resolve(path string) (string, error) {
 // ReadState reads the model configuration, the tokenizer and the step of a
 // state.json, fills the configuration's defaults and checks it.
 func ReadState(path string) (State, error) {
-	var st State
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return st, fmt.Errorf("interop: %s is missing: it holds the model's configuration and tokenizer", path)
+		return State{}, fmt.Errorf("interop: %s is missing: it holds the model's configuration and tokenizer", path)
 	}
 	if err != nil {
-		return st, fmt.Errorf("interop: %w", err)
+		return State{}, fmt.Errorf("interop: %w", err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
 	if err != nil {
-		return st, fmt.Errorf("interop: %w", err)
+		return State{}, fmt.Errorf("interop: %w", err)
 	}
 	if len(b) > maxState {
-		return st, fmt.Errorf("interop: %s: over %d bytes", path, maxState)
+		return State{}, fmt.Errorf("interop: %s: over %d bytes", path, maxState)
 	}
+	return parseState(path, b)
+}
+
+func parseState(path string, b []byte) (State, error) {
+	var st State
 	if err := json.Unmarshal(b, &st); err != nil {
 		return st, fmt.Errorf("interop: %s: %w", path, err)
 	}

@@ -3,6 +3,7 @@ package interop
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"spinnet/arch"
+	"spinnet/spinfile"
 )
 
 // file builds a safetensors file of a header and data.
@@ -157,6 +159,41 @@ func FuzzSafetensors(f *testing.F) {
 					t.Fatalf("tensor %q value %d: %v became %v", ts[i].Name, j, v, back[i].Data[j])
 				}
 			}
+		}
+	})
+}
+
+// FuzzCheckpoint reads both files of a checkpoint.
+func FuzzCheckpoint(f *testing.F) {
+	c := arch.Config{NLayer: 1, NHead: 1, NEmbd: 2, HiddenDim: 2, BlockSize: 2, VocabSize: 2, Algebra: "real"}.WithDefaults()
+	state, err := json.Marshal(State{Model: c, Tokenizer: spinfile.TokenizerInfo{Kind: "chars", Chars: "ab"}, Step: 3})
+	if err != nil {
+		f.Fatal(err)
+	}
+	var ts []SafeTensor
+	for _, p := range arch.Params(c) {
+		ts = append(ts, SafeTensor{p.Name, p.Shape, make([]float32, p.Len())})
+	}
+	var weights bytes.Buffer
+	if err := WriteSafetensors(&weights, ts, nil); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(state, weights.Bytes())
+	f.Fuzz(func(t *testing.T, state, weights []byte) {
+		st, err := parseState("state.json", state)
+		if err != nil {
+			return
+		}
+		ts, _, err := read(weights)
+		if err != nil {
+			return
+		}
+		m, err := assemble("model.safetensors", st, ts)
+		if err != nil {
+			return
+		}
+		if err := m.Validate(); err != nil {
+			t.Fatalf("a bad model was accepted: %v", err)
 		}
 	})
 }
