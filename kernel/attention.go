@@ -51,9 +51,9 @@ func AttentionBackward(p *Pool, dq, dk, dv, do, o, lse, q, k, v []float32, s Att
 	p.attention = attentionTask{}
 }
 
-// attentionRows is the number of query rows whose weights are in memory at a
-// time.
-const attentionRows = 56
+// attentionRows is about the number of query rows whose weights the backward
+// holds at a time.
+const attentionRows = 64
 
 // attentionHead is what the loops over one head share.
 type attentionHead struct {
@@ -64,6 +64,7 @@ type attentionHead struct {
 	t, hd, hdp     int // hdp: hd in whole vectors
 	panel          int // width of a packed panel
 	ld             int // of the weights' rows
+	block          int // rows of the backward at a time
 	scale          float32
 	drop           uint32 // threshold; 0: no dropout
 	keep           float32
@@ -88,7 +89,9 @@ func (t *attentionTask) Do(i, worker int) {
 	qw, kw := s.Heads*h.hd, s.KVHeads*h.hd
 	kv := b*s.T*kw + g*h.hd
 	rows, transposed := s.T*h.hdp, roundUp(s.T, h.panel)*h.hd
-	weights := min(attentionRows, s.T) * h.ld
+	blocks := (s.T + attentionRows - 1) / attentionRows
+	h.block = roundUp((s.T+blocks-1)/blocks, set.rows)
+	weights := h.block * h.ld
 	scratch := t.p.scratch(worker, slotAttention, 5*rows+2*transposed+2*weights+h.ld+2*set.rows)
 	take := func(n int) []float32 {
 		part := scratch[:n]
@@ -213,12 +216,12 @@ func (h *attentionHead) forward(o []float32, ldo int, lse []float32, q, kt, v ma
 	}
 }
 
-// backward computes dq of one head and adds to dk and dv, attentionRows rows
-// at a time; see refAttentionBackward for the formulas.
+// backward computes dq of one head and adds to dk and dv, a block of rows at
+// a time; see refAttentionBackward for the formulas.
 func (h *attentionHead) backward(dq, dk, dv, o []float32, ldo int, lse []float32, do, q, k, kt, vt matrix) {
 	vec := vector()
-	for i0 := 0; i0 < h.t; i0 += attentionRows {
-		i1 := min(i0+attentionRows, h.t)
+	for i0 := 0; i0 < h.t; i0 += h.block {
+		i1 := min(i0+h.block, h.t)
 		for r0 := i0; r0 < i1; r0 += h.set.rows {
 			r1 := min(r0+h.set.rows, i1)
 			rows := r1 - r0
