@@ -31,6 +31,7 @@ type Pool struct {
 	fast   fastTask
 	pack   packTask
 	weight weightTask
+	peak   peakTask
 
 	attention attentionTask
 	loss      lossTask

@@ -7,3 +7,6 @@ var tileSets = [...]*tileSet{setRef: refTiles, setNEON: nil}
 
 // prefetchLines has no portable form.
 func prefetchLines(p *byte, bytes int) {}
+
+// peakFMA has no portable form.
+func peakFMA(n int) (flops int) { return 0 }
