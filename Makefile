@@ -13,7 +13,7 @@ build: ## bin/spinnet
 demo: build ## train on Shakespeare for minutes, then write some
 	test -f datasets/tinyshakespeare/manifest.json || bin/spinnet prepare tinyshakespeare
 	bin/spinnet train demo --overwrite
-	bin/spinnet generate runs/demo --prompt "ROMEO:" --max-tokens 400 --seed 1
+	bin/spinnet generate runs/demo --prompt "ROMEO:" --echo --max-tokens 400
 
 test: ## all tests
 	$(GO) test -timeout 20m ./...

@@ -150,9 +150,9 @@ func rate(perSecond float64) string {
 }
 
 // round leaves a duration with the digits worth reading.
-func round(d time.Duration) time.Duration {
+func round(d time.Duration) string {
 	if d > time.Hour {
-		return d.Round(time.Minute)
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
-	return d.Round(time.Second)
+	return d.Round(time.Second).String()
 }
