@@ -75,11 +75,29 @@ func (e *HintError) Unwrap() error { return e.Err }
 // Hint gives the advice, for the command line's "hint:" line.
 func (e *HintError) Hint() string { return e.Text }
 
-// Open opens the dataset in folder dir and checks the size of its files
-// against the manifest. A folder without manifest.json but with train.bin is
+// verifyAtOpen is the size in bytes up to which Open verifies the token files:
+// some hundredths of a second.
+const verifyAtOpen = 64 << 20
+
+// Open opens the dataset in folder dir and checks its files against the
+// manifest: their sizes, and if they are small also what Verify checks. A folder without manifest.json but with train.bin is
 // read as nanoGPT's: uint16 tokens, of the characters of meta.pkl when that
 // file is there, of GPT-2 when not.
 func Open(dir string) (*Dataset, error) {
+	d, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if (d.Train.n+d.Val.n)*int64(d.Train.width) <= verifyAtOpen {
+		if err := d.Verify(); err != nil {
+			d.Close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func open(dir string) (*Dataset, error) {
 	if _, err := os.Stat(dir); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, missing(dir, err)

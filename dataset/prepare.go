@@ -238,62 +238,12 @@ func (p *preparer) write(dir string, m *Manifest, t tokenizer.Tokenizer, sources
 	}
 	defer val.f.Close()
 
-	// Fewer documents than one validation document needs: split by position.
-	splitAt := int64(math.MaxInt64)
-	byPosition := p.opts.Val > 0 && math.Floor(float64(p.total.documents)*p.opts.Val) < 1
-	if byPosition {
-		splitAt = int64(float64(p.total.units) * (1 - p.opts.Val))
-	}
-	var seen totals
-	w := train
-	for _, s := range sources {
-		err := p.documents(s, func(piece []byte, _ int64, first, last bool) error {
-			if first {
-				if !byPosition {
-					w = train
-					i := float64(seen.documents)
-					if math.Floor((i+1)*p.opts.Val) > math.Floor(i*p.opts.Val) {
-						w = val
-					}
-				}
-				if byPosition && seen.units >= splitAt {
-					w = val
-				}
-				seen.documents++
-				if err := w.begin(); err != nil {
-					return err
-				}
-			}
-			n := p.units(piece)
-			seen.bytes += int64(len(piece))
-			if byPosition && w == train && seen.units+n > splitAt {
-				at := p.cutUnits(piece, splitAt-seen.units)
-				if err := errors.Join(w.text(piece[:at]), w.end()); err != nil {
-					return err
-				}
-				w, piece = val, piece[at:]
-				if err := w.begin(); err != nil {
-					return err
-				}
-			}
-			seen.units += n
-			return p.put(w, piece, last)
-		})
-		if err != nil {
-			return withSource(s, err)
-		}
-	}
-	if seen != p.total {
-		return errors.New("dataset: the texts changed while they were read")
+	if err := p.writeSplit(train, val, sources); err != nil {
+		return err
 	}
 	for _, s := range p.opts.ValSources {
 		err := p.documents(s, func(piece []byte, _ int64, first, last bool) error {
-			if first {
-				if err := val.begin(); err != nil {
-					return err
-				}
-			}
-			return p.put(val, piece, last)
+			return p.put(val, piece, first, last)
 		})
 		if err != nil {
 			return withSource(s, err)
@@ -317,6 +267,48 @@ func (p *preparer) write(dir string, m *Manifest, t tokenizer.Tokenizer, sources
 	return writeFile(filepath.Join(dir, ManifestFile), data)
 }
 
+// writeSplit tokenises the sources into both splits, as Options.Val says.
+func (p *preparer) writeSplit(train, val *shardWriter, sources []Source) error {
+	share := p.opts.Val
+	isVal := func(i int64) bool { return math.Floor(float64(i+1)*share) > math.Floor(float64(i)*share) }
+	splitAt := int64(math.MaxInt64) // a position, with fewer documents than one for validation needs
+	if share > 0 && math.Floor(float64(p.total.documents)*share) < 1 {
+		splitAt = int64(float64(p.total.units) * (1 - share))
+		isVal = func(int64) bool { return false }
+	}
+	var seen totals
+	w := train
+	for _, s := range sources {
+		err := p.documents(s, func(piece []byte, _ int64, first, last bool) error {
+			if first {
+				w = train
+				if isVal(seen.documents) || seen.units >= splitAt {
+					w = val
+				}
+				seen.documents++
+			}
+			n := p.units(piece)
+			seen.bytes += int64(len(piece))
+			if w == train && seen.units+n > splitAt {
+				at := p.cutUnits(piece, splitAt-seen.units)
+				if err := p.put(w, piece[:at], first, true); err != nil {
+					return err
+				}
+				w, piece, first = val, piece[at:], true
+			}
+			seen.units += n
+			return p.put(w, piece, first, last)
+		})
+		if err != nil {
+			return withSource(s, err)
+		}
+	}
+	if seen != p.total {
+		return errors.New("dataset: the texts changed while they were read")
+	}
+	return nil
+}
+
 // withSource names the text an encoding error came from.
 func withSource(s Source, err error) error {
 	var bad *tokenizer.InputError
@@ -327,7 +319,12 @@ func withSource(s Source, err error) error {
 }
 
 // put adds a piece of a document and reports progress.
-func (p *preparer) put(w *shardWriter, piece []byte, last bool) error {
+func (p *preparer) put(w *shardWriter, piece []byte, first, last bool) error {
+	if first {
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
 	if err := w.text(piece); err != nil {
 		return err
 	}
@@ -410,9 +407,11 @@ func (s *shardWriter) text(piece []byte) error {
 	}
 	n := s.t.Cut(s.pending)
 	if n == 0 && len(s.pending) >= pendingLimit {
-		for n = len(s.pending); n > len(s.pending)-utf8.UTFMax && !utf8.RuneStart(s.pending[n-1]); n-- {
+		// Before the last character that begins here.
+		n = len(s.pending) - 1
+		for i := 1; i < utf8.UTFMax && !utf8.RuneStart(s.pending[n]); i++ {
+			n--
 		}
-		n--
 	}
 	return s.encode(n)
 }

@@ -305,7 +305,7 @@ func TestPrepareMemory(t *testing.T) {
 		}}
 		length := size
 		if line == "x" {
-			length = 12 << 20 // a single word
+			length = size / 8 // a single word
 		}
 		if _, err := Prepare(t.Context(), opts, []Source{{"big", func() (io.ReadCloser, error) {
 			return &repeated{bytes.Repeat([]byte(line), 1+4096/len(line)), length}, nil
@@ -353,6 +353,8 @@ func TestOpenRefuses(t *testing.T) {
 		want []string
 	}{
 		{"truncated shard", truncate("train.bin", 2), []string{"train.bin", "manifest says"}},
+		{"changed shard", poke("train.bin", 4, 'Q', 0), []string{"train.bin", "sha256"}},
+		{"no manifest, no such token", func(dir string) error { return errors.Join(bare(dir), poke("val.bin", 2, 0xff, 0xff)(dir)) }, []string{"val.bin", "token 65535 at position 1 (byte 2)", "50257"}},
 		{"odd shard", truncate("val.bin", 1), []string{"val.bin"}},
 		{"missing shard", file("val.bin"), []string{"val.bin", "no such file"}},
 		{"no manifest, odd shard", func(dir string) error { return errors.Join(bare(dir), truncate("train.bin", 1)(dir)) }, []string{"train.bin", "no whole number"}},
@@ -393,6 +395,18 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("%q has several lines", err)
 			}
 		})
+	}
+}
+
+// poke overwrites bytes of a file.
+func poke(name string, off int64, data ...byte) func(dir string) error {
+	return func(dir string) error {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt(data, off)
+		return errors.Join(err, f.Close())
 	}
 }
 
@@ -448,18 +462,13 @@ func TestRead(t *testing.T) {
 	}
 
 	// A token that is none: found on reading, with its place.
-	f, err := os.OpenFile(d.Train.Path(), os.O_WRONLY, 0)
-	if err != nil {
+	if err := poke("train.bin", 2*50000, 0, 1)(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteAt([]byte{0, 1}, 2*50000); err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
 	if err := d.Train.Read(make([]int32, 100), 0); err != nil {
 		t.Error(err)
 	}
-	err = d.Train.Read(make([]int32, 20000), 40000)
+	err := d.Train.Read(make([]int32, 20000), 40000)
 	if err == nil {
 		t.Fatal("no error for a token outside the vocabulary")
 	}
@@ -471,9 +480,9 @@ func TestRead(t *testing.T) {
 	if d.Verify() == nil {
 		t.Error("Verify: no error")
 	}
-	f, _ = os.OpenFile(d.Train.Path(), os.O_WRONLY, 0)
-	f.WriteAt([]byte{'x', 0}, 2*50000)
-	f.Close()
+	if err := poke("train.bin", 2*50000, 'x', 0)(dir); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.Verify(); err == nil || !strings.Contains(err.Error(), "sha256") {
 		t.Errorf("Verify: got %v, want a difference of sha256", err)
 	}

@@ -33,8 +33,12 @@ type vocabulary struct {
 	plane  *[1 << 16]uint8        // character classes
 }
 
-// loadGPT2 expands the embedded vocabulary once, in a few milliseconds.
-var loadGPT2 = sync.OnceValue(func() *vocabulary {
+// loadGPT2 gives the vocabulary, expanded at the first call.
+var loadGPT2 = sync.OnceValue(expandGPT2)
+
+// expandGPT2 makes the vocabulary from the embedded file, in a few
+// milliseconds.
+func expandGPT2() *vocabulary {
 	v := &vocabulary{bytes: make([]byte, 0, 330_000), plane: planeClass()}
 	for i := range v.table {
 		v.table[i] = noToken
@@ -56,7 +60,7 @@ var loadGPT2 = sync.OnceValue(func() *vocabulary {
 		v.table[h] = uint16(id)
 	}
 	return v
-})
+}
 
 // token gives the bytes of id < gpt2Tokens.
 func (v *vocabulary) token(id int32) []byte { return v.bytes[v.start[id]:v.start[id+1]] }

@@ -443,6 +443,12 @@ func BenchmarkGPT2(b *testing.B) {
 			ids, _ = tok.Encode(ids[:0], text)
 		}
 	})
+	b.Run("load", func(b *testing.B) {
+		b.SetBytes(int64(len(gpt2Data)))
+		for b.Loop() {
+			expandGPT2()
+		}
+	})
 	b.Run("code", func(b *testing.B) {
 		text, err := os.ReadFile("gpt2_test.go")
 		if err != nil {
