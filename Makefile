@@ -24,7 +24,7 @@ bench: build ## the tables of docs/benchmarks.md
 	bin/spinnet bench
 
 generate: ## write the generated files anew
-	$(GO) generate ./...
+	$(GO) generate ./kernel
 
 generated: ## fail when a generated file is stale
 	SPINNET_GENERATE=1 $(GO) test -count=1 -run 'TestGenerated' .
