@@ -19,7 +19,7 @@ func WriteFile(path string, write func(w io.Writer) error) (err error) {
 	defer func() {
 		if err != nil {
 			f.Close() // a second Close does no harm
-			os.Remove(f.Name())
+			_ = os.Remove(f.Name())
 		}
 	}()
 	if err := write(f); err != nil {
