@@ -1,10 +1,10 @@
 // Package arch says what a model is: its configuration, the names and shapes
 // of its parameters, and their counts. It imports nothing of ours, so every
-// other package may use it.
+// other package may use it, also in a WebAssembly module (so no fmt).
 package arch
 
 import (
-	"fmt"
+	"errors"
 	"strconv"
 	"strings"
 )
@@ -129,51 +129,52 @@ func (c Config) Validate() error {
 		{"block_size", c.BlockSize, maxBlock}, {"vocab_size", c.VocabSize, maxVocab},
 	} {
 		if f.v < 1 || f.v > f.most {
-			return fmt.Errorf("arch: %s = %d, want 1 to %d", f.key, f.v, f.most)
+			return errors.New("arch: " + f.key + " = " + itoa(f.v) + ", want 1 to " + itoa(f.most))
 		}
 	}
 	if c.NEmbd%c.NHead != 0 {
-		return fmt.Errorf("arch: n_embd = %d is not a multiple of n_head = %d", c.NEmbd, c.NHead)
+		return errors.New("arch: n_embd = " + itoa(c.NEmbd) + " is not a multiple of n_head = " + itoa(c.NHead))
 	}
 	if c.HeadDim()%2 != 0 {
-		return fmt.Errorf("arch: head width n_embd/n_head = %d is odd; rotary embedding turns pairs", c.HeadDim())
+		return errors.New("arch: head width n_embd/n_head = " + itoa(c.HeadDim()) + " is odd; rotary embedding turns pairs")
 	}
 	if c.NHead%c.NKVHead != 0 {
-		return fmt.Errorf("arch: n_head = %d is not a multiple of n_kv_head = %d", c.NHead, c.NKVHead)
+		return errors.New("arch: n_head = " + itoa(c.NHead) + " is not a multiple of n_kv_head = " + itoa(c.NKVHead))
 	}
 	for _, name := range strings.Split(c.Algebra, ",") {
 		name = strings.TrimSpace(name)
 		n := AlgebraDim(name)
 		if n == 0 || !validSeed(name) {
-			return fmt.Errorf("arch: unknown algebra %q, want one of %s", name, strings.Join(AlgebraNames, ", "))
+			return errors.New("arch: unknown algebra " + strconv.Quote(name) + ", want one of " + strings.Join(AlgebraNames, ", "))
 		}
 		for _, w := range []struct {
 			key string
 			v   int
 		}{{"n_embd", c.NEmbd}, {"hidden_dim", c.HiddenDim}, {"n_kv_head × head width", c.KVDim()}} {
 			if w.v%n != 0 {
-				return fmt.Errorf("arch: %s = %d is not a multiple of %d, the dimension of algebra %q", w.key, w.v, n, name)
+				return errors.New("arch: " + w.key + " = " + itoa(w.v) + " is not a multiple of " + itoa(n) + ", the dimension of algebra " + strconv.Quote(name))
 			}
 		}
 	}
 	switch c.Quantizer {
 	case Classic, AbsMean, None:
 	default:
-		return fmt.Errorf("arch: unknown quantizer %q, want classic, absmean or none", c.Quantizer)
+		return errors.New("arch: unknown quantizer " + strconv.Quote(c.Quantizer) + ", want classic, absmean or none")
 	}
 	if c.ActBits != 0 && c.ActBits != 8 {
-		return fmt.Errorf("arch: act_bits = %d, want 0 or 8", c.ActBits)
+		return errors.New("arch: act_bits = " + itoa(c.ActBits) + ", want 0 or 8")
 	}
 	if !(c.Dropout >= 0 && c.Dropout < 1) {
-		return fmt.Errorf("arch: dropout = %v, want 0 or more and under 1", c.Dropout)
+		return errors.New("arch: dropout = " + strconv.FormatFloat(c.Dropout, 'g', -1, 64) + ", want 0 or more and under 1")
 	}
 	if c.OctonionAttention {
 		n := AlgebraDim(c.MixerAlgebra)
 		if n == 0 || !validSeed(c.MixerAlgebra) {
-			return fmt.Errorf("arch: unknown mixer_algebra %q, want one of %s", c.MixerAlgebra, strings.Join(AlgebraNames, ", "))
+			return errors.New("arch: unknown mixer_algebra " + strconv.Quote(c.MixerAlgebra) + ", want one of " + strings.Join(AlgebraNames, ", "))
 		}
 		if c.NHead%n != 0 {
-			return fmt.Errorf("arch: the head mixer needs n_head to be a multiple of %d, the dimension of %q; n_head = %d (or set octonion_attention = false)", n, c.MixerAlgebra, c.NHead)
+			return errors.New("arch: the head mixer needs n_head to be a multiple of " + itoa(n) + ", the dimension of " + strconv.Quote(c.MixerAlgebra) +
+				"; n_head = " + itoa(c.NHead) + " (or set octonion_attention = false)")
 		}
 	}
 	return nil
@@ -189,3 +190,5 @@ func validSeed(name string) bool {
 	_, err := strconv.ParseUint(seed, 10, 64)
 	return base == "random" && err == nil
 }
+
+func itoa(n int) string { return strconv.Itoa(n) }

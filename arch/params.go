@@ -1,7 +1,5 @@
 package arch
 
-import "fmt"
-
 // Kind says how a parameter is used, initialised, decayed and stored.
 type Kind int
 
@@ -47,7 +45,7 @@ func Params(c Config) []Param {
 	d := c.NEmbd
 	ps := []Param{{"tok_embeddings.weight", Embedding, []int{c.VocabSize, d}, "", -1}}
 	for i := range c.NLayer {
-		pre := fmt.Sprintf("layers.%d.", i)
+		pre := "layers." + itoa(i) + "."
 		alg := c.LayerAlgebra(i)
 		n := AlgebraDim(alg)
 		linear := func(name string, out, in int) {
