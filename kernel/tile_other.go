@@ -1,9 +1,9 @@
-//go:build !amd64
+//go:build !amd64 && !arm64
 
 package kernel
 
 // tileSets is indexed by set.
-var tileSets = [...]*tileSet{setRef: refTiles, setNEON: nil}
+var tileSets = [...]*tileSet{setRef: refTiles}
 
 // prefetchLines has no portable form.
 func prefetchLines(p *byte, bytes int) {}

@@ -32,6 +32,7 @@ type vectorKernels struct {
 	expAffine                 func(y, x []float32, a, b float32) float32
 	softmaxRows               func(p []float32, ld, valid, width int, scale float32, top, sum []float32)
 	softmaxRowsBackward       func(p, ds []float32, ld, valid, width int, scale float32, lse, delta []float32)
+	matVecInt8                func(y []int32, w, x []int8)
 	adamW                     func(w, g, m, v []float32, gscale, beta1, beta1c, beta2, beta2c, rate, rsqrtC2, eps, keep float32)
 }
 
@@ -43,7 +44,7 @@ var refVector = vectorKernels{
 	swiglu: refSwiGLU, swigluBackward: refSwiGLUBackward,
 	sumSquares32: refSumSquares32, dot: refDot, dot3: refDot3, scaleMul: refScaleMul,
 	rmsNormRow: refRMSNormRow, rmsNormRowAcc: refRMSNormRowAcc,
-	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expAffine: refExpAffine, softmaxRows: refSoftmaxRows, softmaxRowsBackward: refSoftmaxRowsBackward, adamW: refAdamW,
+	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expAffine: refExpAffine, softmaxRows: refSoftmaxRows, softmaxRowsBackward: refSoftmaxRowsBackward, adamW: refAdamW, matVecInt8: refMatVecInt8,
 }
 
 // vector returns the implementations in use.

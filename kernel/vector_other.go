@@ -1,5 +1,5 @@
-//go:build !amd64
+//go:build !amd64 && !arm64
 
 package kernel
 
-var vectorSets = [len(setNames)]vectorKernels{setRef: refVector, setNEON: refVector}
+var vectorSets = [len(setNames)]vectorKernels{setRef: refVector}

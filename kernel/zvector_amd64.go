@@ -87,6 +87,9 @@ func softmaxRowsZ(p []float32, ld int, valid int, width int, scale float32, top 
 func softmaxRowsBackwardZ(p []float32, ds []float32, ld int, valid int, width int, scale float32, lse []float32, delta []float32)
 
 //go:noescape
+func matVecInt8Z(y []int32, w []int8, x []int8)
+
+//go:noescape
 func adamWZ(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)
 
 //go:noescape
@@ -172,6 +175,9 @@ func softmaxRowsY(p []float32, ld int, valid int, width int, scale float32, top 
 
 //go:noescape
 func softmaxRowsBackwardY(p []float32, ds []float32, ld int, valid int, width int, scale float32, lse []float32, delta []float32)
+
+//go:noescape
+func matVecInt8Y(y []int32, w []int8, x []int8)
 
 //go:noescape
 func adamWY(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)

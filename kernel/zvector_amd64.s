@@ -2635,6 +2635,179 @@ test:
 	VZEROUPPER
 	RET
 
+// func matVecInt8Z(y []int32, w []int8, x []int8)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, BMI2
+TEXT ·matVecInt8Z(SB), NOSPLIT, $0-72
+	MOVQ y_base+0(FP), AX
+	MOVQ y_len+8(FP), CX
+	MOVQ w_base+24(FP), DX
+	MOVQ x_base+48(FP), BX
+	MOVQ x_len+56(FP), SI
+
+rows4:
+	CMPQ         CX, $0x04
+	JLT          out4
+	LEAQ         (DX)(SI*1), DI
+	LEAQ         (DI)(SI*1), R8
+	LEAQ         (R8)(SI*1), R9
+	XORQ         R10, R10
+	VPBROADCASTD vectorConst<>+640(SB), Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	MOVQ         $0x00000040, R11
+	CMPQ         R11, SI
+	JGT          tail4
+
+step4:
+	VMOVDQU8 (BX)(R10*1), Z9
+	VPXORD   Z0, Z9, Z9
+	VMOVDQU8 (DX)(R10*1), Z10
+	VPDPBUSD Z10, Z9, Z1
+	VPDPBUSD Z10, Z0, Z5
+	VMOVDQU8 (DI)(R10*1), Z10
+	VPDPBUSD Z10, Z9, Z2
+	VPDPBUSD Z10, Z0, Z6
+	VMOVDQU8 (R8)(R10*1), Z10
+	VPDPBUSD Z10, Z9, Z3
+	VPDPBUSD Z10, Z0, Z7
+	VMOVDQU8 (R9)(R10*1), Z10
+	VPDPBUSD Z10, Z9, Z4
+	VPDPBUSD Z10, Z0, Z8
+	MOVQ     R11, R10
+	ADDQ     $0x40, R11
+	CMPQ     R11, SI
+	JLE      step4
+
+tail4:
+	MOVQ       SI, R11
+	SUBQ       R10, R11
+	JLE        done4
+	MOVQ       $-1, R12
+	BZHIQ      R11, R12, R12
+	KMOVQ      R12, K1
+	VMOVDQU8.Z (BX)(R10*1), K1, Z9
+	VPXORD     Z0, Z9, Z9
+	VMOVDQU8.Z (DX)(R10*1), K1, Z10
+	VPDPBUSD   Z10, Z9, Z1
+	VPDPBUSD   Z10, Z0, Z5
+	VMOVDQU8.Z (DI)(R10*1), K1, Z10
+	VPDPBUSD   Z10, Z9, Z2
+	VPDPBUSD   Z10, Z0, Z6
+	VMOVDQU8.Z (R8)(R10*1), K1, Z10
+	VPDPBUSD   Z10, Z9, Z3
+	VPDPBUSD   Z10, Z0, Z7
+	VMOVDQU8.Z (R9)(R10*1), K1, Z10
+	VPDPBUSD   Z10, Z9, Z4
+	VPDPBUSD   Z10, Z0, Z8
+
+done4:
+	VPSUBD        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VPADDD        Y0, Y1, Y0
+	VEXTRACTF32X4 $0x01, Y0, X9
+	VPADDD        X9, X0, X9
+	VPSHUFD       $0x4e, X9, X0
+	VPADDD        X0, X9, X9
+	VPSHUFD       $0xb1, X9, X0
+	VPADDD        X0, X9, X9
+	VMOVD         X9, (AX)
+	VPSUBD        Z6, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VPADDD        Y0, Y2, Y0
+	VEXTRACTF32X4 $0x01, Y0, X9
+	VPADDD        X9, X0, X9
+	VPSHUFD       $0x4e, X9, X0
+	VPADDD        X0, X9, X9
+	VPSHUFD       $0xb1, X9, X0
+	VPADDD        X0, X9, X9
+	VMOVD         X9, 4(AX)
+	VPSUBD        Z7, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VPADDD        Y0, Y3, Y0
+	VEXTRACTF32X4 $0x01, Y0, X9
+	VPADDD        X9, X0, X9
+	VPSHUFD       $0x4e, X9, X0
+	VPADDD        X0, X9, X9
+	VPSHUFD       $0xb1, X9, X0
+	VPADDD        X0, X9, X9
+	VMOVD         X9, 8(AX)
+	VPSUBD        Z8, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VPADDD        Y0, Y4, Y0
+	VEXTRACTF32X4 $0x01, Y0, X9
+	VPADDD        X9, X0, X9
+	VPSHUFD       $0x4e, X9, X0
+	VPADDD        X0, X9, X9
+	VPSHUFD       $0xb1, X9, X0
+	VPADDD        X0, X9, X9
+	VMOVD         X9, 12(AX)
+	ADDQ          $0x10, AX
+	LEAQ          (R9)(SI*1), DX
+	SUBQ          $0x04, CX
+	JMP           rows4
+
+out4:
+rows1:
+	CMPQ         CX, $0x01
+	JLT          out1
+	XORQ         DI, DI
+	VPBROADCASTD vectorConst<>+640(SB), Z0
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	MOVQ         $0x00000040, R8
+	CMPQ         R8, SI
+	JGT          tail1
+
+step1:
+	VMOVDQU8 (BX)(DI*1), Z1
+	VPXORD   Z0, Z1, Z1
+	VMOVDQU8 (DX)(DI*1), Z2
+	VPDPBUSD Z2, Z1, Z11
+	VPDPBUSD Z2, Z0, Z12
+	MOVQ     R8, DI
+	ADDQ     $0x40, R8
+	CMPQ     R8, SI
+	JLE      step1
+
+tail1:
+	MOVQ       SI, R8
+	SUBQ       DI, R8
+	JLE        done1
+	MOVQ       $-1, R9
+	BZHIQ      R8, R9, R9
+	KMOVQ      R9, K1
+	VMOVDQU8.Z (BX)(DI*1), K1, Z1
+	VPXORD     Z0, Z1, Z1
+	VMOVDQU8.Z (DX)(DI*1), K1, Z2
+	VPDPBUSD   Z2, Z1, Z11
+	VPDPBUSD   Z2, Z0, Z12
+
+done1:
+	VPSUBD        Z12, Z11, Z11
+	VEXTRACTF64X4 $0x01, Z11, Y0
+	VPADDD        Y0, Y11, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VPADDD        X1, X0, X1
+	VPSHUFD       $0x4e, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VPADDD        X0, X1, X1
+	VMOVD         X1, (AX)
+	ADDQ          $0x04, AX
+	LEAQ          (DX)(SI*1), DX
+	SUBQ          $0x01, CX
+	JMP           rows1
+
+out1:
+	VZEROUPPER
+	RET
+
 // func adamWZ(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·adamWZ(SB), NOSPLIT, $0-132
@@ -3950,10 +4123,10 @@ again01:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y2, Y2
-	VPADDD       vectorConst<>+640(SB), Y3, Y3
+	VPADDD       vectorConst<>+672(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y1, Y1
@@ -3977,10 +4150,10 @@ again01:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y2, Y2
-	VPADDD       vectorConst<>+640(SB), Y3, Y3
+	VPADDD       vectorConst<>+672(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y1, Y1
@@ -4015,10 +4188,10 @@ again11:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y2, Y2
-	VPADDD       vectorConst<>+640(SB), Y3, Y3
+	VPADDD       vectorConst<>+672(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y1, Y1
@@ -4053,10 +4226,10 @@ out11:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y0, Y0
-	VPADDD       vectorConst<>+640(SB), Y3, Y3
+	VPADDD       vectorConst<>+672(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y0, Y0
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4103,10 +4276,10 @@ again01:
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
-	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPADDD       vectorConst<>+672(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y6, Y6
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
@@ -4132,10 +4305,10 @@ again01:
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
-	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPADDD       vectorConst<>+672(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y6, Y6
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
@@ -4172,10 +4345,10 @@ again11:
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
-	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPADDD       vectorConst<>+672(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y6, Y6
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
@@ -4212,10 +4385,10 @@ out11:
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y2
 	VPSUBD       Y2, Y1, Y1
-	VPADDD       vectorConst<>+640(SB), Y2, Y2
+	VPADDD       vectorConst<>+672(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y0, Y0
-	VPADDD       vectorConst<>+640(SB), Y1, Y1
+	VPADDD       vectorConst<>+672(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y0, Y0
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y1
@@ -4271,10 +4444,10 @@ again01:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPADDD       vectorConst<>+672(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -4304,10 +4477,10 @@ again01:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPADDD       vectorConst<>+672(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -4348,10 +4521,10 @@ again11:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPADDD       vectorConst<>+672(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -4392,10 +4565,10 @@ out11:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y6
 	VPSUBD       Y6, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPADDD       vectorConst<>+672(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y1, Y1
-	VPADDD       vectorConst<>+640(SB), Y3, Y3
+	VPADDD       vectorConst<>+672(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y1, Y1
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y3
@@ -4444,10 +4617,10 @@ again01:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+640(SB), Y5, Y5
+	VPADDD       vectorConst<>+672(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4476,10 +4649,10 @@ again01:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+640(SB), Y5, Y5
+	VPADDD       vectorConst<>+672(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4519,10 +4692,10 @@ again11:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+640(SB), Y5, Y5
+	VPADDD       vectorConst<>+672(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4562,10 +4735,10 @@ out11:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+640(SB), Y5, Y5
+	VPADDD       vectorConst<>+672(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y0, Y0
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y3, Y3
@@ -4615,10 +4788,10 @@ again01:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+640(SB), Y5, Y5
+	VPADDD       vectorConst<>+672(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4656,10 +4829,10 @@ again01:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+640(SB), Y5, Y5
+	VPADDD       vectorConst<>+672(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4708,10 +4881,10 @@ again11:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+640(SB), Y5, Y5
+	VPADDD       vectorConst<>+672(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4760,10 +4933,10 @@ out11:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+640(SB), Y5, Y5
+	VPADDD       vectorConst<>+672(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VPADDD       vectorConst<>+640(SB), Y4, Y4
+	VPADDD       vectorConst<>+672(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y0, Y0
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y3, Y3
@@ -5200,10 +5373,10 @@ again02:
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y9
 	VPSUBD       Y9, Y8, Y8
-	VPADDD       vectorConst<>+640(SB), Y9, Y9
+	VPADDD       vectorConst<>+672(SB), Y9, Y9
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y9, Y7, Y7
-	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPADDD       vectorConst<>+672(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y7, Y7
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
@@ -5229,10 +5402,10 @@ again02:
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y9
 	VPSUBD       Y9, Y8, Y8
-	VPADDD       vectorConst<>+640(SB), Y9, Y9
+	VPADDD       vectorConst<>+672(SB), Y9, Y9
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y9, Y7, Y7
-	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPADDD       vectorConst<>+672(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y7, Y7
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
@@ -5269,10 +5442,10 @@ again12:
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y9
 	VPSUBD       Y9, Y8, Y8
-	VPADDD       vectorConst<>+640(SB), Y9, Y9
+	VPADDD       vectorConst<>+672(SB), Y9, Y9
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y9, Y7, Y7
-	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPADDD       vectorConst<>+672(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y7, Y7
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
@@ -5310,10 +5483,10 @@ out12:
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y9
 	VPSUBD       Y9, Y8, Y8
-	VPADDD       vectorConst<>+640(SB), Y9, Y9
+	VPADDD       vectorConst<>+672(SB), Y9, Y9
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y9, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y8, Y8
+	VPADDD       vectorConst<>+672(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y7, Y7
@@ -5401,10 +5574,10 @@ again01:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPADDD       vectorConst<>+672(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -5434,10 +5607,10 @@ again01:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPADDD       vectorConst<>+672(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -5478,10 +5651,10 @@ again11:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPADDD       vectorConst<>+672(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -5523,10 +5696,10 @@ out11:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+640(SB), Y7, Y7
+	VPADDD       vectorConst<>+672(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y3, Y3
-	VPADDD       vectorConst<>+640(SB), Y6, Y6
+	VPADDD       vectorConst<>+672(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
@@ -5573,6 +5746,189 @@ zeroed2:
 test:
 	CMPQ DX, R9
 	JCS  row
+	VZEROUPPER
+	RET
+
+// func matVecInt8Y(y []int32, w []int8, x []int8)
+// Requires: AVX, AVX2
+TEXT ·matVecInt8Y(SB), NOSPLIT, $0-72
+	MOVQ y_base+0(FP), AX
+	MOVQ y_len+8(FP), CX
+	MOVQ w_base+24(FP), DX
+	MOVQ x_base+48(FP), BX
+	MOVQ x_len+56(FP), SI
+
+rows4:
+	CMPQ   CX, $0x04
+	JLT    out4
+	LEAQ   (DX)(SI*1), DI
+	LEAQ   (DI)(SI*1), R8
+	LEAQ   (R8)(SI*1), R9
+	XORQ   R10, R10
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   $0x00000010, R11
+	CMPQ   R11, SI
+	JGT    done4
+
+step4:
+	VPMOVSXBW (BX)(R10*1), Y4
+	VPMOVSXBW (DX)(R10*1), Y5
+	VPMADDWD  Y5, Y4, Y5
+	VPADDD    Y5, Y0, Y0
+	VPMOVSXBW (DI)(R10*1), Y5
+	VPMADDWD  Y5, Y4, Y5
+	VPADDD    Y5, Y1, Y1
+	VPMOVSXBW (R8)(R10*1), Y5
+	VPMADDWD  Y5, Y4, Y5
+	VPADDD    Y5, Y2, Y2
+	VPMOVSXBW (R9)(R10*1), Y5
+	VPMADDWD  Y5, Y4, Y5
+	VPADDD    Y5, Y3, Y3
+	MOVQ      R11, R10
+	ADDQ      $0x10, R11
+	CMPQ      R11, SI
+	JLE       step4
+
+done4:
+	VEXTRACTF128 $0x01, Y0, X4
+	VPADDD       X4, X0, X4
+	VPSHUFD      $0x4e, X4, X0
+	VPADDD       X0, X4, X4
+	VPSHUFD      $0xb1, X4, X0
+	VPADDD       X0, X4, X4
+	VMOVD        X4, R11
+	MOVQ         R10, R12
+
+single4x0:
+	CMPQ    R12, SI
+	JGE     end4x0
+	MOVBLSX (DX)(R12*1), R13
+	MOVBLSX (BX)(R12*1), R14
+	IMULL   R14, R13
+	ADDL    R13, R11
+	INCQ    R12
+	JMP     single4x0
+
+end4x0:
+	MOVL         R11, (AX)
+	VEXTRACTF128 $0x01, Y1, X0
+	VPADDD       X0, X1, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPADDD       X1, X0, X0
+	VMOVD        X0, DX
+	MOVQ         R10, R11
+
+single4x1:
+	CMPQ    R11, SI
+	JGE     end4x1
+	MOVBLSX (DI)(R11*1), R12
+	MOVBLSX (BX)(R11*1), R13
+	IMULL   R13, R12
+	ADDL    R12, DX
+	INCQ    R11
+	JMP     single4x1
+
+end4x1:
+	MOVL         DX, 4(AX)
+	VEXTRACTF128 $0x01, Y2, X0
+	VPADDD       X0, X2, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPADDD       X1, X0, X0
+	VMOVD        X0, DX
+	MOVQ         R10, DI
+
+single4x2:
+	CMPQ    DI, SI
+	JGE     end4x2
+	MOVBLSX (R8)(DI*1), R11
+	MOVBLSX (BX)(DI*1), R12
+	IMULL   R12, R11
+	ADDL    R11, DX
+	INCQ    DI
+	JMP     single4x2
+
+end4x2:
+	MOVL         DX, 8(AX)
+	VEXTRACTF128 $0x01, Y3, X0
+	VPADDD       X0, X3, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPADDD       X1, X0, X0
+	VMOVD        X0, DX
+	MOVQ         R10, DI
+
+single4x3:
+	CMPQ    DI, SI
+	JGE     end4x3
+	MOVBLSX (R9)(DI*1), R8
+	MOVBLSX (BX)(DI*1), R10
+	IMULL   R10, R8
+	ADDL    R8, DX
+	INCQ    DI
+	JMP     single4x3
+
+end4x3:
+	MOVL DX, 12(AX)
+	ADDQ $0x10, AX
+	LEAQ (R9)(SI*1), DX
+	SUBQ $0x04, CX
+	JMP  rows4
+
+out4:
+rows1:
+	CMPQ   CX, $0x01
+	JLT    out1
+	XORQ   DI, DI
+	VXORPS Y0, Y0, Y0
+	MOVQ   $0x00000010, R8
+	CMPQ   R8, SI
+	JGT    done1
+
+step1:
+	VPMOVSXBW (BX)(DI*1), Y1
+	VPMOVSXBW (DX)(DI*1), Y2
+	VPMADDWD  Y2, Y1, Y2
+	VPADDD    Y2, Y0, Y0
+	MOVQ      R8, DI
+	ADDQ      $0x10, R8
+	CMPQ      R8, SI
+	JLE       step1
+
+done1:
+	VEXTRACTF128 $0x01, Y0, X1
+	VPADDD       X1, X0, X1
+	VPSHUFD      $0x4e, X1, X0
+	VPADDD       X0, X1, X1
+	VPSHUFD      $0xb1, X1, X0
+	VPADDD       X0, X1, X1
+	VMOVD        X1, R8
+
+single1x0:
+	CMPQ    DI, SI
+	JGE     end1x0
+	MOVBLSX (DX)(DI*1), R9
+	MOVBLSX (BX)(DI*1), R10
+	IMULL   R10, R9
+	ADDL    R9, R8
+	INCQ    DI
+	JMP     single1x0
+
+end1x0:
+	MOVL R8, (AX)
+	ADDQ $0x04, AX
+	LEAQ (DX)(SI*1), DX
+	SUBQ $0x01, CX
+	JMP  rows1
+
+out1:
 	VZEROUPPER
 	RET
 
@@ -5813,15 +6169,23 @@ DATA vectorConst<>+624(SB)/4, $0x80000000
 DATA vectorConst<>+628(SB)/4, $0x80000000
 DATA vectorConst<>+632(SB)/4, $0x80000000
 DATA vectorConst<>+636(SB)/4, $0x80000000
-DATA vectorConst<>+640(SB)/4, $0x0000007f
-DATA vectorConst<>+644(SB)/4, $0x0000007f
-DATA vectorConst<>+648(SB)/4, $0x0000007f
-DATA vectorConst<>+652(SB)/4, $0x0000007f
-DATA vectorConst<>+656(SB)/4, $0x0000007f
-DATA vectorConst<>+660(SB)/4, $0x0000007f
-DATA vectorConst<>+664(SB)/4, $0x0000007f
-DATA vectorConst<>+668(SB)/4, $0x0000007f
-GLOBL vectorConst<>(SB), RODATA|NOPTR, $672
+DATA vectorConst<>+640(SB)/4, $0x80808080
+DATA vectorConst<>+644(SB)/4, $0x80808080
+DATA vectorConst<>+648(SB)/4, $0x80808080
+DATA vectorConst<>+652(SB)/4, $0x80808080
+DATA vectorConst<>+656(SB)/4, $0x80808080
+DATA vectorConst<>+660(SB)/4, $0x80808080
+DATA vectorConst<>+664(SB)/4, $0x80808080
+DATA vectorConst<>+668(SB)/4, $0x80808080
+DATA vectorConst<>+672(SB)/4, $0x0000007f
+DATA vectorConst<>+676(SB)/4, $0x0000007f
+DATA vectorConst<>+680(SB)/4, $0x0000007f
+DATA vectorConst<>+684(SB)/4, $0x0000007f
+DATA vectorConst<>+688(SB)/4, $0x0000007f
+DATA vectorConst<>+692(SB)/4, $0x0000007f
+DATA vectorConst<>+696(SB)/4, $0x0000007f
+DATA vectorConst<>+700(SB)/4, $0x0000007f
+GLOBL vectorConst<>(SB), RODATA|NOPTR, $704
 
 DATA vectorMask<>+0(SB)/4, $0xffffffff
 DATA vectorMask<>+4(SB)/4, $0xffffffff

@@ -39,6 +39,10 @@ func main() {
 				os.Exit(1)
 			}
 		}
+		if err := writeNEON(filepath.Join(*dir, "ztile_arm64")); err != nil {
+			fmt.Fprintln(os.Stderr, "neon:", err)
+			os.Exit(1)
+		}
 		return
 	}
 	for _, g := range generators {

@@ -414,6 +414,7 @@ func vector() {
 		s.activations()
 		s.rowKernels()
 		s.attention()
+		s.matVecInt8()
 		s.optimizer()
 	}
 	vectorData()

@@ -1,0 +1,13 @@
+package kernel
+
+var vectorSets = [len(setNames)]vectorKernels{setRef: refVector, setNEON: neonVector()}
+
+// neonVector is the plain Go but for int8.
+func neonVector() vectorKernels {
+	v := refVector
+	v.matVecInt8 = matVecInt8NEON
+	return v
+}
+
+//go:noescape
+func matVecInt8NEON(y []int32, w, x []int8)
