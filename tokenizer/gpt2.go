@@ -115,10 +115,10 @@ type BPE struct {
 	long  longWord
 }
 
-// cacheEntry is 32 bytes: a word of at most 16 bytes and its at most 3 ids.
+// cacheEntry is 32 bytes: a word of at most 16 bytes and its at most 7 ids.
 type cacheEntry struct {
 	lo, hi uint64 // the word, zero padded
-	ids    [3]uint16
+	ids    [7]uint16
 	count  uint8
 	size   uint8 // of the word in bytes; 0: no entry
 }
@@ -190,8 +190,11 @@ func (t *BPE) Encode(dst []int32, text []byte) ([]int32, error) {
 	}
 	cache := (*[1 << cacheBits]cacheEntry)(t.cache)
 	for i := 0; i < len(text); {
-		end := nextWord(text, i, t.v.plane)
-		n := end - i
+		n := shortLetters(text, i)
+		if n == 0 {
+			n = nextWord(text, i, t.v.plane) - i
+		}
+		end := i + n
 		if n > cacheWord {
 			dst = t.encodeWord(dst, text[i:end])
 			i = end
@@ -215,8 +218,12 @@ func (t *BPE) Encode(dst []int32, text []byte) ([]int32, error) {
 		if cap(dst)-at < len(e.ids) {
 			dst = slices.Grow(dst, len(e.ids)+(len(text)-i)/3)
 		}
-		d := (*[3]int32)(dst[at : at+3])
-		d[0], d[1], d[2] = int32(e.ids[0]), int32(e.ids[1]), int32(e.ids[2])
+		// Most words are one or two ids; writing a spare one is cheaper than a loop.
+		d := (*[len(e.ids)]int32)(dst[at : at+len(e.ids)])
+		d[0], d[1] = int32(e.ids[0]), int32(e.ids[1])
+		for k := 2; k < int(e.count); k++ {
+			d[k] = int32(e.ids[k])
+		}
 		dst = dst[:at+int(e.count)]
 		i = end
 	}

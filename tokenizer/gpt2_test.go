@@ -312,6 +312,7 @@ func TestGPT2AgainstDefinition(t *testing.T) {
 		for _, b := range pieces {
 			check(a + b)
 			check(a + b + "x")
+			check("so " + a + b + "me, more words")
 		}
 	}
 	for range 5000 {

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"math/bits"
 	"sync"
 	"unicode"
 	"unicode/utf8"
@@ -111,6 +112,31 @@ func nextWord(text []byte, i int, plane *[1 << 16]uint8) int {
 		}
 	}
 	return k
+}
+
+// shortLetters is the length of the word at text[i] if it is the usual kind, one
+// to seven ASCII letters with or without a space before them; otherwise 0, for
+// nextWord to decide. It looks at eight bytes at once instead of branching
+// on each.
+func shortLetters(text []byte, i int) int {
+	if len(text)-i < 9 {
+		return 0
+	}
+	space := 0
+	if text[i] == ' ' {
+		space = 1
+	}
+	const ones = 0x0101010101010101
+	x := load64(text[i+space : i+space+8])
+	// Bit 7 of each byte of above is set from 'a' on, of beyond after 'z'.
+	low := (x | 0x20*ones) & (0x7f * ones)
+	above, beyond := low+(0x80-'a')*ones, low+(0x7f-'z')*ones
+	others := (^above | beyond | x) & (0x80 * ones)
+	at := bits.TrailingZeros64(others)
+	if others == 0 || at < 8 || x>>at&1 != 0 { // eight letters, none, or not ASCII next
+		return 0
+	}
+	return space + at>>3
 }
 
 // contraction is the length of what follows the apostrophe of 's 't 're 've
