@@ -16,6 +16,9 @@ func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 	fmt.Fprint(w, cfg.Resolved(), "\n")
 	printModel(w, cfg, shape)
 	fmt.Fprintf(w, "memory      about %s\n", bytesText(memoryEstimate(cfg, shape)))
+	if err := checkMemory(cfg, shape); err != nil {
+		return err
+	}
 	perToken, err := timeEstimate(cfg, data)
 	if err != nil {
 		return err
@@ -30,18 +33,27 @@ func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 // of every parameter, quantised and packed copies, and the activations that
 // the backward pass reads.
 func memoryEstimate(cfg train.Config, shape arch.Config) int {
-	params := 0
-	for _, p := range arch.Params(shape) {
-		params += p.Len()
-	}
-	tokens := cfg.BatchSize * cfg.BlockSize
-	layer := 8*shape.NEmbd + 2*shape.KVDim() + 3*shape.HiddenDim
-	layers := shape.NLayer
+	n := arch.Count(shape)
+	params := float64(n.Ternary + n.Float)
+	d, hidden, layers := float64(shape.NEmbd), float64(shape.HiddenDim), float64(shape.NLayer)
+	perLayer := 8*d + 2*float64(shape.KVDim()) + 3*hidden
+	kept := layers
 	if cfg.Recompute {
-		layers = 1
+		kept = 1
 	}
-	activations := tokens * (layers*layer + (shape.NLayer+4)*shape.NEmbd + 3*shape.HiddenDim)
-	return 4 * (4*params + 2*params + activations)
+	activations := float64(cfg.BatchSize) * float64(cfg.BlockSize) * (kept*perLayer + (layers+4)*d + 3*hidden)
+	return int(min(4*(6*params+activations), 1<<62))
+}
+
+// checkMemory refuses a run that cannot fit, which would otherwise end
+// without a word when the system runs out.
+func checkMemory(cfg train.Config, shape arch.Config) error {
+	have := machineMemory()
+	if need := memoryEstimate(cfg, shape); have > 0 && need > have {
+		return &dataset.HintError{Err: fmt.Errorf("this recipe needs about %s of memory; there are %s", bytesText(need), bytesText(have)),
+			Text: "lower batch_size and raise gradient_accumulation_steps, set recompute = true, or make the model smaller"}
+	}
+	return nil
 }
 
 // timeEstimate measures the seconds a token takes: a step of one layer and

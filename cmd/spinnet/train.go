@@ -42,7 +42,7 @@ weights as if nothing had happened.`,
   spinnet train demo --n_layer=6 --learning_rate=3e-3 --out_dir=runs/deep
   spinnet train runs/deep --resume --max_iters=8000
   spinnet train tinystories --dry-run`,
-		Args: cobra.MatchAll(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runTrain(cmd.OutOrStdout(), cmd.ErrOrStderr(), args[0], flags)
 		},
@@ -154,6 +154,9 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 	if flags.dryRun {
 		return dryRun(out, cfg, data)
 	}
+	if err := checkMemory(cfg, shape); err != nil {
+		return err
+	}
 	fmt.Fprint(log, cfg.Resolved(), "\n")
 	printModel(log, cfg, shape)
 
@@ -251,6 +254,8 @@ func thousands(n int) string {
 // bytesText writes a size in the unit that suits it.
 func bytesText(n int) string {
 	switch f := float64(n); {
+	case f >= 1e12:
+		return fmt.Sprintf("%.2f TB", f/1e12)
 	case f >= 1e9:
 		return fmt.Sprintf("%.2f GB", f/1e9)
 	case f >= 1e6:
