@@ -24,16 +24,19 @@ type Source struct {
 	Open func() (io.ReadCloser, error)
 }
 
-// FileSource is the text in a file.
+// FileSource is the text in a regular file.
 func FileSource(path string) Source {
 	return Source{path, func() (io.ReadCloser, error) {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}
-		if info, err := f.Stat(); err == nil && info.IsDir() {
+		if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
 			f.Close()
-			return nil, fmt.Errorf("open %s: is a directory", path)
+			if info.IsDir() {
+				return nil, fmt.Errorf("open %s: is a directory", path)
+			}
+			return nil, fmt.Errorf("open %s: not a regular file, and texts are read twice", path)
 		}
 		return f, nil
 	}}

@@ -180,6 +180,7 @@ func TestPrepareRefuses(t *testing.T) {
 		{"no sources", Options{Tokenizer: "gpt2"}, nil, []string{"no text"}},
 		{"missing", Options{Tokenizer: "gpt2"}, []Source{FileSource("nowhere.txt")}, []string{"nowhere.txt", "no such file"}},
 		{"folder", Options{Tokenizer: "gpt2"}, []Source{FileSource(t.TempDir())}, []string{"is a directory"}},
+		{"device", Options{Tokenizer: "gpt2"}, []Source{FileSource(os.DevNull)}, []string{"not a regular file"}},
 		{"empty", Options{Tokenizer: "gpt2"}, []Source{file("e.txt", "")}, []string{"e.txt", "empty"}},
 		{"separators only", Options{Tokenizer: "gpt2"}, []Source{file("s.txt", Separator+"\n")}, []string{"s.txt", "empty"}},
 		{"one empty of two", Options{Tokenizer: "bytes"}, append(valid, file("e.txt", "")), []string{"e.txt", "empty"}},

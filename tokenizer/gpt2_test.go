@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -384,6 +385,23 @@ func TestLongWordsAreLinear(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestGPT2Concurrent(t *testing.T) {
+	tok := GPT2()
+	text := strings.Repeat("Several goroutines may share one tokenizer. ", 50)
+	want := encode(t, tok, text)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 20 {
+				if got, err := tok.Encode(nil, []byte(text)); err != nil || !slices.Equal(got, want) {
+					t.Errorf("got %d ids, %v, want %d", len(got), err, len(want))
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func FuzzGPT2(f *testing.F) {
