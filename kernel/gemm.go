@@ -161,9 +161,9 @@ func (g *gemmTask) Do(i, worker int) {
 			mr := (rows - row + count - q - 1) / (count - q)
 			t.seg[0] = tileSeg{unsafe.Add(a, row*t.ars), panel}
 			t.c = unsafe.Pointer(&g.c[(r0+row)*g.n+g.n0+j])
-			t.from = nil
+			t.from, t.pre, t.prerow = nil, t.c, t.crs
 			if start {
-				t.from = t.c
+				t.from, t.pre = t.c, nil
 			}
 			t.reps = 1
 			next.step()
@@ -191,9 +191,12 @@ func (g *gemmTask) ahead(r0, r1, steps int) ahead {
 	} else if r := r0 + g.rowBlock*g.p.Threads(); r < g.m {
 		n = ahead{unsafe.Pointer(&g.a[r*g.k+g.k0]), 4 * g.kc, 4 * g.k, min(r1-r0, g.m-r), 0}
 	}
-	n.each = (n.rows + steps - 1) / steps
+	n.spread(steps)
 	return n
 }
+
+// spread takes the rows in so many steps.
+func (n *ahead) spread(steps int) { n.each = (n.rows + steps - 1) / steps }
 
 func (n *ahead) step() {
 	for i := 0; i < n.each && n.rows > 0; i++ {

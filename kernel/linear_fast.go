@@ -179,9 +179,10 @@ func (k *fastTask) Do(i, worker int) {
 	h.columns(s, in)
 	h.srcRow = 4*8*in - h.vecs*vec
 	h.dstRow = 4*ld - h.vecs*vec
-	var raw []float32
-	if k.any {
-		raw = k.p.scratch(worker, slotLinear2, rows*ld)
+	raw, rawLd, rawPart := k.in[r0*8*in:], 8*in, in
+	if k.any && 4*rawLd%4096 == 0 {
+		// Rows a page apart would share a few cache sets: read a copy.
+		raw, rawLd, rawPart = k.p.scratch(worker, slotLinear2, rows*ld), ld, inPad
 		h.raw, h.rawPart, h.rawRow = unsafe.Pointer(&raw[0]), h.dstPart, h.dstRow
 		h.do(s.wht.inRaw)
 	} else {
@@ -195,7 +196,7 @@ func (k *fastTask) Do(i, worker int) {
 	}
 	h.scale = k.outScale
 	t := &k.p.workers[worker].tile
-	t.k, t.ars, t.acs, t.bks = in, 4*ld, 4, 4*width
+	t.k, t.acs, t.bks = in, 4, 4*width
 	count := (rows + s.rows - 1) / s.rows
 	block := in * width // of one packed weight block
 	for j := 0; j < out; j += width {
@@ -204,13 +205,14 @@ func (k *fastTask) Do(i, worker int) {
 		for q, row := 0, 0; q < count; q++ {
 			mr := (rows - row + count - q - 1) / (count - q)
 
-			t.nseg, t.reps, t.from = 1, 8, nil
+			y := unsafe.Pointer(&k.out[(r0+row)*8*out+j])
+			t.nseg, t.reps, t.from, t.ars = 1, 8, nil, 4*ld
+			t.pre, t.prerow, t.prerep = y, 4*8*out, 4*out
 			t.seg[0] = tileSeg{unsafe.Pointer(&hat[row*ld]), unsafe.Pointer(&k.w.hat[panel])}
 			t.c, t.crs = unsafe.Pointer(&products[0]), 4*width
 			t.arep, t.brep, t.crep = 4*inPad, 4*block, 4*mr*width
 			s.do(t, mr, (cols+s.lanes-1)/s.lanes*s.lanes)
 
-			y := unsafe.Pointer(&k.out[(r0+row)*8*out+j])
 			h.src, h.srcPart = unsafe.Pointer(&products[0]), 4*mr*width
 			h.dst, h.dstPart = y, 4*out
 			h.rows = mr
@@ -220,7 +222,7 @@ func (k *fastTask) Do(i, worker int) {
 			h.do(back)
 
 			if k.any {
-				t.crs, t.frs = 4*8*out, 4*8*out
+				t.crs, t.frs, t.ars, t.pre = 4*8*out, 4*8*out, 4*rawLd, nil
 				for part, terms := range k.terms {
 					if len(terms) == 0 {
 						continue
@@ -231,7 +233,7 @@ func (k *fastTask) Do(i, worker int) {
 						if m.minus {
 							from = k.w.neg
 						}
-						t.seg[n] = tileSeg{unsafe.Pointer(&raw[row*ld+m.src*inPad]), unsafe.Pointer(&from[panel+m.k*block])}
+						t.seg[n] = tileSeg{unsafe.Pointer(&raw[row*rawLd+m.src*rawPart]), unsafe.Pointer(&from[panel+m.k*block])}
 					}
 					t.c = unsafe.Add(y, part*4*out)
 					t.from = t.c

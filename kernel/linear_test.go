@@ -3,6 +3,7 @@ package kernel
 import (
 	"math"
 	"testing"
+	"unsafe"
 
 	"spinnet/algebra"
 )
@@ -106,4 +107,97 @@ func TestLinear(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestLinearSameForAnyThreads(t *testing.T) {
+	one, two, five := testPool(t, 1), testPool(t, 2), testPool(t, 5)
+	for _, c := range linearCases {
+		if c.m > 30 {
+			c.m = 600 // several ranges of rows in the weights' gradient
+		}
+		a, w, scale, x, dy := c.data(t)
+		run := func(p *Pool) [3][]float32 {
+			l := NewLinear(a, c.N, c.K, c.transposed)
+			y, dx, g := make([]float32, len(dy)), make([]float32, len(x)), make([]float32, len(w))
+			l.Pack(p, w, scale)
+			l.PackBackward(p, w, scale)
+			l.Forward(p, y, x, c.m)
+			l.BackwardInput(p, dx, dy, c.m, false)
+			l.BackwardWeight(p, g, dy, x, c.m, false)
+			return [3][]float32{y, dx, g}
+		}
+		want := run(one)
+		for _, p := range []*Pool{two, five} {
+			got := run(p)
+			for part, name := range []string{"forward", "backward input", "backward weight"} {
+				for i := range got[part] {
+					if math.Float32bits(got[part][i]) != math.Float32bits(want[part][i]) {
+						t.Fatalf("%+v %s: element %d differs between 1 and %d threads", c, name, i, p.Threads())
+					}
+				}
+			}
+		}
+	}
+}
+
+// Rows must not depend on how many are computed with them, or a prefill
+// would differ from the same tokens one by one.
+func TestLinearRowsAreIndependent(t *testing.T) {
+	p := testPool(t, 2)
+	for _, c := range linearCases {
+		c.m = 30
+		a, w, scale, x, _ := c.data(t)
+		l := NewLinear(a, c.N, c.K, c.transposed)
+		l.Pack(p, w, scale)
+		want := make([]float32, c.m*a.N*c.N)
+		l.Forward(p, want, x, c.m)
+		for m := 1; m <= 30; m++ {
+			got := make([]float32, m*a.N*c.N)
+			l.Forward(p, got, x, m)
+			for i := range got {
+				if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+					t.Fatalf("%+v: element %d differs between %d and %d rows", c, i, m, c.m)
+				}
+			}
+		}
+	}
+}
+
+func TestLinearAllocatesNothing(t *testing.T) {
+	p := testPool(t, 2)
+	for _, alg := range []string{"octonion", "walsh", "random", "quaternion", "real"} {
+		c := linearCase{alg, 24, 20, 300, false, true}
+		a, w, scale, x, dy := c.data(t)
+		l := NewLinear(a, c.N, c.K, false)
+		y, dx, g := make([]float32, len(dy)), make([]float32, len(x)), make([]float32, len(w))
+		step := func() {
+			l.Pack(p, w, scale)
+			l.PackBackward(p, w, scale)
+			l.Forward(p, y, x, c.m)
+			l.BackwardInput(p, dx, dy, c.m, true)
+			l.BackwardWeight(p, g, dy, x, c.m, true)
+		}
+		step()
+		step()
+		if got := testing.AllocsPerRun(20, step); got > 0 {
+			t.Errorf("%s: %v allocations a step, want 0", alg, got)
+		}
+	}
+}
+
+// The assembly reads whtArgs by fixed offsets (_avo/linear.go).
+func TestWHTArgsLayout(t *testing.T) {
+	var a whtArgs
+	for _, c := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"dst", unsafe.Offsetof(a.dst), 24}, {"raw", unsafe.Offsetof(a.raw), 48}, {"rows", unsafe.Offsetof(a.rows), 72},
+		{"vecs", unsafe.Offsetof(a.vecs), 80}, {"mask", unsafe.Offsetof(a.mask), 88}, {"maskY", unsafe.Offsetof(a.maskY), 96},
+		{"scale", unsafe.Offsetof(a.scale), 104}, {"rawScale", unsafe.Offsetof(a.rawScale), 136}, {"index", unsafe.Offsetof(a.index), 144},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s at %d, the assembly expects %d", c.name, c.got, c.want)
+		}
+	}
 }

@@ -127,6 +127,7 @@ func (k *weightTask) add(i, r0, r1 int, first bool, worker int) {
 	width := s.panel()
 	count := (k.rows + s.rows - 1) / s.rows
 	sums := k.sums[i*16*k.rows*bPad:]
+	t.pre = nil
 	for part := range 16 {
 		block := part & 7
 		if part >= 8 && len(f.byBlock[block]) == 0 {

@@ -123,35 +123,39 @@ func (p *Pool) work(worker int) {
 	}
 }
 
-// spinTime is how long an idle worker watches for work before it parks: more
-// than the gap between two kernels of a training step, less than would show
-// as load when idle.
-const spinTime = 50 * time.Microsecond
+// An idle worker watches for work for busyTime, then for as long as spinTime
+// while letting other goroutines run, and then parks: longer than the gaps
+// between the kernels of a training step, too short to show as load.
+const (
+	busyTime = 30 * time.Microsecond
+	spinTime = 100 * time.Microsecond
+)
 
 func (p *Pool) serve(w int) {
 	k := &p.workers[w]
-	for {
-		start := time.Now()
-		for spins := 0; p.left.Load() <= 0; spins++ {
-			if spins%64 != 63 {
-				continue
-			}
-			if time.Since(start) < spinTime {
-				runtime.Gosched()
-				continue
-			}
-			k.parked.Store(true)
-			// Work or Close may have come between the last look and here; then
-			// either we take the mark back or a wake is on its way.
-			if (p.left.Load() <= 0 && !p.closed.Load()) || !k.parked.CompareAndSwap(true, false) {
-				<-k.wake
-			}
-			if p.closed.Load() {
-				return
-			}
-			start = time.Now()
-		}
+	for !p.closed.Load() {
 		p.work(w)
+		start := time.Now()
+		for p.left.Load() <= 0 {
+			for spins := 0; spins < 500 && p.left.Load() <= 0; spins++ {
+			}
+			switch idle := time.Since(start); {
+			case idle < busyTime:
+			case idle < spinTime:
+				runtime.Gosched()
+			default:
+				k.parked.Store(true)
+				// Work or Close may have come between the last look and here;
+				// then either we take the mark back or a wake is on its way.
+				if (p.left.Load() <= 0 && !p.closed.Load()) || !k.parked.CompareAndSwap(true, false) {
+					<-k.wake
+				}
+				if p.closed.Load() {
+					return
+				}
+				start = time.Now()
+			}
+		}
 	}
 }
 

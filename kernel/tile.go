@@ -28,6 +28,10 @@ type tileArgs struct {
 	// segment and c move on.
 	reps             int
 	arep, brep, crep int
+	// mr rows of memory, prerow bytes apart, that will be written soon: asked
+	// for at the start. nil for none.
+	pre            unsafe.Pointer
+	prerow, prerep int
 }
 
 type tileSeg struct{ a, b unsafe.Pointer }

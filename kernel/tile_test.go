@@ -19,6 +19,7 @@ func TestTileArgsLayout(t *testing.T) {
 		{"crs", unsafe.Offsetof(a.crs), 176}, {"from", unsafe.Offsetof(a.from), 184}, {"frs", unsafe.Offsetof(a.frs), 192},
 		{"mask", unsafe.Offsetof(a.mask), 200}, {"maskY", unsafe.Offsetof(a.maskY), 208}, {"reps", unsafe.Offsetof(a.reps), 216},
 		{"arep", unsafe.Offsetof(a.arep), 224}, {"brep", unsafe.Offsetof(a.brep), 232}, {"crep", unsafe.Offsetof(a.crep), 240},
+		{"pre", unsafe.Offsetof(a.pre), 248}, {"prerow", unsafe.Offsetof(a.prerow), 256}, {"prerep", unsafe.Offsetof(a.prerep), 264},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s at %d, the assembly expects %d", c.name, c.got, c.want)

@@ -90,7 +90,7 @@ loop:
 	RET
 
 // func tileZ1x1(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileZ1x1(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), AX
 	MOVQ  200(AX), CX
@@ -100,6 +100,13 @@ TEXT ·tileZ1x1(SB), NOSPLIT, $0-8
 	LEAQ  (DX)(DX*2), BX
 
 rep:
+	MOVQ       248(AX), SI
+	TESTQ      SI, SI
+	JZ         begin
+	MOVQ       256(AX), DI
+	PREFETCHT0 (SI)
+
+begin:
 	MOVQ      184(AX), R8
 	TESTQ     R8, R8
 	JZ        zero
@@ -167,6 +174,8 @@ next:
 	ADDQ    DI, 8(AX)
 	MOVQ    240(AX), DI
 	ADDQ    DI, 168(AX)
+	MOVQ    264(AX), DI
+	ADDQ    DI, 248(AX)
 	JMP     rep
 
 done:
@@ -174,7 +183,7 @@ done:
 	RET
 
 // func tileZ1x1T(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileZ1x1T(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), AX
 	MOVQ  200(AX), CX
@@ -184,6 +193,13 @@ TEXT ·tileZ1x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -254,6 +270,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -261,7 +279,7 @@ done:
 	RET
 
 // func tileZ2x1(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileZ2x1(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), AX
 	MOVQ  200(AX), CX
@@ -271,6 +289,15 @@ TEXT ·tileZ2x1(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -353,6 +380,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -360,7 +389,7 @@ done:
 	RET
 
 // func tileZ2x1T(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileZ2x1T(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), AX
 	MOVQ  200(AX), CX
@@ -370,6 +399,15 @@ TEXT ·tileZ2x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -455,6 +493,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -472,6 +512,17 @@ TEXT ·tileZ3x1(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -484,16 +535,9 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
 
 start:
 	MOVQ AX, R9
@@ -576,6 +620,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -593,6 +639,17 @@ TEXT ·tileZ3x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -605,16 +662,9 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
 
 start:
 	MOVQ AX, R9
@@ -700,6 +750,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -717,6 +769,19 @@ TEXT ·tileZ4x1(SB), NOSPLIT, $0-8
 	LEAQ  (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ      184(AX), R10
 	TESTQ     R10, R10
 	JZ        zero
@@ -731,19 +796,10 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 
 start:
 	MOVQ AX, R10
@@ -842,6 +898,8 @@ next:
 	ADDQ    R9, 8(AX)
 	MOVQ    240(AX), R9
 	ADDQ    R9, 168(AX)
+	MOVQ    264(AX), R9
+	ADDQ    R9, 248(AX)
 	JMP     rep
 
 done:
@@ -859,6 +917,19 @@ TEXT ·tileZ4x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -873,19 +944,10 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 
 start:
 	MOVQ AX, R9
@@ -983,6 +1045,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -1000,6 +1064,21 @@ TEXT ·tileZ5x1(SB), NOSPLIT, $0-8
 	LEAQ  (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ      184(AX), R10
 	TESTQ     R10, R10
 	JZ        zero
@@ -1016,22 +1095,11 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
 
 start:
 	MOVQ AX, R10
@@ -1142,6 +1210,8 @@ next:
 	ADDQ    R9, 8(AX)
 	MOVQ    240(AX), R9
 	ADDQ    R9, 168(AX)
+	MOVQ    264(AX), R9
+	ADDQ    R9, 248(AX)
 	JMP     rep
 
 done:
@@ -1159,6 +1229,21 @@ TEXT ·tileZ5x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -1175,22 +1260,11 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
 
 start:
 	MOVQ AX, R9
@@ -1300,6 +1374,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -1317,6 +1393,23 @@ TEXT ·tileZ6x1(SB), NOSPLIT, $0-8
 	LEAQ  (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ      184(AX), R10
 	TESTQ     R10, R10
 	JZ        zero
@@ -1335,25 +1428,12 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
 
 start:
 	MOVQ AX, R10
@@ -1476,6 +1556,8 @@ next:
 	ADDQ    R9, 8(AX)
 	MOVQ    240(AX), R9
 	ADDQ    R9, 168(AX)
+	MOVQ    264(AX), R9
+	ADDQ    R9, 248(AX)
 	JMP     rep
 
 done:
@@ -1493,6 +1575,23 @@ TEXT ·tileZ6x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -1511,25 +1610,12 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
 
 start:
 	MOVQ AX, R9
@@ -1651,6 +1737,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -1668,6 +1756,25 @@ TEXT ·tileZ7x1(SB), NOSPLIT, $0-8
 	LEAQ  (DI)(DI*2), R8
 
 rep:
+	MOVQ       248(AX), R9
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       256(AX), R10
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+
+begin:
 	MOVQ      184(AX), R11
 	TESTQ     R11, R11
 	JZ        zero
@@ -1688,28 +1795,13 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R9
-	MOVQ       176(AX), R10
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
 
 start:
 	MOVQ AX, R11
@@ -1848,6 +1940,8 @@ next:
 	ADDQ    R10, 8(AX)
 	MOVQ    240(AX), R10
 	ADDQ    R10, 168(AX)
+	MOVQ    264(AX), R10
+	ADDQ    R10, 248(AX)
 	JMP     rep
 
 done:
@@ -1865,6 +1959,25 @@ TEXT ·tileZ7x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -1885,28 +1998,13 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
 
 start:
 	MOVQ AX, R9
@@ -2040,6 +2138,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -2057,6 +2157,27 @@ TEXT ·tileZ8x1(SB), NOSPLIT, $0-8
 	LEAQ  (DI)(DI*2), R8
 
 rep:
+	MOVQ       248(AX), R9
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       256(AX), R10
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+
+begin:
 	MOVQ      184(AX), R11
 	TESTQ     R11, R11
 	JZ        zero
@@ -2079,31 +2200,14 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R9
-	MOVQ       176(AX), R10
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
 
 start:
 	MOVQ AX, R11
@@ -2254,6 +2358,8 @@ next:
 	ADDQ    R10, 8(AX)
 	MOVQ    240(AX), R10
 	ADDQ    R10, 168(AX)
+	MOVQ    264(AX), R10
+	ADDQ    R10, 248(AX)
 	JMP     rep
 
 done:
@@ -2271,6 +2377,27 @@ TEXT ·tileZ8x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -2293,31 +2420,14 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
 
 start:
 	MOVQ AX, R9
@@ -2463,6 +2573,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -2480,6 +2592,29 @@ TEXT ·tileZ9x1(SB), NOSPLIT, $0-8
 	LEAQ  (DI)(DI*2), R8
 
 rep:
+	MOVQ       248(AX), R9
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       256(AX), R10
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+
+begin:
 	MOVQ      184(AX), R11
 	TESTQ     R11, R11
 	JZ        zero
@@ -2504,34 +2639,15 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R9
-	MOVQ       176(AX), R10
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
 
 start:
 	MOVQ AX, R11
@@ -2694,6 +2810,8 @@ next:
 	ADDQ    R10, 8(AX)
 	MOVQ    240(AX), R10
 	ADDQ    R10, 168(AX)
+	MOVQ    264(AX), R10
+	ADDQ    R10, 248(AX)
 	JMP     rep
 
 done:
@@ -2711,6 +2829,29 @@ TEXT ·tileZ9x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -2735,34 +2876,15 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
 
 start:
 	MOVQ AX, R9
@@ -2920,6 +3042,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -2937,6 +3061,31 @@ TEXT ·tileZ10x1(SB), NOSPLIT, $0-8
 	LEAQ  (R8)(R8*2), R9
 
 rep:
+	MOVQ       248(AX), R10
+	TESTQ      R10, R10
+	JZ         begin
+	MOVQ       256(AX), R11
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+
+begin:
 	MOVQ      184(AX), R12
 	TESTQ     R12, R12
 	JZ        zero
@@ -2963,37 +3112,16 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R10
-	MOVQ       176(AX), R11
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
 
 start:
 	MOVQ AX, R12
@@ -3172,6 +3300,8 @@ next:
 	ADDQ    R11, 8(AX)
 	MOVQ    240(AX), R11
 	ADDQ    R11, 168(AX)
+	MOVQ    264(AX), R11
+	ADDQ    R11, 248(AX)
 	JMP     rep
 
 done:
@@ -3189,6 +3319,31 @@ TEXT ·tileZ10x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -3215,37 +3370,16 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
 
 start:
 	MOVQ AX, R9
@@ -3415,6 +3549,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -3432,6 +3568,33 @@ TEXT ·tileZ11x1(SB), NOSPLIT, $0-8
 	LEAQ  (R8)(R8*2), R9
 
 rep:
+	MOVQ       248(AX), R10
+	TESTQ      R10, R10
+	JZ         begin
+	MOVQ       256(AX), R11
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+
+begin:
 	MOVQ      184(AX), R12
 	TESTQ     R12, R12
 	JZ        zero
@@ -3460,40 +3623,17 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R10
-	MOVQ       176(AX), R11
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
 
 start:
 	MOVQ AX, R12
@@ -3684,6 +3824,8 @@ next:
 	ADDQ    R11, 8(AX)
 	MOVQ    240(AX), R11
 	ADDQ    R11, 168(AX)
+	MOVQ    264(AX), R11
+	ADDQ    R11, 248(AX)
 	JMP     rep
 
 done:
@@ -3701,6 +3843,33 @@ TEXT ·tileZ11x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -3729,40 +3898,17 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
 
 start:
 	MOVQ AX, R9
@@ -3944,6 +4090,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -3961,6 +4109,35 @@ TEXT ·tileZ12x1(SB), NOSPLIT, $0-8
 	LEAQ  (R8)(R8*2), R9
 
 rep:
+	MOVQ       248(AX), R10
+	TESTQ      R10, R10
+	JZ         begin
+	MOVQ       256(AX), R11
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+
+begin:
 	MOVQ      184(AX), R12
 	TESTQ     R12, R12
 	JZ        zero
@@ -3991,43 +4168,18 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R10
-	MOVQ       176(AX), R11
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
 
 start:
 	MOVQ AX, R12
@@ -4230,6 +4382,8 @@ next:
 	ADDQ    R11, 8(AX)
 	MOVQ    240(AX), R11
 	ADDQ    R11, 168(AX)
+	MOVQ    264(AX), R11
+	ADDQ    R11, 248(AX)
 	JMP     rep
 
 done:
@@ -4247,6 +4401,35 @@ TEXT ·tileZ12x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -4277,43 +4460,18 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
 
 start:
 	MOVQ AX, R9
@@ -4507,6 +4665,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -4524,6 +4684,37 @@ TEXT ·tileZ13x1(SB), NOSPLIT, $0-8
 	LEAQ  (R9)(R9*2), R10
 
 rep:
+	MOVQ       248(AX), R11
+	TESTQ      R11, R11
+	JZ         begin
+	MOVQ       256(AX), R12
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+
+begin:
 	MOVQ      184(AX), R13
 	TESTQ     R13, R13
 	JZ        zero
@@ -4556,46 +4747,19 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R11
-	MOVQ       176(AX), R12
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
 
 start:
 	MOVQ AX, R13
@@ -4814,6 +4978,8 @@ next:
 	ADDQ    R12, 8(AX)
 	MOVQ    240(AX), R12
 	ADDQ    R12, 168(AX)
+	MOVQ    264(AX), R12
+	ADDQ    R12, 248(AX)
 	JMP     rep
 
 done:
@@ -4831,6 +4997,37 @@ TEXT ·tileZ13x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -4863,46 +5060,19 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
 
 start:
 	MOVQ AX, R9
@@ -5108,6 +5278,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -5125,6 +5297,39 @@ TEXT ·tileZ14x1(SB), NOSPLIT, $0-8
 	LEAQ  (R9)(R9*2), R10
 
 rep:
+	MOVQ       248(AX), R11
+	TESTQ      R11, R11
+	JZ         begin
+	MOVQ       256(AX), R12
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+
+begin:
 	MOVQ      184(AX), R13
 	TESTQ     R13, R13
 	JZ        zero
@@ -5159,49 +5364,20 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R11
-	MOVQ       176(AX), R12
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
 
 start:
 	MOVQ AX, R13
@@ -5432,6 +5608,8 @@ next:
 	ADDQ    R12, 8(AX)
 	MOVQ    240(AX), R12
 	ADDQ    R12, 168(AX)
+	MOVQ    264(AX), R12
+	ADDQ    R12, 248(AX)
 	JMP     rep
 
 done:
@@ -5449,6 +5627,39 @@ TEXT ·tileZ14x1T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -5483,49 +5694,20 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
 
 start:
 	MOVQ AX, R9
@@ -5743,6 +5925,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -5750,7 +5934,7 @@ done:
 	RET
 
 // func tileZ1x2(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileZ1x2(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), AX
 	MOVQ  200(AX), CX
@@ -5760,6 +5944,14 @@ TEXT ·tileZ1x2(SB), NOSPLIT, $0-8
 	LEAQ  (DX)(DX*2), BX
 
 rep:
+	MOVQ       248(AX), SI
+	TESTQ      SI, SI
+	JZ         begin
+	MOVQ       256(AX), DI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+
+begin:
 	MOVQ      184(AX), R8
 	TESTQ     R8, R8
 	JZ        zero
@@ -5840,6 +6032,8 @@ next:
 	ADDQ    DI, 8(AX)
 	MOVQ    240(AX), DI
 	ADDQ    DI, 168(AX)
+	MOVQ    264(AX), DI
+	ADDQ    DI, 248(AX)
 	JMP     rep
 
 done:
@@ -5847,7 +6041,7 @@ done:
 	RET
 
 // func tileZ1x2T(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileZ1x2T(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), AX
 	MOVQ  200(AX), CX
@@ -5857,6 +6051,14 @@ TEXT ·tileZ1x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -5940,6 +6142,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -5957,6 +6161,17 @@ TEXT ·tileZ2x2(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -5969,17 +6184,10 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 
 start:
 	MOVQ AX, R9
@@ -6067,6 +6275,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -6084,6 +6294,17 @@ TEXT ·tileZ2x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -6096,17 +6317,10 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 
 start:
 	MOVQ AX, R9
@@ -6197,6 +6411,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -6214,6 +6430,20 @@ TEXT ·tileZ3x2(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -6229,22 +6459,12 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
 
 start:
 	MOVQ AX, R9
@@ -6350,6 +6570,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -6367,6 +6589,20 @@ TEXT ·tileZ3x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -6382,22 +6618,12 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
 
 start:
 	MOVQ AX, R9
@@ -6506,6 +6732,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -6523,6 +6751,23 @@ TEXT ·tileZ4x2(SB), NOSPLIT, $0-8
 	LEAQ  (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+
+begin:
 	MOVQ      184(AX), R10
 	TESTQ     R10, R10
 	JZ        zero
@@ -6541,27 +6786,14 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
 
 start:
 	MOVQ AX, R10
@@ -6689,6 +6921,8 @@ next:
 	ADDQ    R9, 8(AX)
 	MOVQ    240(AX), R9
 	ADDQ    R9, 168(AX)
+	MOVQ    264(AX), R9
+	ADDQ    R9, 248(AX)
 	JMP     rep
 
 done:
@@ -6706,6 +6940,23 @@ TEXT ·tileZ4x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -6724,27 +6975,14 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
 
 start:
 	MOVQ AX, R9
@@ -6871,6 +7109,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -6888,6 +7128,26 @@ TEXT ·tileZ5x2(SB), NOSPLIT, $0-8
 	LEAQ  (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+
+begin:
 	MOVQ      184(AX), R10
 	TESTQ     R10, R10
 	JZ        zero
@@ -6909,32 +7169,16 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
 
 start:
 	MOVQ AX, R10
@@ -7080,6 +7324,8 @@ next:
 	ADDQ    R9, 8(AX)
 	MOVQ    240(AX), R9
 	ADDQ    R9, 168(AX)
+	MOVQ    264(AX), R9
+	ADDQ    R9, 248(AX)
 	JMP     rep
 
 done:
@@ -7097,6 +7343,26 @@ TEXT ·tileZ5x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -7118,32 +7384,16 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
 
 start:
 	MOVQ AX, R9
@@ -7288,6 +7538,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -7305,6 +7557,29 @@ TEXT ·tileZ6x2(SB), NOSPLIT, $0-8
 	LEAQ  (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+
+begin:
 	MOVQ      184(AX), R10
 	TESTQ     R10, R10
 	JZ        zero
@@ -7329,37 +7604,18 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
 
 start:
 	MOVQ AX, R10
@@ -7523,6 +7779,8 @@ next:
 	ADDQ    R9, 8(AX)
 	MOVQ    240(AX), R9
 	ADDQ    R9, 168(AX)
+	MOVQ    264(AX), R9
+	ADDQ    R9, 248(AX)
 	JMP     rep
 
 done:
@@ -7540,6 +7798,29 @@ TEXT ·tileZ6x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -7564,37 +7845,18 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
 
 start:
 	MOVQ AX, R9
@@ -7757,6 +8019,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -7774,6 +8038,32 @@ TEXT ·tileZ7x2(SB), NOSPLIT, $0-8
 	LEAQ  (DI)(DI*2), R8
 
 rep:
+	MOVQ       248(AX), R9
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       256(AX), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+
+begin:
 	MOVQ      184(AX), R11
 	TESTQ     R11, R11
 	JZ        zero
@@ -7801,42 +8091,20 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R9
-	MOVQ       176(AX), R10
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
 
 start:
 	MOVQ AX, R11
@@ -8022,6 +8290,8 @@ next:
 	ADDQ    R10, 8(AX)
 	MOVQ    240(AX), R10
 	ADDQ    R10, 168(AX)
+	MOVQ    264(AX), R10
+	ADDQ    R10, 248(AX)
 	JMP     rep
 
 done:
@@ -8039,6 +8309,32 @@ TEXT ·tileZ7x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -8066,42 +8362,20 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
 
 start:
 	MOVQ AX, R9
@@ -8282,6 +8556,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -8299,6 +8575,35 @@ TEXT ·tileZ8x2(SB), NOSPLIT, $0-8
 	LEAQ  (DI)(DI*2), R8
 
 rep:
+	MOVQ       248(AX), R9
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       256(AX), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+
+begin:
 	MOVQ      184(AX), R11
 	TESTQ     R11, R11
 	JZ        zero
@@ -8329,47 +8634,22 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R9
-	MOVQ       176(AX), R10
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
 
 start:
 	MOVQ AX, R11
@@ -8573,6 +8853,8 @@ next:
 	ADDQ    R10, 8(AX)
 	MOVQ    240(AX), R10
 	ADDQ    R10, 168(AX)
+	MOVQ    264(AX), R10
+	ADDQ    R10, 248(AX)
 	JMP     rep
 
 done:
@@ -8590,6 +8872,35 @@ TEXT ·tileZ8x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -8620,47 +8931,22 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
 
 start:
 	MOVQ AX, R9
@@ -8859,6 +9145,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -8876,6 +9164,38 @@ TEXT ·tileZ9x2(SB), NOSPLIT, $0-8
 	LEAQ  (DI)(DI*2), R8
 
 rep:
+	MOVQ       248(AX), R9
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       256(AX), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+
+begin:
 	MOVQ      184(AX), R11
 	TESTQ     R11, R11
 	JZ        zero
@@ -8909,52 +9229,24 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R9
-	MOVQ       176(AX), R10
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
 
 start:
 	MOVQ AX, R11
@@ -9176,6 +9468,8 @@ next:
 	ADDQ    R10, 8(AX)
 	MOVQ    240(AX), R10
 	ADDQ    R10, 168(AX)
+	MOVQ    264(AX), R10
+	ADDQ    R10, 248(AX)
 	JMP     rep
 
 done:
@@ -9193,6 +9487,38 @@ TEXT ·tileZ9x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -9226,52 +9552,24 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
 
 start:
 	MOVQ AX, R9
@@ -9488,6 +9786,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -9505,6 +9805,41 @@ TEXT ·tileZ10x2(SB), NOSPLIT, $0-8
 	LEAQ  (R8)(R8*2), R9
 
 rep:
+	MOVQ       248(AX), R10
+	TESTQ      R10, R10
+	JZ         begin
+	MOVQ       256(AX), R11
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+begin:
 	MOVQ      184(AX), R12
 	TESTQ     R12, R12
 	JZ        zero
@@ -9541,57 +9876,26 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R10
-	MOVQ       176(AX), R11
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
 
 start:
 	MOVQ AX, R12
@@ -9835,6 +10139,8 @@ next:
 	ADDQ    R11, 8(AX)
 	MOVQ    240(AX), R11
 	ADDQ    R11, 168(AX)
+	MOVQ    264(AX), R11
+	ADDQ    R11, 248(AX)
 	JMP     rep
 
 done:
@@ -9852,6 +10158,41 @@ TEXT ·tileZ10x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -9888,57 +10229,26 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
 
 start:
 	MOVQ AX, R9
@@ -10173,6 +10483,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -10190,6 +10502,44 @@ TEXT ·tileZ11x2(SB), NOSPLIT, $0-8
 	LEAQ  (R8)(R8*2), R9
 
 rep:
+	MOVQ       248(AX), R10
+	TESTQ      R10, R10
+	JZ         begin
+	MOVQ       256(AX), R11
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+begin:
 	MOVQ      184(AX), R12
 	TESTQ     R12, R12
 	JZ        zero
@@ -10229,62 +10579,28 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R10
-	MOVQ       176(AX), R11
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
 
 start:
 	MOVQ AX, R12
@@ -10546,6 +10862,8 @@ next:
 	ADDQ    R11, 8(AX)
 	MOVQ    240(AX), R11
 	ADDQ    R11, 168(AX)
+	MOVQ    264(AX), R11
+	ADDQ    R11, 248(AX)
 	JMP     rep
 
 done:
@@ -10563,6 +10881,44 @@ TEXT ·tileZ11x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -10602,62 +10958,28 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
 
 start:
 	MOVQ AX, R9
@@ -10910,6 +11232,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -10927,6 +11251,47 @@ TEXT ·tileZ12x2(SB), NOSPLIT, $0-8
 	LEAQ  (R8)(R8*2), R9
 
 rep:
+	MOVQ       248(AX), R10
+	TESTQ      R10, R10
+	JZ         begin
+	MOVQ       256(AX), R11
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+begin:
 	MOVQ      184(AX), R12
 	TESTQ     R12, R12
 	JZ        zero
@@ -10969,67 +11334,30 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R10
-	MOVQ       176(AX), R11
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
 
 start:
 	MOVQ AX, R12
@@ -11309,6 +11637,8 @@ next:
 	ADDQ    R11, 8(AX)
 	MOVQ    240(AX), R11
 	ADDQ    R11, 168(AX)
+	MOVQ    264(AX), R11
+	ADDQ    R11, 248(AX)
 	JMP     rep
 
 done:
@@ -11326,6 +11656,47 @@ TEXT ·tileZ12x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -11368,67 +11739,30 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
 
 start:
 	MOVQ AX, R9
@@ -11699,6 +12033,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -11716,6 +12052,50 @@ TEXT ·tileZ13x2(SB), NOSPLIT, $0-8
 	LEAQ  (R9)(R9*2), R10
 
 rep:
+	MOVQ       248(AX), R11
+	TESTQ      R11, R11
+	JZ         begin
+	MOVQ       256(AX), R12
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+
+begin:
 	MOVQ      184(AX), R13
 	TESTQ     R13, R13
 	JZ        zero
@@ -11761,72 +12141,32 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R11
-	MOVQ       176(AX), R12
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	VPXORD     Z24, Z24, Z24
-	VPXORD     Z25, Z25, Z25
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
 
 start:
 	MOVQ AX, R13
@@ -12128,6 +12468,8 @@ next:
 	ADDQ    R12, 8(AX)
 	MOVQ    240(AX), R12
 	ADDQ    R12, 168(AX)
+	MOVQ    264(AX), R12
+	ADDQ    R12, 248(AX)
 	JMP     rep
 
 done:
@@ -12145,6 +12487,50 @@ TEXT ·tileZ13x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -12190,72 +12576,32 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	VPXORD     Z24, Z24, Z24
-	VPXORD     Z25, Z25, Z25
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
 
 start:
 	MOVQ AX, R9
@@ -12544,6 +12890,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -12561,6 +12909,53 @@ TEXT ·tileZ14x2(SB), NOSPLIT, $0-8
 	LEAQ  (R9)(R9*2), R10
 
 rep:
+	MOVQ       248(AX), R11
+	TESTQ      R11, R11
+	JZ         begin
+	MOVQ       256(AX), R12
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+
+begin:
 	MOVQ      184(AX), R13
 	TESTQ     R13, R13
 	JZ        zero
@@ -12609,77 +13004,34 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), R11
-	MOVQ       176(AX), R12
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	VPXORD     Z24, Z24, Z24
-	VPXORD     Z25, Z25, Z25
-	VPXORD     Z26, Z26, Z26
-	VPXORD     Z27, Z27, Z27
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
+	VPXORD Z26, Z26, Z26
+	VPXORD Z27, Z27, Z27
 
 start:
 	MOVQ AX, R13
@@ -12999,6 +13351,8 @@ next:
 	ADDQ    R12, 8(AX)
 	MOVQ    240(AX), R12
 	ADDQ    R12, 168(AX)
+	MOVQ    264(AX), R12
+	ADDQ    R12, 248(AX)
 	JMP     rep
 
 done:
@@ -13016,6 +13370,53 @@ TEXT ·tileZ14x2T(SB), NOSPLIT, $0-8
 	LEAQ  (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+
+begin:
 	MOVQ      184(AX), R9
 	TESTQ     R9, R9
 	JZ        zero
@@ -13064,77 +13465,34 @@ rep:
 	JMP       start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	VPXORD     Z24, Z24, Z24
-	VPXORD     Z25, Z25, Z25
-	VPXORD     Z26, Z26, Z26
-	VPXORD     Z27, Z27, Z27
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
+	VPXORD Z26, Z26, Z26
+	VPXORD Z27, Z27, Z27
 
 start:
 	MOVQ AX, R9
@@ -13441,6 +13799,8 @@ next:
 	ADDQ    R8, 8(AX)
 	MOVQ    240(AX), R8
 	ADDQ    R8, 168(AX)
+	MOVQ    264(AX), R8
+	ADDQ    R8, 248(AX)
 	JMP     rep
 
 done:
@@ -13448,7 +13808,7 @@ done:
 	RET
 
 // func tileY1x1(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileY1x1(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), AX
 	MOVQ 144(AX), CX
@@ -13456,6 +13816,13 @@ TEXT ·tileY1x1(SB), NOSPLIT, $0-8
 	LEAQ (DX)(DX*2), BX
 
 rep:
+	MOVQ       248(AX), SI
+	TESTQ      SI, SI
+	JZ         begin
+	MOVQ       256(AX), DI
+	PREFETCHT0 (SI)
+
+begin:
 	MOVQ       184(AX), R8
 	TESTQ      R8, R8
 	JZ         zero
@@ -13527,6 +13894,8 @@ next:
 	ADDQ       DI, 8(AX)
 	MOVQ       240(AX), DI
 	ADDQ       DI, 168(AX)
+	MOVQ       264(AX), DI
+	ADDQ       DI, 248(AX)
 	JMP        rep
 
 done:
@@ -13534,7 +13903,7 @@ done:
 	RET
 
 // func tileY1x1T(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileY1x1T(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), AX
 	MOVQ 152(AX), DX
@@ -13542,6 +13911,13 @@ TEXT ·tileY1x1T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -13616,6 +13992,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -13623,7 +14001,7 @@ done:
 	RET
 
 // func tileY2x1(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileY2x1(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), AX
 	MOVQ 144(AX), DX
@@ -13631,6 +14009,15 @@ TEXT ·tileY2x1(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -13717,6 +14104,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -13724,7 +14113,7 @@ done:
 	RET
 
 // func tileY2x1T(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileY2x1T(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), AX
 	MOVQ 152(AX), DX
@@ -13732,6 +14121,15 @@ TEXT ·tileY2x1T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -13821,6 +14219,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -13836,6 +14236,17 @@ TEXT ·tileY3x1(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -13850,16 +14261,9 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
 
 start:
 	MOVQ AX, R9
@@ -13944,6 +14348,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -13959,6 +14365,17 @@ TEXT ·tileY3x1T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -13973,16 +14390,9 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
 
 start:
 	MOVQ AX, R9
@@ -14070,6 +14480,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -14085,6 +14497,19 @@ TEXT ·tileY4x1(SB), NOSPLIT, $0-8
 	LEAQ (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ       184(AX), R10
 	TESTQ      R10, R10
 	JZ         zero
@@ -14101,19 +14526,10 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
 
 start:
 	MOVQ AX, R10
@@ -14214,6 +14630,8 @@ next:
 	ADDQ       R9, 8(AX)
 	MOVQ       240(AX), R9
 	ADDQ       R9, 168(AX)
+	MOVQ       264(AX), R9
+	ADDQ       R9, 248(AX)
 	JMP        rep
 
 done:
@@ -14229,6 +14647,19 @@ TEXT ·tileY4x1T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -14245,19 +14676,10 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
 
 start:
 	MOVQ AX, R9
@@ -14357,6 +14779,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -14372,6 +14796,21 @@ TEXT ·tileY5x1(SB), NOSPLIT, $0-8
 	LEAQ (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ       184(AX), R10
 	TESTQ      R10, R10
 	JZ         zero
@@ -14390,22 +14829,11 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
 
 start:
 	MOVQ AX, R10
@@ -14518,6 +14946,8 @@ next:
 	ADDQ       R9, 8(AX)
 	MOVQ       240(AX), R9
 	ADDQ       R9, 168(AX)
+	MOVQ       264(AX), R9
+	ADDQ       R9, 248(AX)
 	JMP        rep
 
 done:
@@ -14533,6 +14963,21 @@ TEXT ·tileY5x1T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -14551,22 +14996,11 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
 
 start:
 	MOVQ AX, R9
@@ -14678,6 +15112,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -14693,6 +15129,23 @@ TEXT ·tileY6x1(SB), NOSPLIT, $0-8
 	LEAQ (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ       184(AX), R10
 	TESTQ      R10, R10
 	JZ         zero
@@ -14713,25 +15166,12 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
 
 start:
 	MOVQ AX, R10
@@ -14856,6 +15296,8 @@ next:
 	ADDQ       R9, 8(AX)
 	MOVQ       240(AX), R9
 	ADDQ       R9, 168(AX)
+	MOVQ       264(AX), R9
+	ADDQ       R9, 248(AX)
 	JMP        rep
 
 done:
@@ -14871,6 +15313,23 @@ TEXT ·tileY6x1T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -14891,25 +15350,12 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
 
 start:
 	MOVQ AX, R9
@@ -15033,6 +15479,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -15040,7 +15488,7 @@ done:
 	RET
 
 // func tileY1x2(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileY1x2(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), AX
 	MOVQ 144(AX), CX
@@ -15048,6 +15496,13 @@ TEXT ·tileY1x2(SB), NOSPLIT, $0-8
 	LEAQ (DX)(DX*2), BX
 
 rep:
+	MOVQ       248(AX), SI
+	TESTQ      SI, SI
+	JZ         begin
+	MOVQ       256(AX), DI
+	PREFETCHT0 (SI)
+
+begin:
 	MOVQ       184(AX), R8
 	TESTQ      R8, R8
 	JZ         zero
@@ -15132,6 +15587,8 @@ next:
 	ADDQ       DI, 8(AX)
 	MOVQ       240(AX), DI
 	ADDQ       DI, 168(AX)
+	MOVQ       264(AX), DI
+	ADDQ       DI, 248(AX)
 	JMP        rep
 
 done:
@@ -15139,7 +15596,7 @@ done:
 	RET
 
 // func tileY1x2T(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileY1x2T(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), AX
 	MOVQ 152(AX), DX
@@ -15147,6 +15604,13 @@ TEXT ·tileY1x2T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -15234,6 +15698,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -15249,6 +15715,15 @@ TEXT ·tileY2x2(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -15263,17 +15738,10 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
 
 start:
 	MOVQ AX, R9
@@ -15363,6 +15831,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -15378,6 +15848,15 @@ TEXT ·tileY2x2T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -15392,17 +15871,10 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
 
 start:
 	MOVQ AX, R9
@@ -15495,6 +15967,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -15510,6 +15984,17 @@ TEXT ·tileY3x2(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -15527,22 +16012,12 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
 
 start:
 	MOVQ AX, R9
@@ -15650,6 +16125,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -15665,6 +16142,17 @@ TEXT ·tileY3x2T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -15682,22 +16170,12 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
 
 start:
 	MOVQ AX, R9
@@ -15808,6 +16286,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -15823,6 +16303,19 @@ TEXT ·tileY4x2(SB), NOSPLIT, $0-8
 	LEAQ (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ       184(AX), R10
 	TESTQ      R10, R10
 	JZ         zero
@@ -15843,27 +16336,14 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
 
 start:
 	MOVQ AX, R10
@@ -15993,6 +16473,8 @@ next:
 	ADDQ       R9, 8(AX)
 	MOVQ       240(AX), R9
 	ADDQ       R9, 168(AX)
+	MOVQ       264(AX), R9
+	ADDQ       R9, 248(AX)
 	JMP        rep
 
 done:
@@ -16008,6 +16490,19 @@ TEXT ·tileY4x2T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -16028,27 +16523,14 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
 
 start:
 	MOVQ AX, R9
@@ -16177,6 +16659,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -16192,6 +16676,21 @@ TEXT ·tileY5x2(SB), NOSPLIT, $0-8
 	LEAQ (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ       184(AX), R10
 	TESTQ      R10, R10
 	JZ         zero
@@ -16215,32 +16714,16 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
 
 start:
 	MOVQ AX, R10
@@ -16388,6 +16871,8 @@ next:
 	ADDQ       R9, 8(AX)
 	MOVQ       240(AX), R9
 	ADDQ       R9, 168(AX)
+	MOVQ       264(AX), R9
+	ADDQ       R9, 248(AX)
 	JMP        rep
 
 done:
@@ -16403,6 +16888,21 @@ TEXT ·tileY5x2T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -16426,32 +16926,16 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
 
 start:
 	MOVQ AX, R9
@@ -16598,6 +17082,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:
@@ -16613,6 +17099,23 @@ TEXT ·tileY6x2(SB), NOSPLIT, $0-8
 	LEAQ (SI)(SI*2), DI
 
 rep:
+	MOVQ       248(AX), R8
+	TESTQ      R8, R8
+	JZ         begin
+	MOVQ       256(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+begin:
 	MOVQ       184(AX), R10
 	TESTQ      R10, R10
 	JZ         zero
@@ -16639,37 +17142,18 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), R8
-	MOVQ       176(AX), R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 32(R8)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
 
 start:
 	MOVQ AX, R10
@@ -16835,6 +17319,8 @@ next:
 	ADDQ       R9, 8(AX)
 	MOVQ       240(AX), R9
 	ADDQ       R9, 168(AX)
+	MOVQ       264(AX), R9
+	ADDQ       R9, 248(AX)
 	JMP        rep
 
 done:
@@ -16850,6 +17336,23 @@ TEXT ·tileY6x2T(SB), NOSPLIT, $0-8
 	LEAQ (BX)(BX*2), SI
 
 rep:
+	MOVQ       248(AX), DI
+	TESTQ      DI, DI
+	JZ         begin
+	MOVQ       256(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+begin:
 	MOVQ       184(AX), R9
 	TESTQ      R9, R9
 	JZ         zero
@@ -16876,37 +17379,18 @@ rep:
 	JMP        start
 
 zero:
-	MOVQ       168(AX), DI
-	MOVQ       176(AX), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 32(DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
 
 start:
 	MOVQ AX, R9
@@ -17071,6 +17555,8 @@ next:
 	ADDQ       R8, 8(AX)
 	MOVQ       240(AX), R8
 	ADDQ       R8, 168(AX)
+	MOVQ       264(AX), R8
+	ADDQ       R8, 248(AX)
 	JMP        rep
 
 done:

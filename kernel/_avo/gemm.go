@@ -26,6 +26,9 @@ const (
 	tARep
 	tBRep
 	tCRep
+	tPre
+	tPreRow
+	tPreRep
 )
 
 // isa is what the two vector sets differ in.
@@ -148,6 +151,21 @@ func tile(s isa, mr, nv int, columns bool) {
 	LEAQ(Mem{Base: bks, Index: bks, Scale: 2}, bks3)
 
 	Label("rep")
+	// Memory written only later: ask for it now.
+	pre, preRow := b, k
+	MOVQ(arg(tPre), pre)
+	TESTQ(pre, pre)
+	JZ(LabelRef("begin"))
+	MOVQ(arg(tPreRow), preRow)
+	for r := range c {
+		for v := 0; v < nv*s.bytes(); v += 64 {
+			PREFETCHT0(Mem{Base: pre, Disp: v})
+		}
+		if r < mr-1 {
+			ADDQ(preRow, pre)
+		}
+	}
+	Label("begin")
 	from, frs := seg, nseg // not yet in use
 	MOVQ(arg(tFrom), from)
 	TESTQ(from, from)
@@ -182,19 +200,6 @@ func tile(s isa, mr, nv int, columns bool) {
 	}
 	JMP(LabelRef("start"))
 	Label("zero")
-	if mr*nv > 2 {
-		// C is written only at the end; ask for it now.
-		MOVQ(arg(tC), b)
-		MOVQ(arg(tCRS), k)
-		for r := range c {
-			for v := range c[r] {
-				PREFETCHT0(Mem{Base: b, Disp: v * s.bytes()})
-			}
-			if r < mr-1 {
-				ADDQ(k, b)
-			}
-		}
-	}
 	for r := range c {
 		for v := range c[r] {
 			s.zero(c[r][v])
@@ -304,7 +309,7 @@ func tile(s isa, mr, nv int, columns bool) {
 	}
 	DECQ(arg(tReps))
 	JZ(LabelRef("done"))
-	for _, step := range [][2]int{{tARep, tSeg}, {tBRep, tSeg + 8}, {tCRep, tC}} {
+	for _, step := range [][2]int{{tARep, tSeg}, {tBRep, tSeg + 8}, {tCRep, tC}, {tPreRep, tPre}} {
 		MOVQ(arg(step[0]), k)
 		ADDQ(k, arg(step[1]))
 	}
