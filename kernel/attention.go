@@ -92,13 +92,13 @@ func (t *attentionTask) Do(i, worker int) {
 	blocks := (s.T + attentionRows - 1) / attentionRows
 	h.block = roundUp((s.T+blocks-1)/blocks, set.rows)
 	weights := h.block * h.ld
-	scratch := t.p.scratch(worker, slotAttention, 5*rows+2*transposed+2*weights+h.ld+2*set.rows)
+	scratch := t.p.scratch(worker, slotAttention, 5*rows+2*transposed+2*weights+roundUp(s.T+3, dropGroup)+2*set.rows)
 	take := func(n int) []float32 {
 		part := scratch[:n]
 		scratch = scratch[n:]
 		return part
 	}
-	h.factors, h.p, h.top, h.sum = take(h.ld), take(weights), take(set.rows), take(set.rows)
+	h.factors, h.p, h.top, h.sum = take(roundUp(s.T+3, dropGroup)), take(weights), take(set.rows), take(set.rows)
 	kt := h.transpose(take(transposed), t.k[kv:], kw)
 	bufQ := take(rows)
 	if !t.backward {
@@ -257,26 +257,5 @@ func (h *attentionHead) backward(dq, dk, dv, o []float32, ldo int, lse []float32
 
 // dropFactors are the dropout factors of row i's weights: 0 or 1/(1−p).
 func (h *attentionHead) dropFactors(i int) []float32 {
-	f := h.factors[:i+1]
-	dropFactors(f, h.key, h.first+uint64(i)*uint64(h.t), h.drop, h.keep)
-	return f
-}
-
-// dropFactors sets f[j] to 0 where number first+j of the stream is below
-// drop, and to keep elsewhere.
-func dropFactors(f []float32, key Key, first uint64, drop uint32, keep float32) {
-	for j := 0; j < len(f); {
-		at := first + uint64(j)
-		block := philox(key, at/4)
-		for _, u := range block[at%4:] {
-			if j == len(f) {
-				break
-			}
-			f[j] = keep
-			if u < drop {
-				f[j] = 0
-			}
-			j++
-		}
-	}
+	return dropFactors(h.factors, h.key, h.first+uint64(i)*uint64(h.t), i+1, h.drop, h.keep)
 }

@@ -48,3 +48,29 @@ func TestUniformAndNormal(t *testing.T) {
 		t.Errorf("normal mean %v, variance %v", m, v)
 	}
 }
+
+func TestDropFactors(t *testing.T) {
+	k := Key{Seed: 0x123456789abcdef0, Step: 7<<32 | 99, Layer: 3, Site: SiteDropout}
+	const drop, keep = 1 << 30, 1.25
+	eachSet(t, func(t *testing.T) {
+		for _, first := range []uint64{0, 1, 2, 3, 4, 1000003, 1<<34 - 8, 1<<34 + 5} {
+			for _, n := range []int{0, 1, 2, 5, 31, 64, 65, 200, 257} {
+				buf, check := guarded(t, roundUp(n+3, dropGroup))
+				got := dropFactors(buf, k, first, n, drop, keep)
+				check()
+				for j, f := range got {
+					want := float32(keep)
+					if RandU32(k, first+uint64(j)) < drop {
+						want = 0
+					}
+					if f != want {
+						t.Fatalf("factor %d of %d from %d: got %v, want %v", j, n, first, f, want)
+					}
+				}
+				if len(got) != n {
+					t.Fatalf("got %d factors, want %d", len(got), n)
+				}
+			}
+		}
+	})
+}

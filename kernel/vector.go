@@ -33,6 +33,7 @@ type vectorKernels struct {
 	softmaxRows               func(p []float32, ld, valid, width int, scale float32, top, sum []float32)
 	softmaxRowsBackward       func(p, ds []float32, ld, valid, width int, scale float32, lse, delta []float32)
 	matVecInt8                func(y []int32, w, x []int8)
+	dropBlocks                func(f []float32, block, c1, c2, c3, k0, k1, drop uint32, keep float32)
 	adamW                     func(w, g, m, v []float32, gscale, beta1, beta1c, beta2, beta2c, rate, rsqrtC2, eps, keep float32)
 }
 
@@ -44,7 +45,7 @@ var refVector = vectorKernels{
 	swiglu: refSwiGLU, swigluBackward: refSwiGLUBackward,
 	sumSquares32: refSumSquares32, dot: refDot, dot3: refDot3, scaleMul: refScaleMul,
 	rmsNormRow: refRMSNormRow, rmsNormRowAcc: refRMSNormRowAcc,
-	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expAffine: refExpAffine, softmaxRows: refSoftmaxRows, softmaxRowsBackward: refSoftmaxRowsBackward, adamW: refAdamW, matVecInt8: refMatVecInt8,
+	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expAffine: refExpAffine, softmaxRows: refSoftmaxRows, softmaxRowsBackward: refSoftmaxRowsBackward, adamW: refAdamW, dropBlocks: refDropBlocks, matVecInt8: refMatVecInt8,
 }
 
 // vector returns the implementations in use.

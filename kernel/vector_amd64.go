@@ -14,7 +14,7 @@ var vectorSets = [len(setNames)]vectorKernels{
 		sumSquares32: sumSquares32Y, dot: dotY, dot3: dot3Y, scaleMul: scaleMulY,
 		rmsNormRow: rmsNormRowY, rmsNormRowAcc: rmsNormRowAccY, rotate: rotateY,
 		rotateBack: rotateBackY, maxOf: maxOfY, expAffine: expAffineY,
-		softmaxRows: softmaxRowsY, softmaxRowsBackward: softmaxRowsBackwardY, adamW: adamWY, matVecInt8: matVecInt8Y,
+		softmaxRows: softmaxRowsY, softmaxRowsBackward: softmaxRowsBackwardY, adamW: adamWY, dropBlocks: dropBlocksY, matVecInt8: matVecInt8Y,
 	},
 	setAVX512: {
 		add: addZ, mul: mulZ, axpy: axpyZ, scale: scaleZ, sumSquares: sumSquaresZ,
@@ -24,7 +24,7 @@ var vectorSets = [len(setNames)]vectorKernels{
 		sumSquares32: sumSquares32Z, dot: dotZ, dot3: dot3Z, scaleMul: scaleMulZ,
 		rmsNormRow: rmsNormRowZ, rmsNormRowAcc: rmsNormRowAccZ, rotate: rotateZ,
 		rotateBack: rotateBackZ, maxOf: maxOfZ, expAffine: expAffineZ,
-		softmaxRows: softmaxRowsZ, softmaxRowsBackward: softmaxRowsBackwardZ, adamW: adamWZ, matVecInt8: matVecInt8Best(),
+		softmaxRows: softmaxRowsZ, softmaxRowsBackward: softmaxRowsBackwardZ, adamW: adamWZ, dropBlocks: dropBlocksZ, matVecInt8: matVecInt8Best(),
 	},
 }
 

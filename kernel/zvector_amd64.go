@@ -90,6 +90,9 @@ func softmaxRowsBackwardZ(p []float32, ds []float32, ld int, valid int, width in
 func matVecInt8Z(y []int32, w []int8, x []int8)
 
 //go:noescape
+func dropBlocksZ(f []float32, block uint32, c1 uint32, c2 uint32, c3 uint32, k0 uint32, k1 uint32, drop uint32, keep float32)
+
+//go:noescape
 func adamWZ(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)
 
 //go:noescape
@@ -178,6 +181,9 @@ func softmaxRowsBackwardY(p []float32, ds []float32, ld int, valid int, width in
 
 //go:noescape
 func matVecInt8Y(y []int32, w []int8, x []int8)
+
+//go:noescape
+func dropBlocksY(f []float32, block uint32, c1 uint32, c2 uint32, c3 uint32, k0 uint32, k1 uint32, drop uint32, keep float32)
 
 //go:noescape
 func adamWY(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)

@@ -2808,6 +2808,85 @@ out1:
 	VZEROUPPER
 	RET
 
+// func dropBlocksZ(f []float32, block uint32, c1 uint32, c2 uint32, c3 uint32, k0 uint32, k1 uint32, drop uint32, keep float32)
+// Requires: AVX, AVX512F
+TEXT ·dropBlocksZ(SB), NOSPLIT, $0-56
+	MOVQ         f_base+0(FP), AX
+	MOVQ         f_len+8(FP), CX
+	VBROADCASTSS block+24(FP), Z0
+	VBROADCASTSS drop+48(FP), Z1
+	VPADDD       philoxLanes16<>+0(SB), Z0, Z0
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	LEAQ         (AX)(CX*4), CX
+	JMP          test
+
+group:
+	VMOVAPS      Z0, Z2
+	VBROADCASTSS c1+28(FP), Z3
+	VBROADCASTSS c2+32(FP), Z4
+	VBROADCASTSS c3+36(FP), Z5
+	VBROADCASTSS k0+40(FP), Z6
+	VBROADCASTSS k1+44(FP), Z7
+	MOVQ         $0x0000000a, DX
+
+round:
+	VPBROADCASTD vectorConst<>+672(SB), Z9
+	VMOVSHDUP    Z2, Z8
+	VPMULUDQ     Z9, Z2, Z2
+	VPMULUDQ     Z9, Z8, Z8
+	VMOVSHDUP    Z2, Z9
+	VPBLENDMD    Z8, Z9, K1, Z9
+	VMOVSLDUP    Z8, Z8
+	VPBLENDMD    Z8, Z2, K1, Z8
+	VPBROADCASTD vectorConst<>+704(SB), Z11
+	VMOVSHDUP    Z4, Z10
+	VPMULUDQ     Z11, Z4, Z2
+	VPMULUDQ     Z11, Z10, Z10
+	VMOVSHDUP    Z2, Z4
+	VPBLENDMD    Z10, Z4, K1, Z4
+	VMOVSLDUP    Z10, Z10
+	VPBLENDMD    Z10, Z2, K1, Z10
+	VPXORD       Z4, Z3, Z2
+	VPXORD       Z6, Z2, Z2
+	VPXORD       Z9, Z5, Z4
+	VPXORD       Z7, Z4, Z4
+	VMOVAPS      Z10, Z3
+	VMOVAPS      Z8, Z5
+	VPADDD.BCST  vectorConst<>+736(SB), Z6, Z6
+	VPADDD.BCST  vectorConst<>+768(SB), Z7, Z7
+	DECQ         DX
+	JNZ          round
+	VPADDD.BCST  vectorConst<>+800(SB), Z0, Z0
+	VUNPCKLPS    Z3, Z2, Z6
+	VUNPCKHPS    Z3, Z2, Z2
+	VUNPCKLPS    Z5, Z4, Z3
+	VUNPCKHPS    Z5, Z4, Z5
+	VUNPCKLPD    Z3, Z6, Z4
+	VUNPCKHPD    Z3, Z6, Z3
+	VUNPCKLPD    Z5, Z2, Z6
+	VUNPCKHPD    Z5, Z2, Z2
+	VBROADCASTSS keep+52(FP), Z5
+	VPCMPUD      $0x05, Z1, Z4, K2
+	VMOVUPS.Z    Z5, K2, Z4
+	VMOVUPS      Z4, (AX)
+	VPCMPUD      $0x05, Z1, Z3, K2
+	VMOVUPS.Z    Z5, K2, Z3
+	VMOVUPS      Z3, 64(AX)
+	VPCMPUD      $0x05, Z1, Z6, K2
+	VMOVUPS.Z    Z5, K2, Z3
+	VMOVUPS      Z3, 128(AX)
+	VPCMPUD      $0x05, Z1, Z2, K2
+	VMOVUPS.Z    Z5, K2, Z2
+	VMOVUPS      Z2, 192(AX)
+	ADDQ         $0x00000100, AX
+
+test:
+	CMPQ AX, CX
+	JCS  group
+	VZEROUPPER
+	RET
+
 // func adamWZ(w []float32, g []float32, m []float32, v []float32, gscale float32, beta1 float32, beta1c float32, beta2 float32, beta2c float32, rate float32, rsqrtC2 float32, eps float32, keep float32)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·adamWZ(SB), NOSPLIT, $0-132
@@ -4123,10 +4202,10 @@ again01:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y2, Y2
-	VPADDD       vectorConst<>+672(SB), Y3, Y3
+	VPADDD       vectorConst<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y1, Y1
@@ -4150,10 +4229,10 @@ again01:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y2, Y2
-	VPADDD       vectorConst<>+672(SB), Y3, Y3
+	VPADDD       vectorConst<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y1, Y1
@@ -4188,10 +4267,10 @@ again11:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y2, Y2
-	VPADDD       vectorConst<>+672(SB), Y3, Y3
+	VPADDD       vectorConst<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y1, Y1
@@ -4226,10 +4305,10 @@ out11:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y0, Y0
-	VPADDD       vectorConst<>+672(SB), Y3, Y3
+	VPADDD       vectorConst<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y0, Y0
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4276,10 +4355,10 @@ again01:
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
-	VPADDD       vectorConst<>+672(SB), Y8, Y8
+	VPADDD       vectorConst<>+832(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y6, Y6
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
@@ -4305,10 +4384,10 @@ again01:
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
-	VPADDD       vectorConst<>+672(SB), Y8, Y8
+	VPADDD       vectorConst<>+832(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y6, Y6
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
@@ -4345,10 +4424,10 @@ again11:
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
-	VPADDD       vectorConst<>+672(SB), Y8, Y8
+	VPADDD       vectorConst<>+832(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y6, Y6
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
@@ -4385,10 +4464,10 @@ out11:
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y2
 	VPSUBD       Y2, Y1, Y1
-	VPADDD       vectorConst<>+672(SB), Y2, Y2
+	VPADDD       vectorConst<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y0, Y0
-	VPADDD       vectorConst<>+672(SB), Y1, Y1
+	VPADDD       vectorConst<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y0, Y0
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y1
@@ -4444,10 +4523,10 @@ again01:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+672(SB), Y6, Y6
+	VPADDD       vectorConst<>+832(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -4477,10 +4556,10 @@ again01:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+672(SB), Y6, Y6
+	VPADDD       vectorConst<>+832(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -4521,10 +4600,10 @@ again11:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+672(SB), Y6, Y6
+	VPADDD       vectorConst<>+832(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -4565,10 +4644,10 @@ out11:
 	VCVTPS2DQ    Y3, Y3
 	VPSRAD       $0x01, Y3, Y6
 	VPSUBD       Y6, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y6, Y6
+	VPADDD       vectorConst<>+832(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y1, Y1
-	VPADDD       vectorConst<>+672(SB), Y3, Y3
+	VPADDD       vectorConst<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y1, Y1
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y3
@@ -4617,10 +4696,10 @@ again01:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+672(SB), Y5, Y5
+	VPADDD       vectorConst<>+832(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4649,10 +4728,10 @@ again01:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+672(SB), Y5, Y5
+	VPADDD       vectorConst<>+832(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4692,10 +4771,10 @@ again11:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+672(SB), Y5, Y5
+	VPADDD       vectorConst<>+832(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4735,10 +4814,10 @@ out11:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+672(SB), Y5, Y5
+	VPADDD       vectorConst<>+832(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y0, Y0
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y3, Y3
@@ -4788,10 +4867,10 @@ again01:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+672(SB), Y5, Y5
+	VPADDD       vectorConst<>+832(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4829,10 +4908,10 @@ again01:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+672(SB), Y5, Y5
+	VPADDD       vectorConst<>+832(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4881,10 +4960,10 @@ again11:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+672(SB), Y5, Y5
+	VPADDD       vectorConst<>+832(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y2, Y2
@@ -4933,10 +5012,10 @@ out11:
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
-	VPADDD       vectorConst<>+672(SB), Y5, Y5
+	VPADDD       vectorConst<>+832(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y0, Y0
-	VPADDD       vectorConst<>+672(SB), Y4, Y4
+	VPADDD       vectorConst<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y0, Y0
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y3, Y3
@@ -5373,10 +5452,10 @@ again02:
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y9
 	VPSUBD       Y9, Y8, Y8
-	VPADDD       vectorConst<>+672(SB), Y9, Y9
+	VPADDD       vectorConst<>+832(SB), Y9, Y9
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y9, Y7, Y7
-	VPADDD       vectorConst<>+672(SB), Y8, Y8
+	VPADDD       vectorConst<>+832(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y7, Y7
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
@@ -5402,10 +5481,10 @@ again02:
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y9
 	VPSUBD       Y9, Y8, Y8
-	VPADDD       vectorConst<>+672(SB), Y9, Y9
+	VPADDD       vectorConst<>+832(SB), Y9, Y9
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y9, Y7, Y7
-	VPADDD       vectorConst<>+672(SB), Y8, Y8
+	VPADDD       vectorConst<>+832(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y7, Y7
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
@@ -5442,10 +5521,10 @@ again12:
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y9
 	VPSUBD       Y9, Y8, Y8
-	VPADDD       vectorConst<>+672(SB), Y9, Y9
+	VPADDD       vectorConst<>+832(SB), Y9, Y9
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y9, Y7, Y7
-	VPADDD       vectorConst<>+672(SB), Y8, Y8
+	VPADDD       vectorConst<>+832(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y7, Y7
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y6, Y6
@@ -5483,10 +5562,10 @@ out12:
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y9
 	VPSUBD       Y9, Y8, Y8
-	VPADDD       vectorConst<>+672(SB), Y9, Y9
+	VPADDD       vectorConst<>+832(SB), Y9, Y9
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y9, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y8, Y8
+	VPADDD       vectorConst<>+832(SB), Y8, Y8
 	VPSLLD       $0x17, Y8, Y8
 	VMULPS       Y8, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y7, Y7
@@ -5574,10 +5653,10 @@ again01:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+672(SB), Y6, Y6
+	VPADDD       vectorConst<>+832(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -5607,10 +5686,10 @@ again01:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+672(SB), Y6, Y6
+	VPADDD       vectorConst<>+832(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -5651,10 +5730,10 @@ again11:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y5, Y5
-	VPADDD       vectorConst<>+672(SB), Y6, Y6
+	VPADDD       vectorConst<>+832(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y5, Y5
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y4, Y4
@@ -5696,10 +5775,10 @@ out11:
 	VCVTPS2DQ    Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
-	VPADDD       vectorConst<>+672(SB), Y7, Y7
+	VPADDD       vectorConst<>+832(SB), Y7, Y7
 	VPSLLD       $0x17, Y7, Y7
 	VMULPS       Y7, Y3, Y3
-	VPADDD       vectorConst<>+672(SB), Y6, Y6
+	VPADDD       vectorConst<>+832(SB), Y6, Y6
 	VPSLLD       $0x17, Y6, Y6
 	VMULPS       Y6, Y3, Y3
 	VCMPPS       $0x15, vectorConst<>+576(SB), Y5, Y5
@@ -5929,6 +6008,87 @@ end1x0:
 	JMP  rows1
 
 out1:
+	VZEROUPPER
+	RET
+
+// func dropBlocksY(f []float32, block uint32, c1 uint32, c2 uint32, c3 uint32, k0 uint32, k1 uint32, drop uint32, keep float32)
+// Requires: AVX, AVX2
+TEXT ·dropBlocksY(SB), NOSPLIT, $0-56
+	MOVQ         f_base+0(FP), AX
+	MOVQ         f_len+8(FP), CX
+	VBROADCASTSS block+24(FP), Y0
+	VBROADCASTSS drop+48(FP), Y1
+	VPADDD       philoxLanes8<>+0(SB), Y0, Y0
+	LEAQ         (AX)(CX*4), CX
+	JMP          test
+
+group:
+	VMOVAPS      Y0, Y2
+	VBROADCASTSS c1+28(FP), Y3
+	VBROADCASTSS c2+32(FP), Y4
+	VBROADCASTSS c3+36(FP), Y5
+	VBROADCASTSS k0+40(FP), Y6
+	VBROADCASTSS k1+44(FP), Y7
+	MOVQ         $0x0000000a, DX
+
+round:
+	VPBROADCASTD vectorConst<>+672(SB), Y9
+	VMOVSHDUP    Y2, Y8
+	VPMULUDQ     Y9, Y2, Y2
+	VPMULUDQ     Y9, Y8, Y8
+	VMOVSHDUP    Y2, Y9
+	VPBLENDD     $0xaa, Y8, Y9, Y9
+	VMOVSLDUP    Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y2, Y8
+	VPBROADCASTD vectorConst<>+704(SB), Y11
+	VMOVSHDUP    Y4, Y10
+	VPMULUDQ     Y11, Y4, Y2
+	VPMULUDQ     Y11, Y10, Y10
+	VMOVSHDUP    Y2, Y4
+	VPBLENDD     $0xaa, Y10, Y4, Y4
+	VMOVSLDUP    Y10, Y10
+	VPBLENDD     $0xaa, Y10, Y2, Y10
+	VPXOR        Y4, Y3, Y2
+	VPXOR        Y6, Y2, Y2
+	VPXOR        Y9, Y5, Y4
+	VPXOR        Y7, Y4, Y4
+	VMOVAPS      Y10, Y3
+	VMOVAPS      Y8, Y5
+	VPADDD       vectorConst<>+736(SB), Y6, Y6
+	VPADDD       vectorConst<>+768(SB), Y7, Y7
+	DECQ         DX
+	JNZ          round
+	VPADDD       vectorConst<>+864(SB), Y0, Y0
+	VUNPCKLPS    Y3, Y2, Y6
+	VUNPCKHPS    Y3, Y2, Y2
+	VUNPCKLPS    Y5, Y4, Y3
+	VUNPCKHPS    Y5, Y4, Y5
+	VUNPCKLPD    Y3, Y6, Y4
+	VUNPCKHPD    Y3, Y6, Y3
+	VUNPCKLPD    Y5, Y2, Y6
+	VUNPCKHPD    Y5, Y2, Y2
+	VBROADCASTSS keep+52(FP), Y5
+	VPMAXUD      Y1, Y4, Y7
+	VPCMPEQD     Y4, Y7, Y7
+	VANDPS       Y5, Y7, Y7
+	VMOVUPS      Y7, (AX)
+	VPMAXUD      Y1, Y3, Y4
+	VPCMPEQD     Y3, Y4, Y4
+	VANDPS       Y5, Y4, Y4
+	VMOVUPS      Y4, 32(AX)
+	VPMAXUD      Y1, Y6, Y3
+	VPCMPEQD     Y6, Y3, Y3
+	VANDPS       Y5, Y3, Y3
+	VMOVUPS      Y3, 64(AX)
+	VPMAXUD      Y1, Y2, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	VANDPS       Y5, Y3, Y3
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $0x00000080, AX
+
+test:
+	CMPQ AX, CX
+	JCS  group
 	VZEROUPPER
 	RET
 
@@ -6177,15 +6337,63 @@ DATA vectorConst<>+656(SB)/4, $0x80808080
 DATA vectorConst<>+660(SB)/4, $0x80808080
 DATA vectorConst<>+664(SB)/4, $0x80808080
 DATA vectorConst<>+668(SB)/4, $0x80808080
-DATA vectorConst<>+672(SB)/4, $0x0000007f
-DATA vectorConst<>+676(SB)/4, $0x0000007f
-DATA vectorConst<>+680(SB)/4, $0x0000007f
-DATA vectorConst<>+684(SB)/4, $0x0000007f
-DATA vectorConst<>+688(SB)/4, $0x0000007f
-DATA vectorConst<>+692(SB)/4, $0x0000007f
-DATA vectorConst<>+696(SB)/4, $0x0000007f
-DATA vectorConst<>+700(SB)/4, $0x0000007f
-GLOBL vectorConst<>(SB), RODATA|NOPTR, $704
+DATA vectorConst<>+672(SB)/4, $0xd2511f53
+DATA vectorConst<>+676(SB)/4, $0xd2511f53
+DATA vectorConst<>+680(SB)/4, $0xd2511f53
+DATA vectorConst<>+684(SB)/4, $0xd2511f53
+DATA vectorConst<>+688(SB)/4, $0xd2511f53
+DATA vectorConst<>+692(SB)/4, $0xd2511f53
+DATA vectorConst<>+696(SB)/4, $0xd2511f53
+DATA vectorConst<>+700(SB)/4, $0xd2511f53
+DATA vectorConst<>+704(SB)/4, $0xcd9e8d57
+DATA vectorConst<>+708(SB)/4, $0xcd9e8d57
+DATA vectorConst<>+712(SB)/4, $0xcd9e8d57
+DATA vectorConst<>+716(SB)/4, $0xcd9e8d57
+DATA vectorConst<>+720(SB)/4, $0xcd9e8d57
+DATA vectorConst<>+724(SB)/4, $0xcd9e8d57
+DATA vectorConst<>+728(SB)/4, $0xcd9e8d57
+DATA vectorConst<>+732(SB)/4, $0xcd9e8d57
+DATA vectorConst<>+736(SB)/4, $0x9e3779b9
+DATA vectorConst<>+740(SB)/4, $0x9e3779b9
+DATA vectorConst<>+744(SB)/4, $0x9e3779b9
+DATA vectorConst<>+748(SB)/4, $0x9e3779b9
+DATA vectorConst<>+752(SB)/4, $0x9e3779b9
+DATA vectorConst<>+756(SB)/4, $0x9e3779b9
+DATA vectorConst<>+760(SB)/4, $0x9e3779b9
+DATA vectorConst<>+764(SB)/4, $0x9e3779b9
+DATA vectorConst<>+768(SB)/4, $0xbb67ae85
+DATA vectorConst<>+772(SB)/4, $0xbb67ae85
+DATA vectorConst<>+776(SB)/4, $0xbb67ae85
+DATA vectorConst<>+780(SB)/4, $0xbb67ae85
+DATA vectorConst<>+784(SB)/4, $0xbb67ae85
+DATA vectorConst<>+788(SB)/4, $0xbb67ae85
+DATA vectorConst<>+792(SB)/4, $0xbb67ae85
+DATA vectorConst<>+796(SB)/4, $0xbb67ae85
+DATA vectorConst<>+800(SB)/4, $0x00000010
+DATA vectorConst<>+804(SB)/4, $0x00000010
+DATA vectorConst<>+808(SB)/4, $0x00000010
+DATA vectorConst<>+812(SB)/4, $0x00000010
+DATA vectorConst<>+816(SB)/4, $0x00000010
+DATA vectorConst<>+820(SB)/4, $0x00000010
+DATA vectorConst<>+824(SB)/4, $0x00000010
+DATA vectorConst<>+828(SB)/4, $0x00000010
+DATA vectorConst<>+832(SB)/4, $0x0000007f
+DATA vectorConst<>+836(SB)/4, $0x0000007f
+DATA vectorConst<>+840(SB)/4, $0x0000007f
+DATA vectorConst<>+844(SB)/4, $0x0000007f
+DATA vectorConst<>+848(SB)/4, $0x0000007f
+DATA vectorConst<>+852(SB)/4, $0x0000007f
+DATA vectorConst<>+856(SB)/4, $0x0000007f
+DATA vectorConst<>+860(SB)/4, $0x0000007f
+DATA vectorConst<>+864(SB)/4, $0x00000008
+DATA vectorConst<>+868(SB)/4, $0x00000008
+DATA vectorConst<>+872(SB)/4, $0x00000008
+DATA vectorConst<>+876(SB)/4, $0x00000008
+DATA vectorConst<>+880(SB)/4, $0x00000008
+DATA vectorConst<>+884(SB)/4, $0x00000008
+DATA vectorConst<>+888(SB)/4, $0x00000008
+DATA vectorConst<>+892(SB)/4, $0x00000008
+GLOBL vectorConst<>(SB), RODATA|NOPTR, $896
 
 DATA vectorMask<>+0(SB)/4, $0xffffffff
 DATA vectorMask<>+4(SB)/4, $0xffffffff
@@ -6204,3 +6412,31 @@ DATA vectorMask<>+52(SB)/4, $0x00000000
 DATA vectorMask<>+56(SB)/4, $0x00000000
 DATA vectorMask<>+60(SB)/4, $0x00000000
 GLOBL vectorMask<>(SB), RODATA|NOPTR, $64
+
+DATA philoxLanes16<>+0(SB)/4, $0x00000000
+DATA philoxLanes16<>+4(SB)/4, $0x00000004
+DATA philoxLanes16<>+8(SB)/4, $0x00000008
+DATA philoxLanes16<>+12(SB)/4, $0x0000000c
+DATA philoxLanes16<>+16(SB)/4, $0x00000001
+DATA philoxLanes16<>+20(SB)/4, $0x00000005
+DATA philoxLanes16<>+24(SB)/4, $0x00000009
+DATA philoxLanes16<>+28(SB)/4, $0x0000000d
+DATA philoxLanes16<>+32(SB)/4, $0x00000002
+DATA philoxLanes16<>+36(SB)/4, $0x00000006
+DATA philoxLanes16<>+40(SB)/4, $0x0000000a
+DATA philoxLanes16<>+44(SB)/4, $0x0000000e
+DATA philoxLanes16<>+48(SB)/4, $0x00000003
+DATA philoxLanes16<>+52(SB)/4, $0x00000007
+DATA philoxLanes16<>+56(SB)/4, $0x0000000b
+DATA philoxLanes16<>+60(SB)/4, $0x0000000f
+GLOBL philoxLanes16<>(SB), RODATA|NOPTR, $64
+
+DATA philoxLanes8<>+0(SB)/4, $0x00000000
+DATA philoxLanes8<>+4(SB)/4, $0x00000002
+DATA philoxLanes8<>+8(SB)/4, $0x00000004
+DATA philoxLanes8<>+12(SB)/4, $0x00000006
+DATA philoxLanes8<>+16(SB)/4, $0x00000001
+DATA philoxLanes8<>+20(SB)/4, $0x00000003
+DATA philoxLanes8<>+24(SB)/4, $0x00000005
+DATA philoxLanes8<>+28(SB)/4, $0x00000007
+GLOBL philoxLanes8<>(SB), RODATA|NOPTR, $32

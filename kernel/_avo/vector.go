@@ -415,9 +415,11 @@ func vector() {
 		s.rowKernels()
 		s.attention()
 		s.matVecInt8()
+		s.dropBlocks()
 		s.optimizer()
 	}
 	vectorData()
+	philoxData()
 }
 
 func (s isa) elementwise() {
