@@ -60,14 +60,19 @@ func (k *weightTask) Do(i, worker int) {
 	}
 }
 
-// transform writes x̂ and, when there are terms, ±x of rows r0…r1 of parts
-// [8·width] to scratch as [part][row][pad].
+// slab is the floats of one part of n rows, pad wide each, in scratch. It is
+// an odd number of cache lines, so that the 8 parts of a row do not fall into
+// the same cache set.
+func slab(n, pad int) int { return (n*pad+15)/16*16 | 16 }
+
+// transform writes x̂ and, when there are terms, rawScale·x of rows r0…r1 of
+// parts [8·width] to scratch as [part slab][row][pad].
 func (k *weightTask) transform(x []float32, width, pad, r0, r1 int, scale [8]float32, rawScale float32, hat, raw []float32, worker int) {
 	s := tiles()
 	h := &k.p.workers[worker].wht
 	h.scale, h.rawScale = scale, rawScale
 	h.src, h.srcPart = unsafe.Pointer(&x[r0*8*width]), 4*width
-	h.dst, h.dstPart = unsafe.Pointer(&hat[0]), 4*pad*(r1-r0)
+	h.dst, h.dstPart = unsafe.Pointer(&hat[0]), 4*slab(r1-r0, pad)
 	h.rows = r1 - r0
 	h.columns(s, width)
 	h.srcRow = 4 * (8*width - h.vecs*s.lanes)
@@ -87,23 +92,13 @@ func (k *weightTask) add(i, r0, r1 int, first bool, worker int) {
 	n := r1 - r0
 	aPad := (k.rows + s.lanes - 1) / s.lanes * s.lanes
 	bPad := (k.cols + s.lanes - 1) / s.lanes * s.lanes
-	sizeA, sizeB := 8*n*aPad, 8*n*bPad
+	slabA, slabB := slab(n, aPad), slab(n, bPad)
+	sizeA, sizeB := 8*slabA, 8*slabB
 	ones, p := eightOnes, f.p
 	if k.swapped {
 		ones, p = p, ones
 	}
-	size := 2
-	if f.any {
-		size = 4
-		if f.minus {
-			size = 5
-		}
-	}
-	need := sizeA + sizeB
-	if f.any {
-		need = size/2*sizeA + 2*sizeB + (size-4)*sizeA
-	}
-	buf := k.p.scratch(worker, slotLinear, need)
+	buf := k.p.scratch(worker, slotLinear, 3*sizeA+2*sizeB)
 	cut := func(n int) []float32 {
 		part := buf[:n:n]
 		buf = buf[n:]
@@ -138,7 +133,7 @@ func (k *weightTask) add(i, r0, r1 int, first bool, worker int) {
 				mr := (k.rows - row + count - q - 1) / (count - q)
 				if part < 8 {
 					t.nseg = 1
-					t.seg[0] = tileSeg{unsafe.Pointer(&aHat[block*n*aPad+row]), unsafe.Pointer(&bHat[block*n*bPad+c])}
+					t.seg[0] = tileSeg{unsafe.Pointer(&aHat[block*slabA+row]), unsafe.Pointer(&bHat[block*slabB+c])}
 				} else {
 					t.nseg = len(f.byBlock[block])
 					for v, m := range f.byBlock[block] {
@@ -149,7 +144,7 @@ func (k *weightTask) add(i, r0, r1 int, first bool, worker int) {
 						if k.swapped {
 							ia, ib = ib, ia
 						}
-						t.seg[v] = tileSeg{unsafe.Pointer(&a[ia*n*aPad+row]), unsafe.Pointer(&bRaw[ib*n*bPad+c])}
+						t.seg[v] = tileSeg{unsafe.Pointer(&a[ia*slabA+row]), unsafe.Pointer(&bRaw[ib*slabB+c])}
 					}
 				}
 				t.reps = 1
