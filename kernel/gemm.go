@@ -188,7 +188,7 @@ func (g *gemmTask) ahead(r0, r1, steps int) ahead {
 		if k := g.k0 + g.kc; k < g.k {
 			n = ahead{unsafe.Pointer(&g.a[k*g.m+r0]), 4 * (r1 - r0), 4 * g.m, min(gemmK, g.k-k), 0}
 		}
-	} else if r := r0 + g.rowBlock*g.p.Threads(); r < g.m {
+	} else if r := r1; r < g.m {
 		n = ahead{unsafe.Pointer(&g.a[r*g.k+g.k0]), 4 * g.kc, 4 * g.k, min(r1-r0, g.m-r), 0}
 	}
 	n.spread(steps)

@@ -17,11 +17,15 @@ type Task interface {
 // Pool runs tasks on workers that live as long as it does. It also keeps the
 // scratch memory of the kernels that take a Pool, so that they allocate
 // nothing once warm. A Pool serves one goroutine at a time.
+//
+// Each worker begins with the same fraction of the items in every Run, so
+// rows stay in the cache of the core that last wrote them, and then helps
+// the others.
 type Pool struct {
 	workers []poolWorker // [1:] are goroutines; 0 is the caller of Run
 	task    Task
 	n       int
-	left    atomic.Int64 // items not yet claimed; ≤ 0 when there are none
+	round   atomic.Int64 // counts calls of Run
 	_       [56]byte     // keep the counters on cache lines of their own
 	done    atomic.Int64 // items finished
 	_       [56]byte
@@ -38,6 +42,8 @@ type Pool struct {
 }
 
 type poolWorker struct {
+	left    atomic.Int64 // items of its share not yet claimed; ≤ 0 when there are none
+	_       [56]byte
 	parked  atomic.Bool
 	wake    chan struct{}
 	scratch [scratchSlots][]float32
@@ -92,7 +98,11 @@ func (p *Pool) Run(n int, t Task) {
 	}
 	p.task, p.n = t, n
 	p.done.Store(0)
-	p.left.Store(int64(n)) // publishes task and n: only a claim above 0 reads them
+	for w := range p.workers {
+		lo, hi := p.share(w)
+		p.workers[w].left.Store(int64(hi - lo)) // publishes task and n: only a claim above 0 reads them
+	}
+	p.round.Add(1)
 	for w := 1; w < min(len(p.workers), n); w++ {
 		if k := &p.workers[w]; k.parked.Load() && k.parked.CompareAndSwap(true, false) {
 			k.wake <- struct{}{}
@@ -107,16 +117,26 @@ func (p *Pool) Run(n int, t Task) {
 	p.task = nil
 }
 
-// work claims items until none are left.
+// share is the range of items worker w begins with.
+func (p *Pool) share(w int) (lo, hi int) {
+	return p.n * w / len(p.workers), p.n * (w + 1) / len(p.workers)
+}
+
+// work claims items until none are left: a worker's own, then the others'.
 func (p *Pool) work(worker int) {
 	finished := int64(0)
-	for p.left.Load() > 0 {
-		v := p.left.Add(-1)
-		if v < 0 {
-			break
+	for i := range p.workers {
+		w := (worker + i) % len(p.workers)
+		left := &p.workers[w].left
+		for left.Load() > 0 {
+			v := left.Add(-1)
+			if v < 0 {
+				break
+			}
+			_, hi := p.share(w)
+			p.task.Do(hi-1-int(v), worker)
+			finished++
 		}
-		p.task.Do(p.n-1-int(v), worker)
-		finished++
 	}
 	if finished > 0 {
 		p.done.Add(finished)
@@ -133,11 +153,11 @@ const (
 
 func (p *Pool) serve(w int) {
 	k := &p.workers[w]
+	seen := int64(0)
 	for !p.closed.Load() {
-		p.work(w)
 		start := time.Now()
-		for p.left.Load() <= 0 {
-			for spins := 0; spins < 500 && p.left.Load() <= 0; spins++ {
+		for p.round.Load() == seen {
+			for spins := 0; spins < 500 && p.round.Load() == seen; spins++ {
 			}
 			switch idle := time.Since(start); {
 			case idle < busyTime:
@@ -147,7 +167,7 @@ func (p *Pool) serve(w int) {
 				k.parked.Store(true)
 				// Work or Close may have come between the last look and here;
 				// then either we take the mark back or a wake is on its way.
-				if (p.left.Load() <= 0 && !p.closed.Load()) || !k.parked.CompareAndSwap(true, false) {
+				if (p.round.Load() == seen && !p.closed.Load()) || !k.parked.CompareAndSwap(true, false) {
 					<-k.wake
 				}
 				if p.closed.Load() {
@@ -156,6 +176,8 @@ func (p *Pool) serve(w int) {
 				start = time.Now()
 			}
 		}
+		seen = p.round.Load()
+		p.work(w)
 	}
 }
 
