@@ -31,7 +31,7 @@ generated: ## fail when a generated file is stale
 
 race: ## the race detector, where it is quick; it needs a C compiler
 	@if command -v cc >/dev/null; then \
-	  CGO_ENABLED=1 $(GO) test -short -race -timeout 10m ./arch ./algebra ./runlog ./tokenizer ./dataset ./spinfile ./interop ./tensor; \
+	  CGO_ENABLED=1 $(GO) test -short -race -timeout 10m ./algebra ./runlog ./interop ./tensor ./model ./train ./engine; \
 	else echo "race detector skipped: no C compiler"; fi
 
 fuzz: ## each fuzz target for FUZZTIME

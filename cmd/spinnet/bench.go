@@ -55,16 +55,18 @@ func (b *benchContext) Report(r benchResult) error {
 // benchTime is how long Measure repeats a call.
 const benchTime = 600 * time.Millisecond
 
-// Measure calls f twice unmeasured, then for about benchTime and at least
-// five times, and gives the median time of a call and the heap allocations
-// of one.
+// Measure calls f once or, when it is quick, twice unmeasured, then for about
+// benchTime and at least three times. It gives the median time of a call and
+// the heap allocations of one.
 func (b *benchContext) Measure(f func()) (median time.Duration, allocs float64) {
-	f()
-	f()
+	start := time.Now()
+	if f(); time.Since(start) < benchTime {
+		f()
+	}
 	times := make([]time.Duration, 0, 1<<14)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	for start := time.Now(); len(times) < cap(times) && (len(times) < 5 || time.Since(start) < benchTime); {
+	for start = time.Now(); len(times) < cap(times) && (len(times) < 3 || time.Since(start) < benchTime); {
 		t := time.Now()
 		f()
 		times = append(times, time.Since(t))
