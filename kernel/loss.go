@@ -58,7 +58,12 @@ func CrossEntropyForwardBackward(p *Pool, losses, dh, de, h, e []float32, target
 }
 
 func crossEntropy(p *Pool, losses, dh, de, h, e []float32, targets []int32, m, vocab, d int, scale float32) {
-	chunk := min(m, max(lossRows, logitsMax/vocab/lossRows*lossRows))
+	if m == 0 {
+		return
+	}
+	chunk := max(lossRows, logitsMax/vocab/lossRows*lossRows)
+	chunks := (m + chunk - 1) / chunk
+	chunk = min(m, roundUp((m+chunks-1)/chunks, lossRows)) // of equal size
 	logits := p.scratch(0, slotLoss, chunk*vocab)
 	for i := 0; i < m; i += chunk {
 		n := min(chunk, m-i)
