@@ -72,9 +72,11 @@ type gemmTask struct {
 	acc      bool
 	packing  bool
 	packed   []float32 // [panel][kc][panel width]
+	own      []float32 // memory for packed
 	k0, kc   int
 	n0, nc   int
 	rowBlock int
+	colBlock int // columns an item computes, a multiple of the panel
 }
 
 type gemmKind uint8
@@ -101,7 +103,14 @@ func GemmTN(p *Pool, c, a, b []float32, m, n, k int, acc bool) {
 }
 
 func (p *Pool) runGemm(kind gemmKind, c, a, b []float32, m, n, k int, acc bool) {
-	c, a, b = c[:m*n], a[:m*k], b[:n*k]
+	p.gemm.b = b[:n*k]
+	p.runPacked(kind, c, a, nil, m, n, k, acc)
+}
+
+// runPacked is runGemm with B already packed by packB, or when packed is nil
+// with p.gemm.b.
+func (p *Pool) runPacked(kind gemmKind, c, a, packed []float32, m, n, k int, acc bool) {
+	c, a = c[:m*n], a[:m*k]
 	if m == 0 || n == 0 {
 		return
 	}
@@ -112,23 +121,49 @@ func (p *Pool) runGemm(kind gemmKind, c, a, b []float32, m, n, k int, acc bool) 
 		return
 	}
 	g := &p.gemm
-	*g = gemmTask{p: p, kind: kind, c: c, a: a, b: b, m: m, n: n, k: k, acc: acc, packed: g.packed}
+	*g = gemmTask{p: p, kind: kind, c: c, a: a, b: g.b, m: m, n: n, k: k, acc: acc, own: g.own}
 	width := tiles().panel()
 	blocks := splitRows(m, gemmRows, p.Threads())
 	g.rowBlock = (m + blocks - 1) / blocks
+	blocks = (m + g.rowBlock - 1) / g.rowBlock
 	for g.n0 = 0; g.n0 < n; g.n0 += gemmN {
 		g.nc = min(gemmN, n-g.n0)
 		panels := (g.nc + width - 1) / width
+		share := splitPanels(panels, blocks, p.Threads())
+		g.colBlock = share * width
 		for g.k0 = 0; g.k0 < k; g.k0 += gemmK {
 			g.kc = min(gemmK, k-g.k0)
-			grow(&g.packed, panels*width*g.kc)
-			g.packing = true
-			p.Run(g.packItems(), g)
-			g.packing = false
-			p.Run((m+g.rowBlock-1)/g.rowBlock, g)
+			size := panels * width * g.kc
+			if packed != nil {
+				g.packed, packed = packed[:size], packed[size:]
+			} else {
+				g.packed = grow(&g.own, size)
+				g.packing = true
+				p.Run(g.packItems(), g)
+				g.packing = false
+			}
+			p.Run(blocks*((panels+share-1)/share), g)
 		}
 	}
-	*g = gemmTask{packed: g.packed}
+	*g = gemmTask{own: g.own}
+}
+
+// packB packs B of GemmNT or GemmNN once for many products.
+func (p *Pool) packB(buf *[]float32, kind gemmKind, b []float32, n, k int) {
+	g := &p.gemm
+	*g = gemmTask{p: p, kind: kind, b: b[:n*k], n: n, k: k, own: g.own, packing: true}
+	width := tiles().panel()
+	to := grow(buf, (n+width-1)/width*width*k)
+	for g.n0 = 0; g.n0 < n; g.n0 += gemmN {
+		g.nc = min(gemmN, n-g.n0)
+		for g.k0 = 0; g.k0 < k; g.k0 += gemmK {
+			g.kc = min(gemmK, k-g.k0)
+			size := (g.nc + width - 1) / width * width * g.kc
+			g.packed, to = to[:size], to[size:]
+			p.Run(g.packItems(), g)
+		}
+	}
+	*g = gemmTask{own: g.own}
 }
 
 // splitRows is the number of blocks of about size rows, such that threads
@@ -137,6 +172,13 @@ func splitRows(rows, size, threads int) int {
 	blocks := (rows + size - 1) / size
 	blocks = (blocks + threads - 1) / threads * threads
 	return max(1, min(blocks, (rows+13)/14))
+}
+
+// splitPanels is the number of column panels an item takes: all, unless there
+// are fewer blocks of rows than threads.
+func splitPanels(panels, blocks, threads int) int {
+	parts := (threads + blocks - 1) / blocks
+	return max(1, (panels+parts-1)/parts)
 }
 
 // Do packs one panel of B or computes one block of rows.
@@ -148,14 +190,18 @@ func (g *gemmTask) Do(i, worker int) {
 	s := tiles()
 	width := s.panel()
 	t := &g.p.workers[worker].tile
+	shares := (g.nc + g.colBlock - 1) / g.colBlock
+	n0 := i % shares * g.colBlock
+	n1 := min(g.nc, n0+g.colBlock)
+	i /= shares
 	r0, r1 := i*g.rowBlock, min(g.m, (i+1)*g.rowBlock)
 	rows := r1 - r0
 	count := (rows + s.rows - 1) / s.rows // of row tiles, as equal as can be
 	t.nseg, t.k, t.bks, t.crs, t.frs = 1, g.kc, 4*width, 4*g.n, 4*g.n
 	a := g.packA(worker, r0, r1, t)
 	start := g.acc || g.k0 > 0
-	next := g.ahead(r0, r1, count*((g.nc+width-1)/width))
-	for j := 0; j < g.nc; j += width {
+	next := g.ahead(r0, r1, count*((n1-n0+width-1)/width))
+	for j := n0; j < n1; j += width {
 		panel := unsafe.Pointer(&g.packed[j*g.kc])
 		for q, row := 0, 0; q < count; q++ {
 			mr := (rows - row + count - q - 1) / (count - q)

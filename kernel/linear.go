@@ -20,7 +20,7 @@ type Linear struct {
 	scaled            []float32 // W∘scale
 	sums              []float32 // of BackwardWeight
 
-	dense, denseBack, denseGrad []float32
+	dense []float32 // the expanded matrix, or its gradient
 }
 
 // NewLinear returns a layer over the algebra t from parts of inPart (K) to
@@ -38,42 +38,36 @@ func NewLinear(t *algebra.Table, outPart, inPart int, transposed bool) *Linear {
 // columns of every part; nil means 1.
 func (l *Linear) Pack(p *Pool, w, scale []float32) {
 	if l.fast != nil {
-		l.packPanels(p, &l.forward, l.scale(w, scale), l.K, l.N, !l.transposed)
+		l.packPanels(p, &l.forward, w, scale, l.K, l.N, !l.transposed)
 		return
 	}
-	l.dense = grow(&l.dense, l.n*l.N*l.n*l.K)
-	RefDense(l.t, l.dense, w, scale, l.N, l.K, l.transposed)
+	l.expand(p, w, scale)
+	p.packB(&l.forward.hat, gemmNT, l.dense, l.n*l.N, l.n*l.K)
 }
 
 // PackBackward takes the weights for BackwardInput.
 func (l *Linear) PackBackward(p *Pool, w, scale []float32) {
 	if l.fast != nil {
-		l.packPanels(p, &l.backward, l.scale(w, scale), l.N, l.K, l.transposed)
+		l.packPanels(p, &l.backward, w, scale, l.N, l.K, l.transposed)
 		return
 	}
-	l.denseBack = grow(&l.denseBack, l.n*l.N*l.n*l.K)
-	RefDense(l.t, l.denseBack, w, scale, l.N, l.K, l.transposed)
+	l.expand(p, w, scale)
+	p.packB(&l.backward.hat, gemmNN, l.dense, l.n*l.K, l.n*l.N)
 }
 
-// scale returns W∘scale.
-func (l *Linear) scale(w, scale []float32) []float32 {
-	if scale == nil {
-		return w
-	}
-	out := grow(&l.scaled, 8*l.N*l.K)
-	if l.transposed {
-		for r := 0; r < len(out); r += l.N {
-			Mul(out[r:r+l.N], w[r:r+l.N], scale)
+// scaleBlock writes one weight block times the scale of its output: rows of
+// w [N,K], columns when transposed.
+func scaleBlock(to, w, scale []float32, outPart, inPart int, transposed bool) {
+	if transposed {
+		for r := 0; r < len(to); r += outPart {
+			Mul(to[r:r+outPart], w[r:r+outPart], scale)
 		}
-		return out
+		return
 	}
-	for r := range 8 * l.N {
-		row, s := w[r*l.K:(r+1)*l.K], scale[r%l.N]
-		for c, v := range row {
-			out[r*l.K+c] = v * s
-		}
+	copy(to, w)
+	for r := range outPart {
+		Scale(to[r*inPart:(r+1)*inPart], scale[r])
 	}
-	return out
 }
 
 // Forward computes y[m, n·N] from x[m, n·K].
@@ -82,7 +76,7 @@ func (l *Linear) Forward(p *Pool, y, x []float32, m int) {
 		l.runFast(p, y, x, m, &l.forward, &l.fast.byOut, l.fast.p, eightOnes, false)
 		return
 	}
-	GemmNT(p, y, x, l.dense, m, l.n*l.N, l.n*l.K, false)
+	p.runPacked(gemmNT, y, x, l.forward.hat, m, l.n*l.N, l.n*l.K, false)
 }
 
 // BackwardInput computes dx[m, n·K] from dy[m, n·N], added to dx when acc.
@@ -91,7 +85,7 @@ func (l *Linear) BackwardInput(p *Pool, dx, dy []float32, m int, acc bool) {
 		l.runFast(p, dx, dy, m, &l.backward, &l.fast.byIn, eightOnes, l.fast.p, acc)
 		return
 	}
-	GemmNN(p, dx, dy, l.denseBack, m, l.n*l.K, l.n*l.N, acc)
+	p.runPacked(gemmNN, dx, dy, l.backward.hat, m, l.n*l.K, l.n*l.N, acc)
 }
 
 // BackwardWeight computes G_k = Σ_i Sign[i][i xor k] dy_iᵀ x_{i xor k} over
@@ -103,29 +97,70 @@ func (l *Linear) BackwardWeight(p *Pool, g, dy, x []float32, m int, acc bool) {
 		return
 	}
 	wide, high := l.n*l.K, l.n*l.N
-	l.denseGrad = grow(&l.denseGrad, wide*high)
-	GemmTN(p, l.denseGrad, dy, x, high, wide, m, false)
-	if !acc {
-		clear(g[:l.n*l.N*l.K])
-	}
-	l.foldGrad(g)
+	grow(&l.dense, wide*high)
+	GemmTN(p, l.dense, dy, x, high, wide, m, false)
+	p.expand = expandTask{l: l, w: g, fold: true, acc: acc}
+	p.Run(l.n, &p.expand)
+	p.expand = expandTask{}
 }
 
-// foldGrad adds the dense matrix's gradient to the blocks of g.
-func (l *Linear) foldGrad(g []float32) {
-	for i := range l.n {
-		for j := range l.n {
-			s := float32(l.t.Sign[i][j])
-			block := g[(i^j)*l.N*l.K:]
+// expand makes l.dense from the weights.
+func (l *Linear) expand(p *Pool, w, scale []float32) {
+	grow(&l.dense, l.n*l.N*l.n*l.K)
+	p.expand = expandTask{l: l, w: w, scale: scale}
+	p.Run(l.n, &p.expand)
+	p.expand = expandTask{}
+}
+
+// expandTask writes the dense matrix of a layer (RefDense), a block of rows
+// an item, or folds its gradient, a weight block an item.
+type expandTask struct {
+	l         *Linear
+	w, scale  []float32
+	fold, acc bool
+}
+
+// Do does row block i or weight block i.
+func (e *expandTask) Do(i, _ int) {
+	l := e.l
+	size, width := l.N*l.K, l.n*l.K
+	if e.fold {
+		g := e.w[i*size : (i+1)*size]
+		if !e.acc {
+			clear(g)
+		}
+		for part := range l.n {
+			s := float32(l.t.Sign[part][part^i])
 			for r := range l.N {
-				row := l.denseGrad[(i*l.N+r)*l.n*l.K+j*l.K:]
-				for c := range l.K {
-					if l.transposed {
-						block[c*l.N+r] += s * row[c]
-					} else {
-						block[r*l.K+c] += s * row[c]
-					}
+				row := l.dense[(part*l.N+r)*width+(part^i)*l.K:][:l.K]
+				if !l.transposed {
+					Axpy(g[r*l.K:(r+1)*l.K], s, row)
+					continue
 				}
+				for c, v := range row {
+					g[c*l.N+r] += s * v
+				}
+			}
+		}
+		return
+	}
+	for j := range l.n {
+		w := e.w[(i^j)*size : (i^j+1)*size]
+		for r := range l.N {
+			s := float32(l.t.Sign[i][j])
+			if e.scale != nil {
+				s *= e.scale[r]
+			}
+			row := l.dense[(i*l.N+r)*width+j*l.K:][:l.K]
+			if l.transposed {
+				for c := range row {
+					row[c] = s * w[c*l.N+r]
+				}
+				continue
+			}
+			copy(row, w[r*l.K:])
+			if s != 1 {
+				Scale(row, s)
 			}
 		}
 	}

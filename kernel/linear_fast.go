@@ -63,6 +63,7 @@ type panels struct {
 
 // packTask packs one column panel an item.
 type packTask struct {
+	scale      []float32 // scaling first: one block of w an item, into l.scaled
 	l          *Linear
 	p          *Pool
 	w          []float32 // [8, rows, cols]
@@ -71,7 +72,13 @@ type packTask struct {
 	minus      bool // write neg
 }
 
-func (l *Linear) packPanels(p *Pool, to *panels, w []float32, in, out int, transposed bool) {
+func (l *Linear) packPanels(p *Pool, to *panels, w, scale []float32, in, out int, transposed bool) {
+	if scale != nil {
+		grow(&l.scaled, 8*in*out)
+		p.pack = packTask{l: l, w: w, scale: scale}
+		p.Run(8, &p.pack)
+		w = l.scaled
+	}
 	width := tiles().panel()
 	to.in, to.out = in, out
 	size := (out + width - 1) / width * 8 * in * width
@@ -93,6 +100,11 @@ func (l *Linear) packPanels(p *Pool, to *panels, w []float32, in, out int, trans
 
 // Do packs column panel i.
 func (k *packTask) Do(i, worker int) {
+	if k.scale != nil {
+		n := k.l.N * k.l.K
+		scaleBlock(k.l.scaled[i*n:(i+1)*n], k.w[i*n:(i+1)*n], k.scale, k.l.N, k.l.K, k.l.transposed)
+		return
+	}
 	s := tiles()
 	width, vec := s.panel(), 4*s.lanes
 	in, out := k.to.in, k.to.out
@@ -144,6 +156,7 @@ type fastTask struct {
 	p                 *Pool
 	out, in           []float32
 	m, rowBlock       int
+	share             int // column panels an item takes
 	w                 *panels
 	terms             *[8][]term
 	any, acc          bool
@@ -153,8 +166,12 @@ type fastTask struct {
 func (l *Linear) runFast(p *Pool, out, in []float32, m int, w *panels, terms *[8][]term, inScale, outScale [8]float32, acc bool) {
 	blocks := splitRows(m, fastRows, p.Threads())
 	rowBlock := (m + blocks - 1) / blocks
-	p.fast = fastTask{p, out[:m*8*w.out], in[:m*8*w.in], m, rowBlock, w, terms, l.fast.any, acc, inScale, outScale}
-	p.Run((m+rowBlock-1)/rowBlock, &p.fast)
+	blocks = (m + rowBlock - 1) / rowBlock
+	width := tiles().panel()
+	panels := (w.out + width - 1) / width
+	share := splitPanels(panels, blocks, p.Threads())
+	p.fast = fastTask{p, out[:m*8*w.out], in[:m*8*w.in], m, rowBlock, share, w, terms, l.fast.any, acc, inScale, outScale}
+	p.Run(blocks*((panels+share-1)/share), &p.fast)
 	p.fast = fastTask{}
 }
 
@@ -164,9 +181,14 @@ func (l *Linear) runFast(p *Pool, out, in []float32, m int, w *panels, terms *[8
 func (k *fastTask) Do(i, worker int) {
 	s := tiles()
 	width, vec := s.panel(), 4*s.lanes
+	in, out := k.w.in, k.w.out
+	cols := k.share * width // of an item
+	shares := (out + cols - 1) / cols
+	c0 := i % shares * cols
+	c1 := min(out, c0+cols)
+	i /= shares
 	r0, r1 := i*k.rowBlock, min(k.m, (i+1)*k.rowBlock)
 	rows := r1 - r0
-	in, out := k.w.in, k.w.out
 	inPad := (in + s.lanes - 1) / s.lanes * s.lanes
 	ld := 8*inPad + 16 // off the powers of two, which share cache sets
 
@@ -199,7 +221,7 @@ func (k *fastTask) Do(i, worker int) {
 	t.k, t.acs, t.bks = in, 4, 4*width
 	count := (rows + s.rows - 1) / s.rows
 	block := in * width // of one packed weight block
-	for j := 0; j < out; j += width {
+	for j := c0; j < c1; j += width {
 		cols := min(width, out-j)
 		panel := j / width * 8 * block
 		for q, row := 0, 0; q < count; q++ {

@@ -35,6 +35,7 @@ type Pool struct {
 	fast   fastTask
 	pack   packTask
 	weight weightTask
+	expand expandTask
 	peak   peakTask
 
 	attention attentionTask
