@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"strconv"
 	"unsafe"
 )
 
@@ -13,6 +14,15 @@ type AttentionShape struct {
 	Dropout                           float32
 	Seed, Step                        uint64
 	Layer                             int
+}
+
+// check returns the lengths of q and of k.
+func (s *AttentionShape) check() (nq, nk int) {
+	if s.Batch < 0 || s.T < 1 || s.HeadDim < 1 || s.KVHeads < 1 || s.Heads%s.KVHeads != 0 {
+		panic("kernel: attention of " + strconv.Itoa(s.Heads) + " heads over " + strconv.Itoa(s.KVHeads) +
+			" key heads of " + strconv.Itoa(s.HeadDim) + ", " + strconv.Itoa(s.T) + " positions")
+	}
+	return s.Batch * s.T * s.Heads * s.HeadDim, s.Batch * s.T * s.KVHeads * s.HeadDim
 }
 
 func (s *AttentionShape) key() Key {
@@ -38,6 +48,8 @@ type attentionTask struct {
 // for q, o [B·T, Heads·hd] and k, v [B·T, KVHeads·hd]; lse [B, Heads, T]
 // receives log Σ exp for the backward.
 func AttentionForward(p *Pool, o, lse, q, k, v []float32, s AttentionShape) {
+	nq, nk := s.check()
+	o, lse, q, k, v = o[:nq], lse[:s.Batch*s.Heads*s.T], q[:nq], k[:nk], v[:nk]
 	p.attention = attentionTask{p: p, o: o, lse: lse, q: q, k: k, v: v, s: s}
 	p.Run(s.Batch*s.KVHeads, &p.attention)
 	p.attention = attentionTask{}
@@ -46,6 +58,9 @@ func AttentionForward(p *Pool, o, lse, q, k, v []float32, s AttentionShape) {
 // AttentionBackward is the gradient of AttentionForward, from do and what the
 // forward read and wrote; dq, dk and dv are overwritten.
 func AttentionBackward(p *Pool, dq, dk, dv, do, o, lse, q, k, v []float32, s AttentionShape) {
+	nq, nk := s.check()
+	dq, dk, dv, do, o = dq[:nq], dk[:nk], dv[:nk], do[:nq], o[:nq]
+	lse, q, k, v = lse[:s.Batch*s.Heads*s.T], q[:nq], k[:nk], v[:nk]
 	p.attention = attentionTask{p: p, dq: dq, dk: dk, dv: dv, do: do, o: o, lse: lse, q: q, k: k, v: v, s: s, backward: true}
 	p.Run(s.Batch*s.KVHeads, &p.attention)
 	p.attention = attentionTask{}
@@ -92,7 +107,7 @@ func (t *attentionTask) Do(i, worker int) {
 	blocks := (s.T + attentionRows - 1) / attentionRows
 	h.block = roundUp((s.T+blocks-1)/blocks, set.rows)
 	weights := h.block * h.ld
-	scratch := t.p.scratch(worker, slotAttention, 5*rows+2*transposed+2*weights+roundUp(s.T+3, dropGroup)+2*set.rows)
+	scratch := t.p.scratch(worker, slotAttention, 3*rows+2*transposed+2*weights+roundUp(s.T+3, dropGroup)+2*set.rows)
 	take := func(n int) []float32 {
 		part := scratch[:n]
 		scratch = scratch[n:]
@@ -113,18 +128,12 @@ func (t *attentionTask) Do(i, worker int) {
 	h.ds = take(weights)
 	vt := h.transpose(take(transposed), t.v[kv:], kw)
 	k, bufO := h.rows(take(rows), t.k[kv:], kw), take(rows)
-	dk, dv := take(rows), take(rows)
-	clear(dk)
-	clear(dv)
 	for head := g * group; head < (g+1)*group; head++ {
 		at := b*s.T*qw + head*h.hd
 		h.first = uint64(b*s.Heads+head) * uint64(s.T) * uint64(s.T)
 		q, do := h.rows(bufQ, t.q[at:], qw), h.rows(bufO, t.do[at:], qw)
-		h.backward(t.dq[at:], dk, dv, t.o[at:], qw, t.lse[(b*s.Heads+head)*s.T:][:s.T], do, q, k, kt, vt)
-	}
-	for r := range s.T {
-		copy(t.dk[kv+r*kw:][:h.hd], dk[r*h.hdp:])
-		copy(t.dv[kv+r*kw:][:h.hd], dv[r*h.hdp:])
+		lse := t.lse[(b*s.Heads+head)*s.T:][:s.T]
+		h.backward(t.dq[at:], qw, t.dk[kv:], t.dv[kv:], kw, head > g*group, t.o[at:], lse, do, q, k, kt, vt)
 	}
 }
 
@@ -143,14 +152,10 @@ func (m matrix) from(i int) matrix { return matrix{m.data[i*m.row:], m.row, m.co
 // left is a matrix of rows as the left operand, without the first i rows.
 func (m matrix) left(i int) matrix { return matrix{m.data[i*m.row:], m.row, 1} }
 
-// directFloats is the extent up to which a head's rows are read where they
-// are; beyond it their stride would cost more than the copy.
-const directFloats = 1 << 15
-
-// rows is one head's rows, ld floats apart in src; copied to buf, in whole
-// vectors, if need be.
+// rows is one head's rows, ld floats apart in src; copied to buf if they are
+// not of whole vectors.
 func (h *attentionHead) rows(buf, src []float32, ld int) matrix {
-	if h.hd == h.hdp && h.t*ld <= directFloats {
+	if h.hd == h.hdp {
 		return matrix{src, ld, h.panel}
 	}
 	for r := range h.t {
@@ -216,9 +221,10 @@ func (h *attentionHead) forward(o []float32, ldo int, lse []float32, q, kt, v ma
 	}
 }
 
-// backward computes dq of one head and adds to dk and dv, a block of rows at
-// a time; see refAttentionBackward for the formulas.
-func (h *attentionHead) backward(dq, dk, dv, o []float32, ldo int, lse []float32, do, q, k, kt, vt matrix) {
+// backward computes dq, dk and dv of one head, the latter two added to what
+// they hold when acc; a block of rows at a time. See refAttentionBackward for
+// the formulas.
+func (h *attentionHead) backward(dq []float32, ldq int, dk, dv []float32, ldk int, acc bool, o, lse []float32, do, q, k, kt, vt matrix) {
 	vec := vector()
 	for i0 := 0; i0 < h.t; i0 += h.block {
 		i1 := min(i0+h.block, h.t)
@@ -230,7 +236,7 @@ func (h *attentionHead) backward(dq, dk, dv, o []float32, ldo int, lse []float32
 			h.multiply(ds, h.ld, do.left(r0), vt, rows, r1, h.hd, false)
 			delta := h.sum[:rows]
 			for r := range delta {
-				delta[r] = vec.dot(do.data[(r0+r)*do.row:][:h.hd], o[(r0+r)*ldo:][:h.hd])
+				delta[r] = vec.dot(do.data[(r0+r)*do.row:][:h.hd], o[(r0+r)*ldq:][:h.hd])
 				if h.drop > 0 {
 					row := ds[r*h.ld:][:r0+r+1]
 					vec.mul(row, row, h.dropFactors(r0+r))
@@ -243,14 +249,15 @@ func (h *attentionHead) backward(dq, dk, dv, o []float32, ldo int, lse []float32
 					vec.mul(row, row, h.dropFactors(r0+r))
 				}
 			}
-			h.multiply(dq[r0*ldo:], ldo, matrix{ds, h.ld, 1}, k, rows, h.hd, r1, false)
+			h.multiply(dq[r0*ldq:], ldq, matrix{ds, h.ld, 1}, k, rows, h.hd, r1, false)
 		}
-		// A key is read by the rows from its own on.
+		// A key is read by the rows from its own on; those of this block are
+		// its first if it is of the block itself.
 		for j0 := 0; j0 < i1; j0 += h.set.rows {
 			j1, r0 := min(j0+h.set.rows, i1), max(i0, j0)
-			at := (r0-i0)*h.ld + j0
-			h.multiply(dv[j0*h.hdp:], h.hdp, matrix{h.p[at:], 1, h.ld}, do.from(r0), j1-j0, h.hd, i1-r0, true)
-			h.multiply(dk[j0*h.hdp:], h.hdp, matrix{h.ds[at:], 1, h.ld}, q.from(r0), j1-j0, h.hd, i1-r0, true)
+			at, more := (r0-i0)*h.ld+j0, acc || j0 < i0
+			h.multiply(dv[j0*ldk:], ldk, matrix{h.p[at:], 1, h.ld}, do.from(r0), j1-j0, h.hd, i1-r0, more)
+			h.multiply(dk[j0*ldk:], ldk, matrix{h.ds[at:], 1, h.ld}, q.from(r0), j1-j0, h.hd, i1-r0, more)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func exp32(x float32) float32 {
 	if x != x {
 		return x
 	}
-	n := roundEven(x * log2e)
+	n := roundEven(float32(x * log2e))
 	r := x - float32(n*ln2Hi)
 	r -= float32(n * ln2Lo)
 	p := float32(expC7)

@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"strconv"
+)
 
 // ropeTheta is the base of the rotation frequencies.
 const ropeTheta = 10000
@@ -25,6 +28,9 @@ func RoPETable(positions, headDim int) (cos, sin []float32) {
 // pos0 + row mod period. cos and sin are a RoPETable of headDim. inverse
 // rotates back, which is also the gradient.
 func RoPE(x []float32, rows, heads, headDim, pos0, period int, cos, sin []float32, inverse bool) {
+	if headDim%2 != 0 {
+		panic("kernel: rotation of pairs of an odd head width, " + strconv.Itoa(headDim))
+	}
 	half := headDim / 2
 	rotate := vector().rotate
 	if inverse {
