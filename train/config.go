@@ -316,7 +316,7 @@ func (c Config) Validate() error {
 	if c.Dataset == "" {
 		return &ConfigError{Key: "dataset", Reason: `no dataset; set dataset = "tinyshakespeare", another name under datasets/, or a path`}
 	}
-	const many = 1 << 31
+	const many = math.MaxInt32
 	for _, k := range []struct {
 		key         string
 		v           int

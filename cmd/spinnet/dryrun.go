@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"spinnet/arch"
@@ -42,7 +43,7 @@ func memoryEstimate(cfg train.Config, shape arch.Config) int {
 		kept = 1
 	}
 	activations := float64(cfg.BatchSize) * float64(cfg.BlockSize) * (kept*perLayer + (layers+4)*d + 3*hidden)
-	return int(min(4*(6*params+activations), 1<<62))
+	return int(min(4*(6*params+activations), math.MaxInt/2))
 }
 
 // checkMemory refuses a run that cannot fit, which would otherwise end

@@ -15,7 +15,7 @@ func machineMemory() int {
 	if unix.Sysinfo(&info) != nil {
 		return 0
 	}
-	total := int(uint64(info.Totalram) * uint64(info.Unit))
+	total := int(uint64(info.Totalram) * uint64(info.Unit)) //nolint:unconvert // uint32 on 32-bit machines
 	if text, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil {
 		if limit, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil { // else it is "max"
 			total = min(total, limit)
