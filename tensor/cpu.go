@@ -52,10 +52,9 @@ func (c *CPU) Zero(t *Tensor) { clear(t.Data) }
 
 // cpuWeight is the CPU's derived forms of a Weight.
 type cpuWeight struct {
-	layer  *kernel.Linear
-	quant  []float32 // −1, 0, +1 (the latent itself when not quantised)
-	scale  []float32 // [N] γ·beta
-	isUnit bool      // scale is all ones
+	layer *kernel.Linear
+	quant []float32 // −1, 0, +1 (the latent itself when not quantised)
+	scale []float32 // [N] γ·beta
 }
 
 // NewWeight makes a weight of algebra alg with N = out and K = in values a

@@ -23,7 +23,6 @@ type gradient struct {
 
 // node is one recorded operation.
 type node struct {
-	name    string
 	outs    []*Var
 	ins     []*Var      // values read by forward
 	saved   []*Var      // values read by backward
