@@ -309,10 +309,8 @@ func tensorOf(ts interop.SafeTensors, path, name string, shape []int) ([]float32
 		return nil, &interop.SafetensorsError{File: path, Tensor: name, Offset: -1,
 			Reason: fmt.Sprintf("shape %v, the configuration asks for %v", x.Shape, shape)}
 	}
-	for i, v := range x.Data {
-		if v-v != 0 {
-			return nil, &interop.SafetensorsError{File: path, Tensor: name, Offset: -1, Reason: fmt.Sprintf("value %d is %v", i, v)}
-		}
+	if !allFinite(x.Data) {
+		return nil, &interop.SafetensorsError{File: path, Tensor: name, Offset: -1, Reason: "holds values that are not finite"}
 	}
 	return x.Data, nil
 }

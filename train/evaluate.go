@@ -15,8 +15,6 @@ const trainEvalBatches = 10
 // every evaluation, and the validation loss on eval_iters such batches or,
 // when that is 0, on the whole split in consecutive windows.
 func (t *Trainer) evaluate(ctx context.Context) (trainLoss, valLoss float64, err error) {
-	t.model.Refresh(false)
-	defer t.model.Refresh(true)
 	batches := t.cfg.EvalIters
 	if batches == 0 {
 		batches = trainEvalBatches

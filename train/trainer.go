@@ -120,16 +120,6 @@ func (t *Trainer) Step() int { return t.step }
 // Last is the newest evaluation; its Step is −1 before the first.
 func (t *Trainer) Last() EvalInfo { return t.last }
 
-// Memory is the bytes the run holds: weights, gradients, moments and
-// activations, without the kernels' packed copies.
-func (t *Trainer) Memory() int {
-	n := t.tape.Bytes() + t.evalTape.Bytes()
-	for _, p := range t.model.Params {
-		n += 4 * 4 * p.Len()
-	}
-	return n
-}
-
 // Run trains to max_iters: steps, log lines, evaluations, samples and
 // checkpoints. When ctx ends it saves and returns ErrInterrupted.
 func (t *Trainer) Run(ctx context.Context, o Observer) (err error) {
@@ -177,6 +167,8 @@ func (t *Trainer) afterStep(ctx context.Context, o Observer, info *StepInfo) err
 			evaluated = false
 		} else if err != nil {
 			return err
+		} else if !finite(trainLoss) {
+			return t.diverged("evaluation loss", trainLoss)
 		} else {
 			best = valLoss < t.bestVal || math.IsNaN(t.bestVal) && !math.IsNaN(valLoss)
 			if best {
@@ -215,6 +207,11 @@ func (t *Trainer) logStep(s *StepInfo, evaluated bool) error {
 }
 
 func (t *Trainer) checkpoint(best bool, o Observer) error {
+	for _, p := range t.model.Params {
+		if !allFinite(t.host(p.Value)) { // the update that did it came after the loss was seen
+			return t.diverged("parameter "+p.Name, math.NaN())
+		}
+	}
 	dir, err := t.save(best)
 	if err != nil {
 		return err
@@ -295,14 +292,7 @@ func (t *Trainer) diverged(what string, value float64) error {
 }
 
 func (t *Trainer) firstBad() string {
-	bad := func(x *tensor.Tensor) bool {
-		for _, v := range t.host(x) {
-			if v-v != 0 {
-				return true
-			}
-		}
-		return false
-	}
+	bad := func(x *tensor.Tensor) bool { return !allFinite(t.host(x)) }
 	for _, p := range t.model.Params {
 		if bad(p.Value) {
 			return "parameter " + p.Name
@@ -327,6 +317,15 @@ func (t *Trainer) host(x *tensor.Tensor) []float32 {
 	out := make([]float32, x.Len())
 	t.model.Device.Read(out, x)
 	return out
+}
+
+func allFinite(x []float32) bool {
+	for _, v := range x {
+		if v-v != 0 { // NaN for infinities and NaN
+			return false
+		}
+	}
+	return true
 }
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }

@@ -252,6 +252,26 @@ func TestDivergenceStopsAndNamesTheTensor(t *testing.T) {
 	}
 }
 
+// TestNoBadCheckpoint: an update that overflows right before a checkpoint is
+// due must not replace the good one.
+func TestNoBadCheckpoint(t *testing.T) {
+	d := testData(t, 0.1)
+	c := testConfig(t, "eval_interval=0")
+	tr := newTrainer(t, c, d, 2)
+	err := tr.Run(context.Background(), Observer{Step: func(s StepInfo) {
+		if s.Step == 15 {
+			tr.model.Param("norm.weight").Value.Data[0] = float32(math.Inf(1))
+		}
+	}})
+	if err == nil || !strings.Contains(err.Error(), "parameter norm.weight") {
+		t.Errorf("got %v, want the parameter", err)
+	}
+	tr = newTrainer(t, c, d, 2)
+	if err := tr.Resume(); err != nil || tr.Step() != 10 {
+		t.Errorf("resumed at %d with error %v, want step 10", tr.Step(), err)
+	}
+}
+
 func TestInitFrom(t *testing.T) {
 	d := testData(t, 0.1)
 	c := testConfig(t)

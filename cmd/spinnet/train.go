@@ -187,7 +187,7 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 	err = t.Run(ctx, p.observer())
 	p.close()
 	if errors.Is(err, train.ErrInterrupted) {
-		fmt.Fprintf(log, "interrupted after step %d; go on with: spinnet train %s --resume\n", t.Step(), recipe)
+		fmt.Fprintf(log, "interrupted after step %d; go on with: spinnet train %s --resume\n", t.Step(), cfg.OutDir)
 		return exitError(exitInterrupted)
 	}
 	if err != nil {
