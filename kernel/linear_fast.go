@@ -164,6 +164,12 @@ type fastTask struct {
 }
 
 func (l *Linear) runFast(p *Pool, out, in []float32, m int, w *panels, terms *[8][]term, inScale, outScale [8]float32, acc bool) {
+	if w.out == 0 {
+		panic("kernel: Linear used before it was packed")
+	}
+	if m == 0 {
+		return
+	}
 	blocks := splitRows(m, fastRows, p.Threads())
 	rowBlock := (m + blocks - 1) / blocks
 	blocks = (m + rowBlock - 1) / rowBlock

@@ -185,6 +185,35 @@ func TestLinearAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestLinearWithoutRows(t *testing.T) {
+	p := testPool(t, 2)
+	for _, alg := range []string{"octonion", "quaternion"} {
+		c := linearCase{alg, 5, 6, 0, false, false}
+		a, w, _, _, _ := c.data(t)
+		l := NewLinear(a, c.N, c.K, false)
+		l.Pack(p, w, nil)
+		l.PackBackward(p, w, nil)
+		l.Forward(p, nil, nil, 0)
+		l.BackwardInput(p, nil, nil, 0, false)
+		g := randomFloats(len(w), 1)
+		l.BackwardWeight(p, g, nil, nil, 0, false)
+		for i, v := range g {
+			if v != 0 {
+				t.Fatalf("%s: gradient of no rows: element %d is %v", alg, i, v)
+			}
+		}
+	}
+}
+
+func TestLinearBeforePackPanics(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	NewLinear(table(t, "walsh"), 4, 4, false).Forward(testPool(t, 1), make([]float32, 32), make([]float32, 32), 1)
+}
+
 // The assembly reads whtArgs by fixed offsets (_avo/linear.go).
 func TestWHTArgsLayout(t *testing.T) {
 	var a whtArgs

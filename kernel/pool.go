@@ -57,8 +57,6 @@ type poolWorker struct {
 // Scratch slots, so that kernels which call each other do not share one.
 const (
 	slotGemmA = iota
-	slotGemmB
-	slotGemmTile
 	slotLinear
 	slotLinear2
 	slotLinear3

@@ -122,9 +122,11 @@ func refTile(mr, nv int) func(*byte) {
 			if t.reps == 1 {
 				continue // never point beyond an operand
 			}
-			t.seg[0].a = unsafe.Add(t.seg[0].a, t.arep)
-			t.seg[0].b = unsafe.Add(t.seg[0].b, t.brep)
-			t.c = unsafe.Add(t.c, t.crep)
+			if t.reps > 1 { // else they might point outside of their memory
+				t.seg[0].a = unsafe.Add(t.seg[0].a, t.arep)
+				t.seg[0].b = unsafe.Add(t.seg[0].b, t.brep)
+				t.c = unsafe.Add(t.c, t.crep)
+			}
 		}
 	}
 }

@@ -3,7 +3,6 @@ package kernel
 import (
 	"fmt"
 	"testing"
-	"time"
 	"unsafe"
 )
 
@@ -96,18 +95,7 @@ func TestTiles(t *testing.T) {
 	})
 }
 
-func peakGFLOPS() float64 {
-	best := 0.0
-	for range 5 {
-		start := time.Now()
-		f := peakFMA(2_000_000)
-		best = max(best, float64(f)/float64(time.Since(start).Nanoseconds()))
-	}
-	return best
-}
-
 func BenchmarkTile(b *testing.B) {
-	peak := peakGFLOPS()
 	s := tiles()
 	for _, k := range []int{16, 64, 256} {
 		for _, mr := range []int{4, 8, 12, 13, 14} {
@@ -123,9 +111,7 @@ func BenchmarkTile(b *testing.B) {
 						args.c, args.reps = unsafe.Pointer(&c[0]), 1
 						s.do(args, mr, cols)
 					}
-					g := 2 * float64(mr*cols*k) * float64(b.N) / float64(b.Elapsed().Nanoseconds())
-					b.ReportMetric(100*g/peak, "%peak")
-					b.ReportMetric(g, "GFLOPS")
+					reportPeak(b, 2*float64(mr*cols*k), 1)
 				})
 			}
 		}
