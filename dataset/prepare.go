@@ -27,18 +27,14 @@ type Source struct {
 // FileSource is the text in a regular file.
 func FileSource(path string) Source {
 	return Source{path, func() (io.ReadCloser, error) {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
-			f.Close()
+		// Before opening, which waits for a writer when it is a pipe.
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 			if info.IsDir() {
 				return nil, fmt.Errorf("open %s: is a directory", path)
 			}
 			return nil, fmt.Errorf("open %s: not a regular file, and texts are read twice", path)
 		}
-		return f, nil
+		return os.Open(path)
 	}}
 }
 

@@ -52,6 +52,9 @@ func (b *benchContext) Report(r benchResult) error {
 	return b.report(r)
 }
 
+// maxThreads bounds what a mistyped number of threads can start.
+const maxThreads = 1 << 10
+
 // benchTime is how long Measure repeats a call.
 const benchTime = 600 * time.Millisecond
 
@@ -101,14 +104,16 @@ but fused multiply–adds reaches in the same run.`,
 			}
 			if list {
 				for _, b := range chosen {
-					fmt.Fprintln(cmd.OutOrStdout(), b.Name)
+					if _, err := fmt.Fprintln(cmd.OutOrStdout(), b.Name); err != nil {
+						return err
+					}
 				}
 				return nil
 			}
 			counts := []int{threads}
 			switch {
-			case threads < 0:
-				return usagef("--threads %d: want 1 or more", threads)
+			case threads < 0 || threads > maxThreads:
+				return usagef("--threads %d: want 1 to %d", threads, maxThreads)
 			case threads == 0:
 				counts = slices.Compact([]int{1, runtime.GOMAXPROCS(0)})
 			}

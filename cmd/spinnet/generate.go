@@ -103,12 +103,9 @@ func runGenerate(cmd *cobra.Command, path string, f *generateFlags) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	g := &generator{out: cmd.OutOrStdout(), log: cmd.ErrOrStderr(), flags: f}
 	in := cmd.InOrStdin()
-	interactive := !cmd.Flags().Changed("prompt") && f.promptFile == "" && isKeyboard(in)
+	interactive := !cmd.Flags().Changed("prompt") && f.promptFile == "" && isTerminal(in)
 	var prompt string
 	if !interactive {
 		var err error
@@ -116,6 +113,10 @@ func runGenerate(cmd *cobra.Command, path string, f *generateFlags) error {
 			return err
 		}
 	}
+	// Only from here on: there is nothing to finish while a prompt is read.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	var err error
 	if g.loaded, err = loadModel(path, f.threads); err != nil {
 		return err
@@ -164,9 +165,9 @@ func readBounded(r io.Reader, name string) (string, error) {
 	return string(b), nil
 }
 
-// isKeyboard reports whether r is a terminal (which /dev/null is not).
-func isKeyboard(r io.Reader) bool {
-	f, ok := r.(*os.File)
+// isTerminal reports whether a stream is a terminal (which /dev/null is not).
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 

@@ -207,3 +207,48 @@ func TestInterruptedRunResumes(t *testing.T) {
 	trainToEnd(t, dir, append(slow, "--resume")...)
 	sameRun(t, filepath.Join(dir, "whole"), run)
 }
+
+// TestStopWhileReading: Ctrl-C ends a command that waits for its input.
+func TestStopWhileReading(t *testing.T) {
+	seedTiny, err := filepath.Abs(seedTiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"generate", seedTiny}, {"score", seedTiny, "--file", "-"}, {"tokenize"}} {
+		cmd := spinnetCommand(t, t.TempDir(), args...)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		hung := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		time.Sleep(300 * time.Millisecond) // now it reads
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		hung.Stop()
+		in.Close()
+		if s := cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != syscall.SIGINT {
+			t.Errorf("%v: ended with %v, want an interrupt", args, cmd.ProcessState)
+		}
+	}
+}
+
+// TestPipesAreRefused: a text is read twice, which a pipe cannot be; asking
+// must not wait for its writer.
+func TestPipesAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o666); err != nil {
+		t.Skip(err)
+	}
+	cmd := spinnetCommand(t, dir, "prepare", "text", "pipe", "--out", "data")
+	hung := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	out, _ := cmd.CombinedOutput()
+	hung.Stop()
+	if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(string(out), "not a regular file") {
+		t.Errorf("got exit code %d and %q, want %d and the reason", code, out, exitFailed)
+	}
+}

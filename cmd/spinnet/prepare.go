@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +54,12 @@ func (f *prepareFlags) add(c *cobra.Command, kind string) {
 
 // run prepares the sources and reports.
 func (f *prepareFlags) run(c *cobra.Command, sources []dataset.Source) error {
+	if !slices.Contains([]string{tokenizer.KindGPT2, tokenizer.KindBytes, tokenizer.KindChars}, f.Tokenizer) {
+		return usagef("unknown tokenizer %q: want gpt2, bytes or chars", f.Tokenizer)
+	}
+	if !(f.Val >= 0 && f.Val < 1) {
+		return usagef("--val %v: want 0 or more and under 1", f.Val)
+	}
 	if f.Dir == "" {
 		f.Dir = dataset.DefaultDir(f.Name)
 	}
@@ -64,8 +73,9 @@ func (f *prepareFlags) run(c *cobra.Command, sources []dataset.Source) error {
 			fmt.Fprintf(errOut, "\r%s: %d of %d MB%s", f.Name, done>>20, total>>20, end)
 		}
 	}
-	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	m, err := dataset.Prepare(ctx, f.Options, sources)
 	if ctx.Err() != nil && err != nil {
 		fmt.Fprintln(errOut, "stopped; nothing was written")
@@ -83,21 +93,12 @@ func (f *prepareFlags) run(c *cobra.Command, sources []dataset.Source) error {
 		_, err = out.Write(data)
 		return err
 	}
-	fmt.Fprintf(out, "%s: %s tokenizer, vocabulary %d, %s\n", f.Dir, m.Tokenizer.Kind, m.VocabSize, m.DType)
+	summary := fmt.Sprintf("%s: %s tokenizer, vocabulary %d, %s\n", f.Dir, m.Tokenizer.Kind, m.VocabSize, m.DType)
 	for _, s := range []dataset.Shard{m.Train, m.Val} {
-		fmt.Fprintf(out, "  %-10s %12d tokens  %8d documents  %12d bytes of text\n", s.File, s.Tokens, s.Documents, s.SourceBytes)
+		summary += fmt.Sprintf("  %-10s %12d tokens  %8d documents  %12d bytes of text\n", s.File, s.Tokens, s.Documents, s.SourceBytes)
 	}
-	return nil
-}
-
-// isTerminal tells whether w is a terminal (a character device).
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	_, err = io.WriteString(out, summary)
+	return err
 }
 
 func newPrepareShakespeareCmd() *cobra.Command {

@@ -49,8 +49,16 @@ func newProgress(w io.Writer, cfg train.Config, step int) *progress {
 	if width > 0 {
 		p.width = width
 	}
-	p.bars = mpb.New(mpb.WithOutput(w), mpb.WithAutoRefresh(), mpb.WithRefreshRate(150*time.Millisecond))
-	p.bar = p.bars.New(int64(cfg.MaxIters), mpb.BarStyle().Lbound("").Filler("━").Tip("╸").Padding("─").Rbound(""),
+	p.showBar(cfg.MaxIters, step)
+	return p
+}
+
+// showBar starts the bar of a terminal.
+func (p *progress) showBar(steps, step int) {
+	p.bars = mpb.New(mpb.WithOutput(p.w), mpb.WithAutoRefresh(), mpb.WithRefreshRate(150*time.Millisecond))
+	// A bar with a total ends there, and what is printed above it later, the
+	// last evaluation and sample, would be lost: so the total comes after.
+	p.bar = p.bars.New(0, mpb.BarStyle().Lbound("").Filler("━").Tip("╸").Padding("─").Rbound(""),
 		mpb.BarWidth(max(8, min(24, p.width/6))),
 		mpb.PrependDecorators(decor.CountersNoUnit("%d/%d ")),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
@@ -58,8 +66,8 @@ func newProgress(w io.Writer, cfg train.Config, step int) *progress {
 			defer p.mu.Unlock()
 			return p.status
 		})))
+	p.bar.SetTotal(int64(steps), false)
 	p.bar.SetCurrent(int64(step))
-	return p
 }
 
 // observer connects a run to p.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"spinnet/kernel"
 	"spinnet/train"
 )
 
@@ -99,7 +100,12 @@ the environment: --top-k is SPINNET_TOP_K.`,
 			}
 			return unknownCommand(cmd, args[0])
 		},
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return flagsFromEnv(cmd.Flags()) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := kernel.SetError(); err != nil {
+				return &usageError{err: err} // rather than another kernel set than asked for
+			}
+			return flagsFromEnv(cmd.Flags())
+		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, g := range []struct {

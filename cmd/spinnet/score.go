@@ -76,6 +76,7 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 	var err error
 	switch {
 	case given("ids"):
+		what = "--ids"
 		if ids, err = parseIDs(f.ids); err != nil {
 			return err
 		}
@@ -97,12 +98,13 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	r, err := l.engine.Score(ctx, ids, nil)
 	if errors.Is(err, context.Canceled) {
 		return exitError(exitInterrupted)
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	if math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0) {
 		return fmt.Errorf("%s: the loss is %v: the model's weights are too large", path, r.Loss)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -97,14 +98,18 @@ func (o *override) String() string { return "" }
 func (o *override) Type() string   { return o.key.Type }
 
 // loadRecipe finds a recipe: a file, a run's folder, or a name of package
-// configs, in this order.
+// configs, in this order. A run's folder is its out_dir wherever it was when
+// the run began, so that a copy does not write into the original.
 func loadRecipe(name string, overrides []string) (train.Config, error) {
 	const limit = 1 << 20
 	path := name
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
-		path = filepath.Join(path, "config.toml")
-		info, err = os.Stat(path)
+		inside := filepath.Join(path, "config.toml")
+		if info, err = os.Stat(inside); err == nil || !slices.Contains(configs.Names(), name) {
+			path = inside
+			overrides = append([]string{"out_dir=" + filepath.Clean(name)}, overrides...)
+		}
 	}
 	var text []byte
 	switch {
