@@ -80,9 +80,10 @@ func (e *HintError) Hint() string { return e.Text }
 const verifyAtOpen = 64 << 20
 
 // Open opens the dataset in folder dir and checks its files against the
-// manifest: their sizes, and if they are small also what Verify checks. A folder without manifest.json but with train.bin is
-// read as nanoGPT's: uint16 tokens, of the characters of meta.pkl when that
-// file is there, of GPT-2 when not.
+// manifest: their sizes, and if they are small also what Verify checks. A
+// folder without manifest.json but with train.bin is read as nanoGPT's: uint16
+// tokens, of the characters of meta.pkl when that file is there, of GPT-2 when
+// not.
 func Open(dir string) (*Dataset, error) {
 	d, err := open(dir)
 	if err != nil {

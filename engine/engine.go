@@ -11,6 +11,7 @@ package engine
 import (
 	"errors"
 	"math"
+	"strings"
 	"sync"
 
 	"spinnet/algebra"
@@ -43,7 +44,7 @@ type layer struct {
 }
 
 // maxThreads bounds what a mistyped number of threads can start.
-const maxThreads = 1 << 10
+const maxThreads = 1 << 12 // as for the key threads of a recipe
 
 // New packs a model's weights for the given number of threads; less than one
 // means one per CPU. The model must be valid; its embedding and norms are
@@ -136,7 +137,7 @@ func (e *Engine) normOf(t *spinfile.Tensor) *[]float32 {
 		return &e.norm
 	}
 	l := &e.layers[t.Layer]
-	if hasSuffix(t.Name, ".attention_norm.weight") {
+	if strings.HasSuffix(t.Name, ".attention_norm.weight") {
 		return &l.attentionNorm
 	}
 	return &l.ffnNorm
@@ -152,15 +153,11 @@ func (e *Engine) linearOf(t *spinfile.Tensor) **kernel.Linear {
 		{".wq.weight", &l.wq}, {".wk.weight", &l.wk}, {".wv.weight", &l.wv}, {".wo.weight", &l.wo},
 		{".gate_proj.weight", &l.gate}, {".up_proj.weight", &l.up}, {".down_proj.weight", &l.down},
 	} {
-		if hasSuffix(t.Name, p.suffix) {
+		if strings.HasSuffix(t.Name, p.suffix) {
 			return p.place
 		}
 	}
 	panic("engine: no layer for tensor " + t.Name) // Validate has checked the names
-}
-
-func hasSuffix(s, suffix string) bool {
-	return len(s) >= len(suffix) && s[len(s)-len(suffix):] == suffix
 }
 
 // Config is the model's configuration.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -126,7 +127,7 @@ type stream struct {
 func (s *stream) flush(end bool) (stopped bool, err error) {
 	ready := len(s.held)
 	for _, stop := range s.stop {
-		if i := index(s.held, stop); i >= 0 && i < ready {
+		if i := bytes.Index(s.held, []byte(stop)); i >= 0 && i < ready {
 			ready, stopped = i, true
 		}
 	}
@@ -170,14 +171,4 @@ func wholeCharacters(b []byte) (text []byte, used int) {
 		text = b[:used]
 	}
 	return text, used
-}
-
-// index is the place of the first stop in b, or −1.
-func index(b []byte, stop string) int {
-	for i := 0; i+len(stop) <= len(b); i++ {
-		if string(b[i:i+len(stop)]) == stop {
-			return i
-		}
-	}
-	return -1
 }

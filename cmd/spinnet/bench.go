@@ -53,7 +53,7 @@ func (b *benchContext) Report(r benchResult) error {
 }
 
 // maxThreads bounds what a mistyped number of threads can start.
-const maxThreads = 1 << 10
+const maxThreads = 1 << 12 // as for the key threads of a recipe
 
 // benchTime is how long Measure repeats a call.
 const benchTime = 600 * time.Millisecond
