@@ -6,9 +6,9 @@ import "golang.org/x/sys/cpu"
 func machineSets() []set {
 	sets := []set{setRef}
 	x := cpu.X86
-	if x.HasAVX2 && x.HasFMA {
+	if x.HasAVX2 && x.HasFMA && x.HasPOPCNT {
 		sets = append(sets, setAVX2)
-		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
+		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI2 {
 			sets = append(sets, setAVX512)
 		}
 	}

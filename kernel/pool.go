@@ -60,12 +60,8 @@ const (
 	slotLinear
 	slotLinear2
 	slotLinear3
-	slotAttention // three from here
-	slotAttention1
-	slotAttention2
-	slotLoss // three from here
-	slotLoss1
-	slotLoss2
+	slotAttention
+	slotLoss
 	scratchSlots
 )
 

@@ -60,9 +60,6 @@ func expZ(y []float32, x []float32)
 func expAffineZ(y []float32, x []float32, a float32, b float32) float32
 
 //go:noescape
-func softmaxBackwardZ(s []float32, dp []float32, a float32, b float32, delta float32)
-
-//go:noescape
 func swigluZ(y []float32, gate []float32, up []float32)
 
 //go:noescape
@@ -151,9 +148,6 @@ func expY(y []float32, x []float32)
 
 //go:noescape
 func expAffineY(y []float32, x []float32, a float32, b float32) float32
-
-//go:noescape
-func softmaxBackwardY(s []float32, dp []float32, a float32, b float32, delta float32)
 
 //go:noescape
 func swigluY(y []float32, gate []float32, up []float32)

@@ -23,7 +23,7 @@ func (s isa) attention() {
 		})
 		VMAXPS(top[0], top[1], top[0])
 		b := s.vec()
-		VBROADCASTSS(s.lanes4(top[0], VMAXPS), b)
+		VBROADCASTSS(s.reduced(top[0], VMAXPS), b)
 		b = s.mul(b, scale)
 		VMOVSS(b.AsX(), Mem{Base: p[1]})
 		b = s.xor(b, bits32(signBit))
@@ -36,7 +36,7 @@ func (s isa) attention() {
 			VADDPS(e, acc[l.u], acc[l.u])
 		})
 		VADDPS(acc[0], acc[1], acc[0])
-		VMOVSS(s.lanes4(acc[0], VADDPS), Mem{Base: p[2]})
+		VMOVSS(s.reduced(acc[0], VADDPS), Mem{Base: p[2]})
 		zero(p[0])
 	})
 

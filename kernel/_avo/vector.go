@@ -315,7 +315,7 @@ func (s isa) accumulators(unroll int) []VecVirtual {
 	return a
 }
 
-// halves folds the upper half of v into a half-width vector by f.
+// fold reduces a vector by f to its lowest 16 bytes.
 func (s isa) fold(v VecVirtual, f opFunc) VecVirtual {
 	if s.lanes == 16 {
 		h := YMM()
@@ -337,12 +337,12 @@ func (s isa) reduce32(a []VecVirtual, f opFunc) {
 	for i := 1; i < len(a); i++ {
 		f(a[i], a[0], a[0])
 	}
-	VMOVSS(s.lanes4(a[0], f), result())
+	VMOVSS(s.reduced(a[0], f), result())
 	end()
 }
 
-// lanes4 reduces a vector by f; the result is in every lane.
-func (s isa) lanes4(v VecVirtual, f opFunc) VecVirtual {
+// reduced is the vector of float32 reduced by f to one value, in every lane.
+func (s isa) reduced(v VecVirtual, f opFunc) VecVirtual {
 	x := s.fold(v, f)
 	t := XMM()
 	for _, swap := range []uint8{0x4e, 0xb1} {
@@ -607,20 +607,6 @@ func (s isa) activations() {
 		VADDPS(l.only(e), acc[l.u], acc[l.u])
 	})
 	s.reduce32(acc, VADDPS)
-
-	p, n = s.fn("softmaxBackward", "func(s, dp []float32, a, b, delta float32)", "s", "dp")
-	a, b = s.scalar("a"), s.scalar("b")
-	delta := s.scalar("delta")
-	high = s.splat(f32(89))
-	s.loop(n, 2, func(l span) {
-		x := l.load(p[0])
-		s.horner(x, a, b)
-		e := s.exp(x, high)
-		l.store(e, p[0])
-		d := s.sub(l.load(p[1]), delta)
-		l.store(s.mul(s.mul(e, a), d), p[1])
-	})
-	end()
 
 	p, n = s.fn("swiglu", "func(y, gate, up []float32)", "y", "gate", "up")
 	high = s.splat(f32(89))
