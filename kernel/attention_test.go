@@ -64,20 +64,22 @@ func TestAttention(t *testing.T) {
 			}
 			w := want.results()
 			for name, g := range got.results() {
-				if e := relL2(g, w[name]); e > 3e-6 {
-					if s.T == 1 && (name == "dq" || name == "dk") && relL2(g, make([]float32, len(g))) == 0 {
-						continue
+				if s.T == 1 && (name == "dq" || name == "dk") {
+					// A softmax of one is constant: what is left is rounding.
+					if m := refMaxAbs(g); m > 3e-6 {
+						t.Errorf("%+v: %s is up to %.2g, want 0", s, name, m)
 					}
-					if s.T > 1 || name == "o" || name == "lse" || name == "dv" {
-						t.Errorf("%+v: %s has relative error %.2g", s, name, e)
-					}
+				} else if e := relL2(g, w[name]); e > 3e-6 {
+					t.Errorf("%+v: %s has relative error %.2g", s, name, e)
 				}
 			}
 		}
 	})
 }
 
-func TestAttentionSameForAnyThreads(t *testing.T) {
+func TestAttentionSameForAnyThreads(t *testing.T) { eachSet(t, attentionSameForAnyThreads) }
+
+func attentionSameForAnyThreads(t *testing.T) {
 	s := AttentionShape{Batch: 3, T: 70, Heads: 4, KVHeads: 2, HeadDim: 16, Dropout: 0.2, Seed: 9}
 	want := newAttentionData(s)
 	want.run(testPool(t, 1), s)
@@ -94,22 +96,34 @@ func TestAttentionSameForAnyThreads(t *testing.T) {
 	}
 }
 
-// An output must not depend on later positions, whatever they hold.
+// An output must not depend on later positions. Within a tile of rows that
+// holds for finite values only: they are multiplied by weights of 0.
 func TestAttentionIsCausal(t *testing.T) {
-	p := testPool(t, 1)
-	s := AttentionShape{Batch: 1, T: 50, Heads: 1, KVHeads: 1, HeadDim: 16}
-	a, b := newAttentionData(s), newAttentionData(s)
-	for i := 20 * 16; i < 50*16; i++ {
-		b.k[i], b.v[i] = float32(math.NaN()), float32(math.Inf(1))
-	}
-	AttentionForward(p, a.o, a.lse, a.q, a.k, a.v, s)
-	AttentionForward(p, b.o, b.lse, b.q, b.k, b.v, s)
-	rows := tiles().rows
-	for i := range 20 / rows * rows * 16 {
-		if a.o[i] != b.o[i] {
-			t.Fatalf("output %d of position %d depends on position 20 or later", i%16, i/16)
+	eachSet(t, func(t *testing.T) {
+		p := testPool(t, 1)
+		const first = 20 // of the positions that differ
+		s := AttentionShape{Batch: 1, T: 50, Heads: 1, KVHeads: 1, HeadDim: 16}
+		a := newAttentionData(s)
+		AttentionForward(p, a.o, a.lse, a.q, a.k, a.v, s)
+		for _, c := range []struct {
+			k, v float64
+			same int // positions that may not change
+		}{
+			{1e6, -1e30, first},
+			{math.NaN(), math.Inf(1), first / tiles().rows * tiles().rows},
+		} {
+			b := newAttentionData(s)
+			for i := first * s.HeadDim; i < s.T*s.HeadDim; i++ {
+				b.k[i], b.v[i] = float32(c.k), float32(c.v)
+			}
+			AttentionForward(p, b.o, b.lse, b.q, b.k, b.v, s)
+			for i := range c.same * s.HeadDim {
+				if a.o[i] != b.o[i] {
+					t.Fatalf("keys %v, values %v: position %d depends on position %d or later", c.k, c.v, i/s.HeadDim, first)
+				}
+			}
 		}
-	}
+	})
 }
 
 func TestAttentionAllocatesNothing(t *testing.T) {

@@ -64,7 +64,7 @@ func testPool(t testing.TB, threads int) *Pool {
 	return p
 }
 
-var gemmShapes = [][3]int{{1, 1, 1}, {1, 7, 3}, {2, 3, 4}, {5, 16, 16}, {13, 32, 31}, {14, 33, 64}, {15, 31, 65}, {29, 48, 1}, {43, 171, 17}, {64, 64, 64}, {65, 130, 100}, {100, 15, 530}, {200, 40, 1100}}
+var gemmShapes = [][3]int{{1, 1, 1}, {1, 7, 3}, {2, 3, 4}, {5, 16, 16}, {13, 32, 31}, {14, 33, 64}, {15, 31, 65}, {29, 48, 1}, {43, 171, 17}, {64, 64, 64}, {65, 130, 100}, {100, 15, 530}, {200, 40, 1100}, {3, gemmN + 70, 20}}
 
 func TestGemm(t *testing.T) {
 	eachSet(t, func(t *testing.T) {
@@ -94,7 +94,9 @@ func TestGemm(t *testing.T) {
 	})
 }
 
-func TestGemmSameForAnyThreads(t *testing.T) {
+func TestGemmSameForAnyThreads(t *testing.T) { eachSet(t, gemmSameForAnyThreads) }
+
+func gemmSameForAnyThreads(t *testing.T) {
 	one, two, five := testPool(t, 1), testPool(t, 2), testPool(t, 5)
 	for _, s := range gemmShapes {
 		m, n, k := s[0], s[1], s[2]

@@ -41,6 +41,8 @@ var linearCases = []linearCase{
 	{"octonion", 64, 171, 29, false, false},
 	{"octonion", 64, 64, 130, false, true},
 	{"octonion", 48, 16, 1, false, true},
+	{"octonion", 20, 128, 17, false, true}, // rows of a whole page
+	{"octonion", 128, 12, 15, false, true},
 	{"octonion", 16, 16, 40, true, true},
 	{"octonion", 7, 3, 3, true, false},
 	{"walsh", 16, 48, 65, false, true},
@@ -109,7 +111,9 @@ func TestLinear(t *testing.T) {
 	})
 }
 
-func TestLinearSameForAnyThreads(t *testing.T) {
+func TestLinearSameForAnyThreads(t *testing.T) { eachSet(t, linearSameForAnyThreads) }
+
+func linearSameForAnyThreads(t *testing.T) {
 	one, two, five := testPool(t, 1), testPool(t, 2), testPool(t, 5)
 	for _, c := range linearCases {
 		if c.m > 30 {
@@ -142,7 +146,9 @@ func TestLinearSameForAnyThreads(t *testing.T) {
 
 // Rows must not depend on how many are computed with them, or a prefill
 // would differ from the same tokens one by one.
-func TestLinearRowsAreIndependent(t *testing.T) {
+func TestLinearRowsAreIndependent(t *testing.T) { eachSet(t, linearRowsAreIndependent) }
+
+func linearRowsAreIndependent(t *testing.T) {
 	p := testPool(t, 2)
 	for _, c := range linearCases {
 		c.m = 30
@@ -216,6 +222,9 @@ func TestLinearBeforePackPanics(t *testing.T) {
 
 // The assembly reads whtArgs by fixed offsets (_avo/linear.go).
 func TestWHTArgsLayout(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("layout is for 64 bits")
+	}
 	var a whtArgs
 	for _, c := range []struct {
 		name      string

@@ -8,6 +8,9 @@ import (
 
 // The assembly reads tileArgs by fixed offsets (_avo/gemm.go).
 func TestTileArgsLayout(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("layout is for 64 bits")
+	}
 	var a tileArgs
 	for _, c := range []struct {
 		name      string
@@ -29,9 +32,6 @@ func TestTileArgsLayout(t *testing.T) {
 // Every tile of every set, all widths, with and without start values, one
 // and several segments, repeated, row-major and column-major A.
 func TestTiles(t *testing.T) {
-	if unsafe.Sizeof(uintptr(0)) != 8 {
-		t.Skip("layout is for 64 bits")
-	}
 	eachSet(t, func(t *testing.T) {
 		s := tiles()
 		const width, rows = 40, 16 // of C

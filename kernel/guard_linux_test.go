@@ -1,0 +1,149 @@
+package kernel
+
+import (
+	"fmt"
+	"runtime/debug"
+	"syscall"
+	"testing"
+	"unsafe"
+)
+
+// fence hands out memory between pages that must not be touched: with atEnd
+// its last byte is the last before one, else its first the first after one.
+type fence struct {
+	t     *testing.T
+	atEnd bool
+	maps  [][]byte
+}
+
+func (f *fence) bytes(n int) []byte {
+	f.t.Helper()
+	page := syscall.Getpagesize()
+	inside := max(1, (n+page-1)/page) * page
+	m, err := syscall.Mmap(-1, 0, inside+2*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		f.t.Skip(err)
+	}
+	f.maps = append(f.maps, m)
+	for _, outside := range [][]byte{m[:page], m[page+inside:]} {
+		if err := syscall.Mprotect(outside, syscall.PROT_NONE); err != nil {
+			f.t.Skip(err)
+		}
+	}
+	if f.atEnd {
+		return m[page+inside-n : page+inside : page+inside]
+	}
+	return m[page : page+n : page+n]
+}
+
+// floats is a fenced slice of random values.
+func (f *fence) floats(n int) []float32 {
+	b := f.bytes(4 * n)
+	if n == 0 {
+		return []float32{}
+	}
+	x := unsafe.Slice((*float32)(unsafe.Pointer(&b[0])), n)
+	copy(x, randomFloats(n, uint64(len(f.maps))))
+	return x
+}
+
+// TestNothingOutside runs the kernels on operands that end where a page ends
+// or begin where one begins, so that reading beyond them faults too.
+func TestNothingOutside(t *testing.T) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	p := testPool(t, 1) // the caller does all items, where a fault is a panic
+	try := func(t *testing.T, name string, run func(f *fence)) {
+		t.Helper()
+		for _, atEnd := range []bool{false, true} {
+			f := &fence{t: t, atEnd: atEnd}
+			func() {
+				defer func() {
+					if e := recover(); e != nil {
+						t.Errorf("%s, operands at the end of a page %v: %v", name, atEnd, e)
+					}
+				}()
+				run(f)
+			}()
+			for _, m := range f.maps {
+				syscall.Munmap(m)
+			}
+		}
+	}
+	eachSet(t, func(t *testing.T) {
+		for _, c := range vectorCases {
+			for _, n := range []int{1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 50, 64, 70, 127} {
+				try(t, fmt.Sprintf("%s of %d", c.name, n), func(f *fence) {
+					var x, y [][]float32
+					for range c.in {
+						x = append(x, f.floats(n))
+					}
+					for range c.out {
+						y = append(y, f.floats(n))
+					}
+					c.run(vector(), y, x)
+				})
+			}
+		}
+		for half := 1; half < 20; half++ {
+			try(t, fmt.Sprintf("rotation of %d pairs", half), func(f *fence) {
+				x, cos, sin := f.floats(6*half), f.floats(half), f.floats(half)
+				vector().rotate(x, cos, sin)
+				vector().rotateBack(x, cos, sin)
+			})
+		}
+		for cols := range 70 {
+			try(t, fmt.Sprintf("int8 product of %d columns", cols), func(f *fence) {
+				for rows := range 6 {
+					w, x, y := f.bytes(rows*cols), f.bytes(cols), f.floats(rows)
+					MatVecInt8(unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(y))), rows),
+						unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(w))), len(w)),
+						unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(x))), len(x)), rows, cols)
+				}
+			})
+		}
+		for _, s := range [][3]int{{1, 1, 1}, {3, 5, 7}, {14, 32, 16}, {15, 33, 17}, {29, 47, 9}, {6, 16, 600}} {
+			m, n, k := s[0], s[1], s[2]
+			try(t, fmt.Sprintf("gemm %d×%d×%d", m, n, k), func(f *fence) {
+				c, a, b := f.floats(m*n), f.floats(m*k), f.floats(n*k)
+				for _, acc := range []bool{false, true} {
+					GemmNT(p, c, a, b, m, n, k, acc)
+					GemmNN(p, c, a, b, m, n, k, acc)
+					GemmTN(p, c, a, b, m, n, k, acc)
+				}
+			})
+		}
+		for _, c := range linearCases {
+			try(t, fmt.Sprintf("%+v", c), func(f *fence) {
+				a := table(t, c.alg)
+				w, scale := f.floats(a.N*c.N*c.K), f.floats(c.N)
+				x, y := f.floats(c.m*a.N*c.K), f.floats(c.m*a.N*c.N)
+				for _, scale := range [][]float32{nil, scale} {
+					l := NewLinear(a, c.N, c.K, c.transposed)
+					l.Pack(p, w, scale)
+					l.PackBackward(p, w, scale)
+					l.Forward(p, y, x, c.m)
+					for _, acc := range []bool{false, true} {
+						l.BackwardInput(p, x, y, c.m, acc)
+						l.BackwardWeight(p, w, y, x, c.m, acc)
+					}
+				}
+			})
+		}
+		for _, s := range attentionCases {
+			try(t, fmt.Sprintf("%+v", s), func(f *fence) {
+				d := newAttentionData(s)
+				for _, x := range []*[]float32{&d.q, &d.k, &d.v, &d.do, &d.o, &d.lse, &d.dq, &d.dk, &d.dv} {
+					*x = f.floats(len(*x))
+				}
+				d.run(p, s)
+			})
+		}
+		for _, s := range [][3]int{{1, 1, 1}, {9, 65, 17}, {16, 33, 64}} {
+			m, vocab, d := s[0], s[1], s[2]
+			try(t, fmt.Sprintf("cross-entropy %d×%d×%d", m, vocab, d), func(f *fence) {
+				CrossEntropyForwardBackward(p, f.floats(m), f.floats(m*d), f.floats(vocab*d), f.floats(m*d), f.floats(vocab*d),
+					make([]int32, m), m, vocab, d, 1)
+			})
+		}
+	})
+}
