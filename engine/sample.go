@@ -109,11 +109,11 @@ func (s *Sampler) Next(logits []float32) int32 {
 	}
 	s.penalise(l)
 	best := argmax(l)
+	t := float32(s.o.Temperature) // may be too small to be other than 0
 	// With an infinity in front no differences are left to draw from.
-	if s.o.Temperature == 0 || math.IsInf(float64(l[best]), 0) {
+	if t == 0 || math.IsInf(float64(l[best]), 0) {
 		return best
 	}
-	t := float32(s.o.Temperature)
 	top := l[best]
 	for i, v := range l {
 		l[i] = (v - top) / t // the first is 0: no overflow at any temperature

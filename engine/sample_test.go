@@ -154,7 +154,7 @@ func TestSamplerGreedy(t *testing.T) {
 		{"all nan", []float32{nan, nan, nan}, 0},
 		{"infinity", []float32{0, inf, inf}, 1},
 	} {
-		for _, o := range []SampleOptions{{}, {Temperature: 1, TopK: 1}, {Temperature: 1e-30, MinP: 1, TopK: 2, TopP: 0.5}} {
+		for _, o := range []SampleOptions{{}, {Temperature: 1, TopK: 1}, {Temperature: 1e-30, MinP: 1, TopK: 2, TopP: 0.5}, {Temperature: 1e-60, TopK: 2}} {
 			if got := newSampler(t, o, 3).Next(c.logits); got != c.want {
 				t.Errorf("%s, %+v: got %d, want %d", c.name, o, got, c.want)
 			}
