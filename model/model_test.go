@@ -246,6 +246,61 @@ func TestGradientsAgainstFiniteDifferences(t *testing.T) {
 	}
 }
 
+// TestAbsMeanIsItsQuantisedWeights: the layers compute with γ·Wq, rounded half
+// to even, and the latents get the gradient of γ·Wq as it is (SPEC §1).
+func TestAbsMeanIsItsQuantisedWeights(t *testing.T) {
+	dev := tensor.NewCPU(2)
+	defer dev.Close()
+	pass := func(quantizer string, change func(p *Param)) (*Model, float64) {
+		c := small
+		c.Quantizer, c.ActBits, c.Dropout = quantizer, 0, 0
+		m, err := New(dev, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Init(InitScaled, 7); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range m.Params {
+			change(p)
+		}
+		b := m.NewBatch(2, c.BlockSize)
+		ids := make([]int32, 2*c.BlockSize+1)
+		for i := range ids {
+			ids[i] = int32(i * i % c.VocabSize)
+		}
+		tape := m.Record(b, Options{Train: true, GradScale: 1 / float32(len(ids)-1)})
+		m.set(b, ids)
+		m.Refresh(true)
+		tape.Forward()
+		tape.Backward()
+		m.FinishGradients()
+		return m, meanLoss(b)
+	}
+	got, gotLoss := pass(arch.AbsMean, func(*Param) {})
+	want, wantLoss := pass(arch.None, func(p *Param) {
+		if p.Kind != arch.Ternary {
+			return
+		}
+		var sum float64
+		for _, w := range p.Value.Data {
+			sum += math.Abs(float64(w))
+		}
+		gamma := float32(sum / float64(p.Len()))
+		for i, w := range p.Value.Data {
+			p.Value.Data[i] = gamma * float32(max(-1, min(1, math.RoundToEven(float64(w/gamma)))))
+		}
+	})
+	if math.Abs(gotLoss/wantLoss-1) > 1e-6 {
+		t.Errorf("loss %v, of the quantised weights %v", gotLoss, wantLoss)
+	}
+	for i, p := range got.Params {
+		if d := relL2(p.Grad.Data, want.Params[i].Grad.Data); !(d < 2e-5) {
+			t.Errorf("gradient of %s: relative distance %.2g", p.Name, d)
+		}
+	}
+}
+
 func TestStepAllocatesNothing(t *testing.T) {
 	dev := tensor.NewCPU(2)
 	defer dev.Close()
