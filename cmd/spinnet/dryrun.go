@@ -25,10 +25,13 @@ func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 		return err
 	}
 	tokens := float64(cfg.TokensPerStep()) * float64(cfg.MaxIters)
-	total := time.Duration(tokens * perToken * float64(time.Second))
+	total := time.Duration(min(tokens*perToken, maxSeconds) * float64(time.Second))
 	_, err = fmt.Fprintf(w, "speed       about %.0f tokens/s: %s for %s steps\n", 1/perToken, round(total), thousands(cfg.MaxIters))
 	return err
 }
+
+// maxSeconds, some 290 years, is about the most that a time.Duration holds.
+const maxSeconds = 9e9
 
 // memoryEstimate is the bytes a run holds: weights, gradients and two moments
 // of every parameter, quantised and packed copies, and the activations that
