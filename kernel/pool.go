@@ -83,7 +83,8 @@ func NewPool(threads int) *Pool {
 func (p *Pool) Threads() int { return len(p.workers) }
 
 // Run calls t.Do once for each item 0 … n−1, in any order and on any worker,
-// and returns when all have finished.
+// and returns when all have finished. A panic of Do on the caller's goroutine
+// goes on after the others have stopped; on another it ends the process.
 func (p *Pool) Run(n int, t Task) {
 	if len(p.workers) == 1 || n <= 1 {
 		for i := range n {
@@ -103,8 +104,19 @@ func (p *Pool) Run(n int, t Task) {
 			k.wake <- struct{}{}
 		}
 	}
+	defer p.finish() // also when an item panics here, so that the pool stays sound
 	p.work(0)
-	for spins := 0; p.done.Load() < int64(n); spins++ {
+}
+
+// finish waits for the items that workers have claimed and drops those that
+// nobody has, of which there are none unless the caller's worker panicked.
+func (p *Pool) finish() {
+	for w := range p.workers {
+		if left := &p.workers[w].left; left.Load() > 0 {
+			p.done.Add(max(0, left.Swap(0)))
+		}
+	}
+	for spins := 0; p.done.Load() < int64(p.n); spins++ {
 		if spins > 1000 {
 			runtime.Gosched()
 		}
@@ -120,6 +132,11 @@ func (p *Pool) share(w int) (lo, hi int) {
 // work claims items until none are left: a worker's own, then the others'.
 func (p *Pool) work(worker int) {
 	finished := int64(0)
+	defer func() {
+		if finished > 0 {
+			p.done.Add(finished)
+		}
+	}()
 	for i := range p.workers {
 		w := (worker + i) % len(p.workers)
 		left := &p.workers[w].left
@@ -129,12 +146,9 @@ func (p *Pool) work(worker int) {
 				break
 			}
 			_, hi := p.share(w)
-			p.task.Do(hi-1-int(v), worker)
 			finished++
+			p.task.Do(hi-1-int(v), worker)
 		}
-	}
-	if finished > 0 {
-		p.done.Add(finished)
 	}
 }
 

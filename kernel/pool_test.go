@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,6 +39,51 @@ func TestPoolRunsEachItemOnce(t *testing.T) {
 				time.Sleep(300 * time.Microsecond) // let the workers park
 			}
 		}
+	}
+}
+
+// panicTask panics on the caller's worker once another is in an item.
+type panicTask struct{ running atomic.Int32 }
+
+func (c *panicTask) Do(_, worker int) {
+	if worker == 0 {
+		for c.running.Load() == 0 {
+			runtime.Gosched()
+		}
+		panic("expected")
+	}
+	c.running.Add(1)
+	time.Sleep(time.Millisecond)
+	c.running.Add(-1)
+}
+
+// A recovered panic must leave no item running into the next Run.
+func TestPoolAfterPanic(t *testing.T) {
+	p := testPool(t, 3)
+	panics := 0
+	for range 20 {
+		c := &panicTask{}
+		func() {
+			defer func() {
+				if recover() != nil {
+					panics++
+				}
+			}()
+			p.Run(30, c)
+		}()
+		if n := c.running.Load(); n != 0 {
+			t.Fatalf("%d items still running", n)
+		}
+		d := &countTask{hits: make([]atomic.Int32, 10), workers: 3}
+		p.Run(len(d.hits), d)
+		for i := range d.hits {
+			if got := d.hits[i].Load(); got != 1 {
+				t.Fatalf("item %d ran %d times", i, got)
+			}
+		}
+	}
+	if panics == 0 {
+		t.Error("no panic came through")
 	}
 }
 
