@@ -174,8 +174,8 @@ func waitForKill(kill int, run string, rng *rand.Rand) {
 	time.Sleep(time.Duration(10+rng.IntN(120)) * time.Millisecond)
 }
 
-// Ctrl-C and SIGTERM save a checkpoint and exit 130; resumed, the run ends as
-// if it had not been stopped.
+// Ctrl-C, SIGTERM and a terminal that goes away save a checkpoint and exit 130;
+// resumed, the run ends as if it had not been stopped.
 func TestInterruptedRunResumes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("trains for seconds")
@@ -185,7 +185,7 @@ func TestInterruptedRunResumes(t *testing.T) {
 	trainToEnd(t, dir, append(slow, "--out_dir=whole")...)
 	run := filepath.Join(dir, "stopped")
 	slow = append(slow, "--out_dir=stopped")
-	for i, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+	for i, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		cmd := spinnetCommand(t, dir, slices.Concat([]string{"train", "kill.toml"}, slow, resumeArgs(run))...)
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out

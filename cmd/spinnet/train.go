@@ -203,12 +203,15 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 	return err
 }
 
-// untilSignal gives a context that ends at the first Ctrl-C or SIGTERM; the
-// second one ends the program at once.
+// untilSignal gives a context that ends at the first Ctrl-C or SIGTERM, or
+// when the terminal goes away; the second one ends the program at once.
 func untilSignal(p *progress) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	done := make(chan struct{})
 	go func() {
 		select {
