@@ -119,9 +119,6 @@ func refTile(mr, nv int) func(*byte) {
 					*at(t.c, r*t.crs+4*j) = sum[j]
 				}
 			}
-			if t.reps == 1 {
-				continue // never point beyond an operand
-			}
 			if t.reps > 1 { // else they might point outside of their memory
 				t.seg[0].a = unsafe.Add(t.seg[0].a, t.arep)
 				t.seg[0].b = unsafe.Add(t.seg[0].b, t.brep)
