@@ -3,7 +3,7 @@
 # by characters, several seeds an arm, as many runs at once as there are cores.
 #
 #   scripts/experiments.sh small [OUT]   recipes and algebras at 4 layers, d 128
-#   scripts/experiments.sh large [OUT]   octonion and Walsh at 8 layers, d 512 (an hour on two cores)
+#   scripts/experiments.sh large [OUT]   octonion and Walsh at 8 layers, d 512 (ten minutes on two cores)
 #
 # Prints one line a run: arm, seed, final losses. Needs bin/spinnet (or
 # SPINNET=path) and datasets/tinyshakespeare.
@@ -51,7 +51,7 @@ small() {
 }
 
 large() {
-  local common="--n_layer=8 --n_head=8 --n_embd=512 --hidden_dim=1408 --block_size=256 --batch_size=8 --max_iters=1200 --dropout=0.1 --learning_rate=3e-3 --warmup_iters=100"
+  local common="--n_layer=8 --n_head=8 --n_embd=512 --hidden_dim=1408 --block_size=256 --batch_size=8 --max_iters=800 --dropout=0.1 --learning_rate=3e-3 --warmup_iters=100"
   local threads=$((cores < 4 ? cores : cores / 2))
   printf '%s\n' \
     "d512-octonion 1 $threads $common --algebra=octonion" \
