@@ -38,9 +38,14 @@ type Config struct {
 	MixerAlgebra      string `json:"mixer_algebra"`      // "" means octonion
 
 	Dropout float64 `json:"dropout"` // on attention weights, in training only
+
+	// What models of other programs may have and training here never gives.
+	NormEps      float64 `json:"norm_eps,omitempty"`      // of RMSNorm; 0 means NormEps
+	RopeTheta    float64 `json:"rope_theta,omitempty"`    // base of the rotations; 0 means RopeTheta
+	UntiedOutput bool    `json:"untied_output,omitempty"` // output.weight beside the embedding
 }
 
-// Norm and rotary constants shared by every implementation (SPEC §2).
+// Norm and rotary constants of every model trained here (SPEC §2).
 const (
 	NormEps   = 1e-6
 	RopeTheta = 10000.0
@@ -72,7 +77,7 @@ var AlgebraNames = []string{"real", "complex", "quaternion", "octonion", "sedeni
 func ClassicHidden(d int) int { return (2*4*d/3 + 7) / 8 * 8 }
 
 // WithDefaults fills the fields that have a rule: n_kv_head, hidden_dim,
-// algebra, quantizer and mixer_algebra.
+// algebra, quantizer, mixer_algebra, norm_eps and rope_theta.
 func (c Config) WithDefaults() Config {
 	if c.NKVHead == 0 {
 		c.NKVHead = c.NHead
@@ -88,6 +93,12 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.MixerAlgebra == "" {
 		c.MixerAlgebra = "octonion"
+	}
+	if c.NormEps == 0 {
+		c.NormEps = NormEps
+	}
+	if c.RopeTheta == 0 {
+		c.RopeTheta = RopeTheta
 	}
 	return c
 }
@@ -115,6 +126,7 @@ const (
 	maxWidth  = 1 << 20
 	maxBlock  = 1 << 24
 	maxVocab  = 1 << 24
+	maxTheta  = 1e12
 )
 
 // Validate checks a configuration whose defaults are filled. The error names
@@ -166,6 +178,12 @@ func (c Config) Validate() error {
 	}
 	if !(c.Dropout >= 0 && c.Dropout < 1) {
 		return errors.New("arch: dropout = " + strconv.FormatFloat(c.Dropout, 'g', -1, 64) + ", want 0 or more and under 1")
+	}
+	if !(c.NormEps > 0 && c.NormEps < 1) {
+		return errors.New("arch: norm_eps = " + strconv.FormatFloat(c.NormEps, 'g', -1, 64) + ", want more than 0 and under 1")
+	}
+	if !(c.RopeTheta >= 1 && c.RopeTheta <= maxTheta) {
+		return errors.New("arch: rope_theta = " + strconv.FormatFloat(c.RopeTheta, 'g', -1, 64) + ", want 1 to 1e12")
 	}
 	if c.OctonionAttention {
 		n := AlgebraDim(c.MixerAlgebra)

@@ -4,7 +4,7 @@ package arch
 type Kind int
 
 const (
-	Embedding   Kind = iota // [vocab, d], tied with the output
+	Embedding   Kind = iota // [vocab, d]: the table of the tokens, and that of the output where it is untied
 	Ternary                 // [n, N, K] weight of a hypercomplex linear layer
 	Beta                    // [N] output scale of a linear layer
 	MixerWeight             // [n, head_dim, head_dim], float
@@ -16,6 +16,10 @@ const (
 func (k Kind) String() string {
 	return [...]string{"embedding", "ternary", "beta", "mixer", "mixer beta", "norm"}[k]
 }
+
+// OutputName is the output's table in a model that does not share the
+// embedding with it.
+const OutputName = "output.weight"
 
 // Param is one learned tensor of a model.
 type Param struct {
@@ -71,7 +75,11 @@ func Params(c Config) []Param {
 		linear("feed_forward.up_proj", c.HiddenDim, d)
 		linear("feed_forward.down_proj", d, c.HiddenDim)
 	}
-	return append(ps, Param{"norm.weight", Norm, []int{d}, "", -1})
+	ps = append(ps, Param{"norm.weight", Norm, []int{d}, "", -1})
+	if c.UntiedOutput {
+		ps = append(ps, Param{OutputName, Embedding, []int{c.VocabSize, d}, "", -1})
+	}
+	return ps
 }
 
 // Counts summarises a model's size.

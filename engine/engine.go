@@ -28,7 +28,8 @@ type Engine struct {
 	pool   *kernel.Pool
 
 	embedding []float32 // [vocab, d]
-	head      []float32 // the same, as newHead arranges it
+	output    []float32 // [vocab, d], the same unless untied
+	head      []float32 // output as newHead arranges it
 	layers    []layer
 	norm      []float32 // [d]
 
@@ -59,7 +60,7 @@ func New(m *spinfile.Model, threads int) (*Engine, error) {
 	c := m.Config
 	e := &Engine{config: c, pool: kernel.NewPool(threads), layers: make([]layer, c.NLayer)}
 	for j := 0; j < c.HeadDim(); j += 2 {
-		e.frequencies = append(e.frequencies, math.Pow(arch.RopeTheta, -float64(j)/float64(c.HeadDim())))
+		e.frequencies = append(e.frequencies, math.Pow(c.RopeTheta, -float64(j)/float64(c.HeadDim())))
 	}
 	if err := e.pack(m); err != nil {
 		e.Close()
@@ -76,8 +77,12 @@ func (e *Engine) pack(m *spinfile.Model) error {
 		t := &m.Tensors[i]
 		switch t.Kind {
 		case arch.Embedding:
-			e.embedding = t.Data
-			e.head = newHead(t.Data, e.config.NEmbd)
+			w := t.Floats()
+			if t.Name != arch.OutputName {
+				e.embedding = w
+			}
+			e.output = w
+			e.head = newHead(w, e.config.NEmbd) // the output's own table, where there is one, comes last
 		case arch.Norm:
 			*e.normOf(t) = t.Data
 		case arch.MixerWeight:
@@ -88,7 +93,7 @@ func (e *Engine) pack(m *spinfile.Model) error {
 				return err
 			}
 			k := kernel.NewLinear(alg, mixer.Shape[2], mixer.Shape[1], true)
-			k.Pack(e.pool, mixer.Data, t.Data)
+			k.Pack(e.pool, mixer.Floats(), t.Data)
 			e.layers[t.Layer].mixer = k
 		case arch.Ternary:
 			alg, err := algebra.ByName(t.Algebra)

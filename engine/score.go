@@ -62,7 +62,7 @@ func (s *Session) score(logProbs []float32, ids, targets []int32) {
 	defer s.e.mu.Unlock()
 	c := &s.e.config
 	s.forward(ids)
-	kernel.CrossEntropyForward(s.e.pool, logProbs, s.z, s.e.embedding, targets, len(ids), c.VocabSize, c.NEmbd)
+	kernel.CrossEntropyForward(s.e.pool, logProbs, s.z, s.e.output, targets, len(ids), c.VocabSize, c.NEmbd)
 	for i, v := range logProbs {
 		logProbs[i] = -v
 	}

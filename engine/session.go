@@ -178,7 +178,7 @@ func (s *Session) forward(ids []int32) {
 		l.down.Forward(e.pool, s.t, s.gate, n)
 		s.rowwise(n, i, (*Session).afterFeedForward)
 	}
-	kernel.RMSNorm(s.z[:n*d], s.h[:n*d], e.norm, n, d)
+	kernel.RMSNorm(s.z[:n*d], s.h[:n*d], e.norm, n, d, float32(c.NormEps))
 	s.pos += n
 }
 
@@ -215,7 +215,7 @@ func (s *Session) quantised(x []float32, rows, width int) {
 func (s *Session) beforeAttention(layer, lo, hi int) {
 	d := s.e.config.NEmbd
 	z := s.z[lo*d : hi*d]
-	kernel.RMSNorm(z, s.h[lo*d:hi*d], s.e.layers[layer].attentionNorm, hi-lo, d)
+	kernel.RMSNorm(z, s.h[lo*d:hi*d], s.e.layers[layer].attentionNorm, hi-lo, d, float32(s.e.config.NormEps))
 	s.quantised(z, hi-lo, d)
 }
 
@@ -224,7 +224,7 @@ func (s *Session) beforeFeedForward(layer, lo, hi int) {
 	d := s.e.config.NEmbd
 	h, z := s.h[lo*d:hi*d], s.z[lo*d:hi*d]
 	kernel.Add(h, h, s.t[lo*d:hi*d])
-	kernel.RMSNorm(z, h, s.e.layers[layer].ffnNorm, hi-lo, d)
+	kernel.RMSNorm(z, h, s.e.layers[layer].ffnNorm, hi-lo, d, float32(s.e.config.NormEps))
 	s.quantised(z, hi-lo, d)
 }
 

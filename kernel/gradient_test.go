@@ -38,13 +38,13 @@ func TestRMSNormGradient(t *testing.T) {
 		const rows, d = 3, 37
 		x, w, dy := randomFloats(rows*d, 1), randomFloats(d, 2), randomFloats(rows*d, 3)
 		y, dx, dw := make([]float32, rows*d), make([]float32, rows*d), make([]float32, d)
-		RMSNormBackward(dx, dw, dy, x, w, rows, d, false)
-		loss := func() float64 { RMSNorm(y, x, w, rows, d); return weighted(y, dy) }
+		RMSNormBackward(dx, dw, dy, x, w, rows, d, 1e-6, false)
+		loss := func() float64 { RMSNorm(y, x, w, rows, d, 1e-6); return weighted(y, dy) }
 		checkGradient(t, "x", x, dx, loss)
 		checkGradient(t, "w", w, dw, loss)
 
 		twice := append([]float32(nil), dx...)
-		RMSNormBackward(twice, dw, dy, x, w, rows, d, true)
+		RMSNormBackward(twice, dw, dy, x, w, rows, d, 1e-6, true)
 		refScale(dx, 2)
 		if e := relL2(twice, dx); e > 1e-6 {
 			t.Errorf("acc: relative error %.2g", e)

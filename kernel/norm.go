@@ -2,21 +2,18 @@ package kernel
 
 import "math"
 
-// normEps is added to the mean square (SPEC §2).
-const normEps = 1e-6
-
-// rsqrtMeanSquare is r = 1/√(mean(x²) + 1e-6).
-func rsqrtMeanSquare(x []float32) float32 {
-	return 1 / float32(math.Sqrt(float64(vector().sumSquares32(x)/float32(len(x))+normEps)))
+// rsqrtMeanSquare is r = 1/√(mean(x²) + eps).
+func rsqrtMeanSquare(x []float32, eps float32) float32 {
+	return 1 / float32(math.Sqrt(float64(vector().sumSquares32(x)/float32(len(x))+eps)))
 }
 
-// RMSNorm is y = x·r ∘ w by rows of d, r = 1/√(mean(x²) + 1e-6).
-func RMSNorm(y, x, w []float32, rows, d int) {
+// RMSNorm is y = x·r ∘ w by rows of d, r = 1/√(mean(x²) + eps).
+func RMSNorm(y, x, w []float32, rows, d int, eps float32) {
 	v := vector()
 	w = w[:d]
 	for i := range rows {
 		xi := x[i*d : i*d+d]
-		v.scaleMul(y[i*d:i*d+d], xi, w, rsqrtMeanSquare(xi))
+		v.scaleMul(y[i*d:i*d+d], xi, w, rsqrtMeanSquare(xi, eps))
 	}
 }
 
@@ -26,7 +23,7 @@ func RMSNorm(y, x, w []float32, rows, d int) {
 //	dw_i += Σ over rows of dy_i·x_i·r
 //
 // r is computed again from x.
-func RMSNormBackward(dx, dw, dy, x, w []float32, rows, d int, acc bool) {
+func RMSNormBackward(dx, dw, dy, x, w []float32, rows, d int, eps float32, acc bool) {
 	v := vector()
 	row := v.rmsNormRow
 	if acc {
@@ -35,7 +32,7 @@ func RMSNormBackward(dx, dw, dy, x, w []float32, rows, d int, acc bool) {
 	w, dw = w[:d], dw[:d]
 	for i := range rows {
 		xi, dyi := x[i*d:i*d+d], dy[i*d:i*d+d]
-		r := rsqrtMeanSquare(xi)
+		r := rsqrtMeanSquare(xi, eps)
 		c := r * r * r * v.dot3(dyi, w, xi) / float32(d)
 		row(dx[i*d:i*d+d], dw, dyi, xi, w, r, c)
 	}

@@ -45,6 +45,9 @@ func New(dev tensor.Device, c arch.Config) (*Model, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	if c.NormEps != tensor.NormEps || c.RopeTheta != arch.RopeTheta || c.UntiedOutput {
+		return nil, fmt.Errorf("model: only models with norm_eps %g, rope_theta %g and a tied output can be trained", tensor.NormEps, arch.RopeTheta)
+	}
 	m := &Model{Config: c, Device: dev, layers: make([]layer, c.NLayer)}
 	var last *tensor.Weight
 	for _, p := range arch.Params(c) {

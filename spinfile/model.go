@@ -8,6 +8,7 @@ package spinfile
 import (
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -16,19 +17,44 @@ import (
 
 // TokenizerInfo says how text becomes token ids.
 type TokenizerInfo struct {
-	Kind  string `json:"kind"`            // "chars", "bytes", "gpt2"; "" when unknown
-	Chars string `json:"chars,omitempty"` // the sorted distinct characters of "chars", id = place
+	Kind   string    `json:"kind"`             // "chars", "bytes", "gpt2", "llama"; "" when unknown
+	Chars  string    `json:"chars,omitempty"`  // "chars": the sorted distinct characters, id = place
+	Keep   []int32   `json:"keep,omitempty"`   // "gpt2" with a trimmed vocabulary: the GPT-2 id of each id, ascending; nil for all
+	Pieces []string  `json:"pieces,omitempty"` // "llama": the text of each id
+	Scores []float32 `json:"scores,omitempty"` // "llama": how early pieces merge, the highest first
 }
 
-// Tensor is one parameter of a finished model. A quantised Ternary parameter
-// has Trits and Scale; every other tensor, and a Ternary parameter of a model
-// whose quantizer is none, has Data.
+// Equal reports whether two tokenizers are the same.
+func (t TokenizerInfo) Equal(o TokenizerInfo) bool {
+	return t.Kind == o.Kind && t.Chars == o.Chars && slices.Equal(t.Keep, o.Keep) &&
+		slices.Equal(t.Pieces, o.Pieces) && slices.Equal(t.Scores, o.Scores)
+}
+
+// Tensor is one parameter of a finished model, in one of three forms:
+//
+//   - Data: float32 values;
+//   - Trits with Scale: a Ternary parameter of a model with a quantizer;
+//   - Int8 with Scale: an Embedding or MixerWeight as Quantize or a file
+//     gives it, value = Scale[row]·Int8. Rows of an embedding are its tokens.
+//     Rows of a mixer are its outputs: each of its blocks is kept transposed,
+//     W[k][in][out] = Scale[out]·Int8[k][out][in], one scale for all blocks.
 type Tensor struct {
 	arch.Param
 	Data  []float32 // Param.Len() values, row-major
 	Trits []int8    // Param.Len() values of −1, 0, +1, row-major [n, N, K]
-	Scale []float32 // [N]: γ·beta, the factor of each output row of every block
+	Int8  []int8    // Param.Len() values of −127 … 127, in rows as above
+	Scale []float32 // of Trits [N]: γ·beta, the factor of each output row of every block; of Int8: one a row
+
+	// Groups of an embedding that is stored in 6 or 4 bits: every run of
+	// GroupSize values of a row is a common factor 1 … 255 times integers of
+	// Bits bits, whose products are Int8. Bits is 0 or 8 otherwise.
+	Bits   int
+	Groups []uint8 // [vocab, ⌈d/GroupSize⌉]
 }
+
+// GroupSize is the number of values of an embedding's row that share a factor
+// where they are stored in 6 or 4 bits.
+const GroupSize = 32
 
 // Zeros counts the zero weights among the trits.
 func (t *Tensor) Zeros() int {
@@ -66,7 +92,7 @@ func (m *Model) Counts() (trits, zeros, floats int) {
 		t := &m.Tensors[i]
 		trits += len(t.Trits)
 		zeros += t.Zeros()
-		floats += len(t.Data) + len(t.Scale)
+		floats += len(t.Data) + len(t.Int8) + len(t.Scale)
 	}
 	return trits, zeros, floats
 }
@@ -154,7 +180,15 @@ func (m *Model) Validate() error {
 		return errors.New("spinfile: tensor " + strconv.Quote(m.Tensors[i].Name) + " does not belong to the model")
 	}
 	switch tok := m.Tokenizer; tok.Kind {
-	case "", "bytes", "gpt2":
+	case "", "bytes":
+	case "gpt2":
+		if err := m.checkKeep(); err != nil {
+			return err
+		}
+	case "llama":
+		if n := len(tok.Pieces); n > m.Config.VocabSize || n != len(tok.Scores) {
+			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " pieces and " + strconv.Itoa(len(tok.Scores)) + " scores, the model a vocabulary of " + strconv.Itoa(m.Config.VocabSize))
+		}
 	case "chars":
 		if !utf8.ValidString(tok.Chars) {
 			return errors.New("spinfile: the character vocabulary is not valid UTF-8")
@@ -163,7 +197,26 @@ func (m *Model) Validate() error {
 			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " characters, the model a vocabulary of " + strconv.Itoa(m.Config.VocabSize))
 		}
 	default:
-		return errors.New("spinfile: unknown tokenizer " + strconv.Quote(tok.Kind) + ", want chars, bytes or gpt2")
+		return errors.New("spinfile: unknown tokenizer " + strconv.Quote(tok.Kind) + ", want chars, bytes, gpt2 or llama")
+	}
+	return nil
+}
+
+// gpt2Vocab is the number of GPT-2's ids.
+const gpt2Vocab = 50257
+
+// checkKeep checks a trimmed GPT-2 vocabulary.
+func (m *Model) checkKeep() error {
+	keep := m.Tokenizer.Keep
+	if len(keep) > m.Config.VocabSize {
+		return errors.New("spinfile: the tokenizer keeps " + strconv.Itoa(len(keep)) + " ids, the model has a vocabulary of " + strconv.Itoa(m.Config.VocabSize))
+	}
+	last := int32(-1)
+	for i, id := range keep {
+		if id <= last || id >= gpt2Vocab {
+			return errors.New("spinfile: the tokenizer keeps the id " + strconv.Itoa(int(id)) + " at " + strconv.Itoa(i) + "; want ascending ids below " + strconv.Itoa(gpt2Vocab))
+		}
+		last = id
 	}
 	return nil
 }
@@ -181,13 +234,16 @@ func (t *Tensor) check(p arch.Param, quantizer string) error {
 	if t.Kind != p.Kind || t.Algebra != p.Algebra || t.Layer != p.Layer {
 		return errors.New("spinfile: tensor " + p.Name + " is a " + t.Kind.String() + " of " + strconv.Quote(t.Algebra) + ", want a " + p.Kind.String() + " of " + strconv.Quote(p.Algebra))
 	}
-	data, trits, scale := p.Len(), 0, 0
-	if p.Kind == arch.Ternary && quantizer != arch.None {
+	data, trits, int8s, scale := p.Len(), 0, 0, 0
+	switch {
+	case p.Kind == arch.Ternary && quantizer != arch.None:
 		data, trits, scale = 0, p.Len(), p.Shape[1]
+	case t.Int8 != nil && (p.Kind == arch.Embedding || p.Kind == arch.MixerWeight):
+		data, int8s, scale = 0, p.Len(), t.rows()
 	}
-	if len(t.Data) != data || len(t.Trits) != trits || len(t.Scale) != scale {
-		return errors.New("spinfile: tensor " + p.Name + " has " + strconv.Itoa(len(t.Data)) + " values, " + strconv.Itoa(len(t.Trits)) + " trits and " + strconv.Itoa(len(t.Scale)) +
-			" scales, want " + strconv.Itoa(data) + ", " + strconv.Itoa(trits) + " and " + strconv.Itoa(scale))
+	if len(t.Data) != data || len(t.Trits) != trits || len(t.Int8) != int8s || len(t.Scale) != scale {
+		return errors.New("spinfile: tensor " + p.Name + " has " + strconv.Itoa(len(t.Data)) + " floats, " + strconv.Itoa(len(t.Trits)) + " trits, " + strconv.Itoa(len(t.Int8)) + " int8 and " + strconv.Itoa(len(t.Scale)) +
+			" scales, want " + strconv.Itoa(data) + ", " + strconv.Itoa(trits) + ", " + strconv.Itoa(int8s) + " and " + strconv.Itoa(scale))
 	}
 	for i, q := range t.Trits {
 		if q < -1 || q > 1 {

@@ -141,9 +141,9 @@ func TestBadModels(t *testing.T) {
 		{"extra", "does not belong", func(m *Model) { m.Tensors = append(m.Tensors, m.Tensors[0]) }},
 		{"short", "norm.weight is missing", func(m *Model) { m.Tensors = m.Tensors[:len(m.Tensors)-1] }},
 		{"shape", "has shape [3, 8], want [3, 16]", func(m *Model) { m.Tensors[0].Shape = []int{3, 8} }},
-		{"scale", "1 scales, want 0, 32 and 2", func(m *Model) { m.Tensors[2].Scale = m.Tensors[2].Scale[:1] }},
+		{"scale", "1 scales, want 0, 32, 0 and 2", func(m *Model) { m.Tensors[2].Scale = m.Tensors[2].Scale[:1] }},
 		{"algebra", `want a ternary of "octonion"`, func(m *Model) { m.Tensors[2].Algebra = "walsh" }},
-		{"characters", "the tokenizer has 4 characters", func(m *Model) { m.Tokenizer = TokenizerInfo{"chars", "abcd"} }},
+		{"characters", "the tokenizer has 4 characters", func(m *Model) { m.Tokenizer = TokenizerInfo{Kind: "chars", Chars: "abcd"} }},
 		{"tokenizer", "unknown tokenizer", func(m *Model) { m.Tokenizer.Kind = "spm" }},
 		{"config", "block_size = 0", func(m *Model) { m.Config.BlockSize = 0 }},
 	} {

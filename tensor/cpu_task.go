@@ -97,9 +97,9 @@ func (t *cpuTask) Do(i, _ int) {
 	case opGather:
 		kernel.EmbeddingGather(t.y[lo*w:hi*w], t.a, t.ids[lo:hi], w)
 	case opRMSNorm:
-		kernel.RMSNorm(t.y[lo*w:hi*w], t.a[lo*w:hi*w], t.b, hi-lo, w)
+		kernel.RMSNorm(t.y[lo*w:hi*w], t.a[lo*w:hi*w], t.b, hi-lo, w, NormEps)
 	case opRMSNormBackward:
-		kernel.RMSNormBackward(t.y[lo*w:hi*w], t.z[i*w:(i+1)*w], t.a[lo*w:hi*w], t.b[lo*w:hi*w], t.c, hi-lo, w, t.acc)
+		kernel.RMSNormBackward(t.y[lo*w:hi*w], t.z[i*w:(i+1)*w], t.a[lo*w:hi*w], t.b[lo*w:hi*w], t.c, hi-lo, w, NormEps, t.acc)
 	case opRoPE:
 		kernel.RoPE(t.y[lo*w:hi*w], hi-lo, t.heads, w/t.heads, lo%t.period, t.period, t.a, t.b, t.inverse)
 	case opFakeQuant8:

@@ -113,6 +113,7 @@ type Device interface {
 
 	Embedding(y, table *Tensor, ids *Ints)
 	EmbeddingBackward(dtable, dy *Tensor, ids *Ints)
+	// RMSNorm has ε = NormEps.
 	RMSNorm(y, x, w *Tensor)
 	RMSNormBackward(dx *Tensor, acc bool, dw, dy, x, w *Tensor)
 	// RotaryAttention rotates q and k in place, then attends; lse is
@@ -133,6 +134,9 @@ type Device interface {
 	SumSquares(ts []*Tensor) float64
 	AdamW(w, g, m, v []*Tensor, groups []AdamWGroup, s AdamWStep)
 }
+
+// NormEps is the ε of RMSNorm.
+const NormEps = 1e-6
 
 // Ints is a block of token ids on a device.
 type Ints struct {

@@ -272,7 +272,7 @@ func (t *Trainer) InitFrom(path string) error {
 	if err != nil {
 		return err
 	}
-	if have, want := s.Tokenizer, t.tokenizerInfo(); have.Kind != "" && want.Kind != "" && have != want {
+	if have, want := s.Tokenizer, t.tokenizerInfo(); have.Kind != "" && want.Kind != "" && !have.Equal(want) {
 		return fmt.Errorf("train: %s was trained with another vocabulary (%s) than the dataset's (%s)", file, have.Kind, want.Kind)
 	}
 	return t.load(filepath.Dir(file), filepath.Base(file))
@@ -343,7 +343,7 @@ func (t *Trainer) checkSame(dir string, s *state) error {
 	if s.DatasetHash != t.data.Hash {
 		return fmt.Errorf("train: cannot resume %s: the dataset %s has changed since (hash %.12s, was %.12s)", dir, t.data.Name, t.data.Hash, s.DatasetHash)
 	}
-	if s.Tokenizer != t.tokenizerInfo() {
+	if !s.Tokenizer.Equal(t.tokenizerInfo()) {
 		return fmt.Errorf("train: cannot resume %s: the dataset's vocabulary has changed", dir)
 	}
 	return nil

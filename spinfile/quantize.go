@@ -1,0 +1,101 @@
+package spinfile
+
+import (
+	"math"
+
+	"spinnet/arch"
+)
+
+// rows is the number of rows of an Int8 tensor, which is that of its scales:
+// tokens of an embedding, outputs of a mixer.
+func (t *Tensor) rows() int {
+	if t.Kind == arch.MixerWeight {
+		return t.Shape[2]
+	}
+	return t.Shape[0]
+}
+
+// Floats returns the tensor's values in the layout of Shape: Data itself, or
+// a new slice of what Trits or Int8 stand for.
+func (t *Tensor) Floats() []float32 {
+	switch {
+	case t.Trits != nil:
+		w := make([]float32, len(t.Trits))
+		rows, cols := t.Shape[1], t.Shape[2]
+		for i, q := range t.Trits {
+			w[i] = t.Scale[i/cols%rows] * float32(q)
+		}
+		return w
+	case t.Int8 != nil && t.Kind == arch.MixerWeight:
+		w := make([]float32, len(t.Int8))
+		in, out := t.Shape[1], t.Shape[2]
+		for i, q := range t.Int8 {
+			block, r, c := i/(in*out), i/in%out, i%in
+			w[(block*in+c)*out+r] = t.Scale[r] * float32(q)
+		}
+		return w
+	case t.Int8 != nil:
+		w := make([]float32, len(t.Int8))
+		d := t.Shape[1]
+		for i, q := range t.Int8 {
+			w[i] = t.Scale[i/d] * float32(q)
+		}
+		return w
+	}
+	return t.Data
+}
+
+// Quantize returns a model whose embeddings and head mixers are Int8, as int8
+// numerics and the .spinnet file have them (SPEC §7), sharing all else with
+// m. Tensors that are Int8 already stay as they are.
+func (m *Model) Quantize() *Model {
+	q := *m
+	q.Tensors = append([]Tensor(nil), m.Tensors...)
+	for i := range q.Tensors {
+		t := &q.Tensors[i]
+		if t.Data == nil || t.Kind != arch.Embedding && t.Kind != arch.MixerWeight {
+			continue
+		}
+		w, rows := t.Data, t.rows()
+		t.Data, t.Int8, t.Scale = nil, make([]int8, len(w)), make([]float32, rows)
+		if t.Kind == arch.Embedding {
+			d := t.Shape[1]
+			for r := range rows {
+				t.Scale[r] = scale8(w[r*d : (r+1)*d])
+				round8(t.Int8[r*d:(r+1)*d], w[r*d:(r+1)*d], t.Scale[r])
+			}
+			continue
+		}
+		n, in := t.Shape[0], t.Shape[1]
+		column := make([]float32, n*in)
+		for r := range rows { // an output, over all blocks
+			for j := range column {
+				column[j] = w[j*rows+r]
+			}
+			t.Scale[r] = scale8(column)
+			for k := range n {
+				round8(t.Int8[(k*rows+r)*in:][:in], column[k*in:(k+1)*in], t.Scale[r])
+			}
+		}
+	}
+	return &q
+}
+
+// scale8 is max|w|/127, or 1 when all are 0.
+func scale8(w []float32) float32 {
+	var a float32
+	for _, v := range w {
+		a = max(a, float32(math.Abs(float64(v))))
+	}
+	if a/127 == 0 {
+		return 1
+	}
+	return a / 127
+}
+
+// round8 sets q = clamp(roundeven(w/scale), ±127).
+func round8(q []int8, w []float32, scale float32) {
+	for i, v := range w {
+		q[i] = int8(max(-127, min(127, math.RoundToEven(float64(v/scale)))))
+	}
+}
