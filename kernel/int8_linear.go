@@ -1,0 +1,236 @@
+package kernel
+
+import (
+	"strconv"
+	"unsafe"
+
+	"spinnet/algebra"
+)
+
+// Int8Linear is the weights of hypercomplex layers that read the same input,
+// for int8 activations (SPEC §7). With q [n·K] the rounded input of a token
+// and s its scale, part i of the output is
+//
+//	y_i[r] = float32(Σ_k Σ_c sign[i][i xor k] · q_(i xor k)[c] · W_k[r][c]) · (s·g[r])
+//
+// with an exact integer sum. Only the n unique blocks W_k are stored: the
+// input is what is expanded. Row i of a token's expansion is its parts in the
+// order of k, with their signs, so that a layer is one matrix product
+//
+//	C [tokens·n, N] = A [tokens·n, n·K] · [W_0 … W_(n−1)]ᵀ
+//
+// whatever the algebra, and a row of C is a part of the output.
+type Int8Linear struct {
+	t      *algebra.Table
+	n      int // dimension of the algebra
+	K      int // input width of a part
+	N      int // output widths of a part, of all layers together
+	outs   []int
+	gain   []float32 // [N]: g
+	bias   int32     // added to the weights so that they are unsigned: 1, or 128
+	k4     int       // steps of four columns
+	width  int       // columns of a panel
+	panels []uint8   // [⌈N/width⌉][k4][width][4]
+}
+
+// Int8Weight is one layer's weights.
+type Int8Weight struct {
+	W    []int8    // [n, N, K]
+	Gain []float32 // [N]
+}
+
+// maxInt8Width bounds the columns of a product: no sum of 255·127 leaves int32.
+const maxInt8Width = 1 << 16
+
+// NewInt8Linear packs layers over t that share an input of parts of width
+// inPart. ternary promises weights of −1, 0 and +1, which have a faster
+// kernel; others are −127 … 127.
+func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight) *Int8Linear {
+	l := &Int8Linear{t: t, n: t.N, K: inPart, bias: 128}
+	if ternary {
+		l.bias = 1
+	}
+	cols := l.n * inPart
+	if cols > maxInt8Width {
+		panic("kernel: an int8 product over " + strconv.Itoa(cols) + " columns may overflow")
+	}
+	for _, w := range ws {
+		out := len(w.Gain)
+		if len(w.W) != cols*out {
+			panic("kernel: " + strconv.Itoa(len(w.W)) + " weights, want " + strconv.Itoa(cols*out))
+		}
+		l.outs = append(l.outs, out)
+		l.gain = append(l.gain, w.Gain...)
+		l.N += out
+	}
+	l.k4 = (cols + 3) / 4
+	l.width = 2 * int8Tiles().lanes
+	l.panels = make([]uint8, (l.N+l.width-1)/l.width*l.panelSize())
+	column := 0
+	for _, w := range ws {
+		for r := range w.Gain {
+			at := column/l.width*l.panelSize() + column%l.width*4
+			for k := range l.n {
+				for c, v := range w.W[(k*len(w.Gain)+r)*inPart:][:inPart] {
+					x := k*inPart + c
+					l.panels[at+x/4*4*l.width+x%4] = uint8(int32(v) + l.bias)
+				}
+			}
+			column++
+		}
+	}
+	return l
+}
+
+func (l *Int8Linear) panelSize() int { return l.k4 * l.width * 4 }
+
+// Panels is the number of column panels, the unit in which Multiply divides.
+func (l *Int8Linear) Panels() int { return (l.N + l.width - 1) / l.width }
+
+// Rows is the number of rows of A for a number of tokens.
+func (l *Int8Linear) Rows(tokens int) int { return tokens * l.n }
+
+// Stride is the length of a row of A, in bytes.
+func (l *Int8Linear) Stride() int { return 4 * l.k4 }
+
+// CStride is the length of a row of C.
+func (l *Int8Linear) CStride() int { return l.Panels() * l.width }
+
+// Expand writes the rows of A [n, Stride] of one token, and what its rows of
+// C start from, [n]: −bias·Σ of the row. neg is scratch of the length of q.
+func (l *Int8Linear) Expand(a []int8, start []int32, q, neg []int8) {
+	n, width := l.n, l.K
+	q, neg = q[:n*width], neg[:n*width]
+	negate8(neg, q)
+	var sums [16]int32
+	for j := range n {
+		sums[j] = sum8(q[j*width : (j+1)*width])
+	}
+	for i := range n {
+		row := a[i*l.Stride() : (i+1)*l.Stride()]
+		total := int32(0)
+		for k := range n {
+			j := i ^ k
+			if l.t.Sign[i][j] > 0 {
+				copy(row[k*width:], q[j*width:(j+1)*width])
+				total += sums[j]
+			} else {
+				copy(row[k*width:], neg[j*width:(j+1)*width])
+				total -= sums[j]
+			}
+		}
+		clear(row[n*width:])
+		start[i] = -l.bias * total
+	}
+}
+
+// Multiply computes the panels lo … hi−1 of C [rows, CStride] from rows of A
+// and their starts.
+func (l *Int8Linear) Multiply(c []int32, a []int8, start []int32, rows, lo, hi int) {
+	if rows == 0 || l.k4 == 0 || lo >= hi {
+		return
+	}
+	s := int8Tiles()
+	_, _, _ = a[rows*l.Stride()-1], start[rows-1], c[rows*l.CStride()-1]
+	run := s.wide
+	if l.bias == 1 {
+		run = s.narrow
+	}
+	t := int8TileArgs{lda: l.Stride(), k4: l.k4, ldc: 4 * l.CStride()}
+	tiles := (rows + s.rows - 1) / s.rows
+	for p := lo; p < hi; p++ {
+		t.b = unsafe.Pointer(&l.panels[p*l.panelSize()])
+		for i := range tiles { // of even height
+			from, to := rows*i/tiles, rows*(i+1)/tiles
+			t.a, t.start = unsafe.Pointer(&a[from*l.Stride()]), unsafe.Pointer(&start[from])
+			t.c = unsafe.Pointer(&c[from*l.CStride()+p*l.width])
+			run[to-from]((*byte)(unsafe.Pointer(&t)))
+		}
+	}
+}
+
+// Scale writes the outputs of one token from its n rows of C: y[o] [n·N_o] is
+// the output of layer o, of which the columns of panels lo … hi−1 are filled.
+func (l *Int8Linear) Scale(y [][]float32, c []int32, s float32, lo, hi int) {
+	first, last := lo*l.width, min(hi*l.width, l.N)
+	at := 0
+	for o, out := range l.outs {
+		from, to := max(first, at), min(last, at+out)
+		if from < to {
+			for i := range l.n {
+				ExactScaleInt32(y[o][i*out+from-at:i*out+to-at], c[i*l.CStride()+from:], s, l.gain[from:])
+			}
+		}
+		at += out
+	}
+}
+
+// int8TileArgs are the operands of one tile:
+//
+//	C[mr, two vectors] = start[mr] + Σ_k A[mr, k]·B[k, two vectors]
+//
+// over 4·k4 columns, A signed and B unsigned bytes.
+type int8TileArgs struct {
+	a     unsafe.Pointer // int8, rows lda bytes apart
+	lda   int
+	k4    int            // at least 1
+	b     unsafe.Pointer // uint8 [k4][2·lanes][4]
+	c     unsafe.Pointer // int32, rows ldc bytes apart
+	ldc   int
+	start unsafe.Pointer // int32
+}
+
+// int8TileSet is one implementation of the tiles, by mr.
+type int8TileSet struct {
+	lanes        int // int32 values of a vector
+	rows         int // the largest mr
+	narrow, wide []func(t *byte)
+}
+
+// int8Tiles is the implementation of the active set.
+func int8Tiles() *int8TileSet { return int8TileSets[active] }
+
+// refInt8Tiles is the definition.
+var refInt8Tiles = &int8TileSet{lanes: refLanes, rows: 4,
+	narrow: []func(*byte){nil, refInt8Tile(1), refInt8Tile(2), refInt8Tile(3), refInt8Tile(4)},
+	wide:   []func(*byte){nil, refInt8Tile(1), refInt8Tile(2), refInt8Tile(3), refInt8Tile(4)},
+}
+
+func refInt8Tile(mr int) func(*byte) {
+	return func(p *byte) {
+		t := (*int8TileArgs)(unsafe.Pointer(p))
+		b := unsafe.Slice((*uint8)(t.b), t.k4*2*refLanes*4)
+		for r := range mr {
+			a := unsafe.Slice((*int8)(unsafe.Add(t.a, r*t.lda)), 4*t.k4)
+			c := unsafe.Slice((*int32)(unsafe.Add(t.c, r*t.ldc)), 2*refLanes)
+			start := *(*int32)(unsafe.Add(t.start, 4*r))
+			for j := range c {
+				c[j] = start
+			}
+			for k := 0; k < len(a); k += 4 {
+				a0, a1, a2, a3 := int32(a[k]), int32(a[k+1]), int32(a[k+2]), int32(a[k+3])
+				w := b[k*2*refLanes:][:2*refLanes*4]
+				for j := range c {
+					v := w[4*j : 4*j+4]
+					c[j] += a0*int32(v[0]) + a1*int32(v[1]) + a2*int32(v[2]) + a3*int32(v[3])
+				}
+			}
+		}
+	}
+}
+
+// negate8 is y = −x.
+func negate8(y, x []int8) {
+	for i, v := range x {
+		y[i] = -v
+	}
+}
+
+// sum8 adds up x.
+func sum8(x []int8) int32 {
+	var s int32
+	for _, v := range x {
+		s += int32(v)
+	}
+	return s
+}
