@@ -19,7 +19,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	e, err := engine.New(m, 1)
+	e, err := engine.New(m, engine.Options{Threads: 1})
 	if err != nil {
 		panic(err)
 	}

@@ -41,7 +41,7 @@ func openSeedTiny(t testing.TB) (*spinfile.Model, expected) {
 
 func newEngine(t testing.TB, m *spinfile.Model, threads int) *Engine {
 	t.Helper()
-	e, err := New(m, threads)
+	e, err := New(m, Options{Threads: threads, Numeric: Float})
 	if err != nil {
 		t.Fatal(err)
 	}

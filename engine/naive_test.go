@@ -27,12 +27,13 @@ func randomModel(t testing.TB, c arch.Config, seed uint64) *spinfile.Model {
 	for _, p := range arch.Params(c) {
 		w := make([]float32, p.Len())
 		for i := range w {
-			x := float32(rng.NormFloat64())
+			// Nearly normal, and the same on every machine.
+			x := float32((rng.Float64() + rng.Float64() + rng.Float64() + rng.Float64() - 2) * 1.75)
 			switch p.Kind {
 			case arch.Embedding:
 				w[i] = x
 			case arch.Norm:
-				w[i] = 1 + 0.1*x
+				w[i] = 1 + float32(0.1*x)
 			case arch.Beta, arch.MixerBeta:
 				w[i] = 0.3 * x
 			default:
@@ -64,6 +65,40 @@ func randomIDs(n, vocab int, seed uint64) []int32 {
 // without a cache: every token attends the last block_size tokens.
 func naive(t testing.TB, m *spinfile.Model, ids []int32) [][]float32 {
 	t.Helper()
+	return naiveRounded(t, m, ids, false)
+}
+
+// naiveRounded is naive or, rounded, that with all the roundings of int8
+// numerics (SPEC §7).
+func naiveRounded(t testing.TB, m *spinfile.Model, ids []int32, rounded bool) [][]float32 {
+	t.Helper()
+	if rounded {
+		q := *m.Quantize()
+		q.Tensors = slices.Clone(q.Tensors)
+		for i := range q.Tensors {
+			if w := &q.Tensors[i]; w.Int8 != nil {
+				w.Data, w.Int8 = w.Floats(), nil
+			}
+		}
+		m = &q
+	}
+	// round8 rounds a row to int8 levels, where asked for.
+	round8 := func(x []float64, asked bool) []float64 {
+		if !asked {
+			return x
+		}
+		x = slices.Clone(x)
+		a := 0.0
+		for _, v := range x {
+			a = max(a, math.Abs(v))
+		}
+		for i, v := range x {
+			if a > 0 {
+				x[i] = a / 127 * math.RoundToEven(v*(127/a))
+			}
+		}
+		return x
+	}
 	c := m.Config
 	d, hd := c.NEmbd, c.HeadDim()
 	get := func(name string) *spinfile.Tensor { return m.Tensor(name) }
@@ -112,18 +147,7 @@ func naive(t testing.TB, m *spinfile.Model, ids []int32) [][]float32 {
 	}
 	linear := func(name string, x []float64) []float64 {
 		w := get(name)
-		if c.ActBits == 8 {
-			x = append([]float64(nil), x...)
-			a := 0.0
-			for _, v := range x {
-				a = max(a, math.Abs(v))
-			}
-			for i, v := range x {
-				if a > 0 {
-					x[i] = a / 127 * math.RoundToEven(v*(127/a))
-				}
-			}
-		}
+		x = round8(x, c.ActBits == 8 || rounded)
 		return apply(w, w.Scale, x, false)
 	}
 	norm := func(x []float64, w []float32) []float64 {
@@ -189,7 +213,7 @@ func naive(t testing.TB, m *spinfile.Model, ids []int32) [][]float32 {
 				}
 			}
 			if c.OctonionAttention {
-				o = apply(get(pre+"attention.head_mixer.W"), get(pre+"attention.head_mixer.beta").Data, o, true)
+				o = apply(get(pre+"attention.head_mixer.W"), get(pre+"attention.head_mixer.beta").Data, round8(o, rounded), true)
 			}
 			add(h[p], linear(pre+"attention.wo.weight", o))
 			z := norm(h[p], get(pre+"ffn_norm.weight").Data)
@@ -202,7 +226,7 @@ func naive(t testing.TB, m *spinfile.Model, ids []int32) [][]float32 {
 	}
 	logits := make([][]float32, len(ids))
 	for p := range ids {
-		z := norm(h[p], get("norm.weight").Data)
+		z := round8(norm(h[p], get("norm.weight").Data), rounded)
 		for id := range c.VocabSize {
 			s := 0.0
 			for i, x := range z {
@@ -340,10 +364,11 @@ func TestThreadsAgree(t *testing.T) {
 func TestRotations(t *testing.T) {
 	s := newEngine(t, randomModel(t, smallModels[0].c, 1), 1).NewSession()
 	cos, sin := kernel.RoPETable(100, s.e.config.HeadDim())
+	half := len(s.e.frequencies)
+	c, sn := make([]float32, half), make([]float32, half)
 	for s.pos < 100 {
-		s.rotations(1)
-		half := len(s.e.frequencies)
-		if !slices.Equal(s.cos[:half], cos[s.pos*half:(s.pos+1)*half]) || !slices.Equal(s.sin[:half], sin[s.pos*half:(s.pos+1)*half]) {
+		s.rotations(c, sn, 1)
+		if !slices.Equal(c, cos[s.pos*half:(s.pos+1)*half]) || !slices.Equal(sn, sin[s.pos*half:(s.pos+1)*half]) {
 			t.Fatalf("position %d differs from the kernel's table", s.pos)
 		}
 		s.pos++
@@ -415,7 +440,7 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("cancelled score: got %v", err)
 	}
 	m.Tensors[1].Data = m.Tensors[1].Data[1:]
-	if _, err := New(m, 1); err == nil {
+	if _, err := New(m, Options{}); err == nil {
 		t.Error("a model with a short tensor was accepted")
 	}
 }

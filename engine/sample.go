@@ -54,16 +54,23 @@ func (o SampleOptions) Validate() error {
 }
 
 // Sampler draws tokens. It allocates nothing after its creation. The same
-// options, logits and history give the same tokens.
+// options, logits and history give the same tokens, on every machine.
 type Sampler struct {
 	o      SampleOptions
 	rng    *rand.Rand
-	logits []float32
-	order  []int32 // candidate ids
+	logits []float32 // a copy, where they must be changed
+	maxima []float32 // of each block of the logits
+	sorted []float32 // the maxima as a heap
+	order  []int32   // candidate ids
 	weight []float32
-	recent []int32 // ring of the last tokens
+	sums   []float32 // of the weights of each block
+	recent []int32   // ring of the last tokens
 	count  int
 }
+
+// sampleBlock is how many logits are looked at together: most blocks hold
+// nothing that can be drawn, and are passed over.
+const sampleBlock = 64
 
 // NewSampler returns a sampler over the first vocab logits: ids from vocab on
 // are never drawn, which leaves out the padding of a vocabulary.
@@ -74,7 +81,9 @@ func NewSampler(o SampleOptions, vocab int) (*Sampler, error) {
 	if vocab < 1 {
 		return nil, errors.New("engine: no tokens to draw from")
 	}
-	s := &Sampler{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0)), logits: make([]float32, vocab), order: make([]int32, vocab), weight: make([]float32, vocab)}
+	blocks := (vocab + sampleBlock - 1) / sampleBlock
+	s := &Sampler{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0)), logits: make([]float32, vocab), order: make([]int32, vocab), weight: make([]float32, vocab),
+		maxima: make([]float32, blocks), sorted: make([]float32, blocks), sums: make([]float32, blocks)}
 	if o.RepetitionPenalty != 0 && o.RepetitionPenalty != 1 {
 		window := o.RepetitionWindow
 		if window == 0 {
@@ -100,31 +109,48 @@ func (s *Sampler) Accept(id int32) {
 // Next draws the next token from logits, which it leaves as they are. Ties
 // go to the lower id; a NaN counts as impossible.
 func (s *Sampler) Next(logits []float32) int32 {
-	l := s.logits
-	for i, v := range logits[:len(l)] {
-		if v != v {
-			v = float32(math.Inf(-1))
+	l := logits[:len(s.logits)]
+	if len(s.recent) > 0 || kernel.HasNaN(l) {
+		for i, v := range l {
+			if v != v {
+				v = float32(math.Inf(-1))
+			}
+			s.logits[i] = v
 		}
-		l[i] = v
+		l = s.logits
+		s.penalise(l)
 	}
-	s.penalise(l)
-	best := argmax(l)
-	t := float32(s.o.Temperature) // may be too small to be other than 0
-	// With an infinity in front no differences are left to draw from.
-	if t == 0 || math.IsInf(float64(l[best]), 0) {
+	best := s.argmax(l)
+	top, inv := l[best], float32(1/s.o.Temperature)
+	// With a temperature too small for float32, or an infinity in front, no
+	// differences are left to draw from.
+	if s.o.Temperature == 0 || math.IsInf(float64(inv), 0) || math.IsInf(float64(top), 0) {
 		return best
 	}
-	top := l[best]
-	for i, v := range l {
-		l[i] = (v - top) / t // the first is 0: no overflow at any temperature
+	if s.o.TopK > 0 && s.o.TopK < len(l) || s.o.TopP > 0 && s.o.TopP < 1 {
+		ids := s.candidates(l, top, inv)
+		return s.drawCandidate(ids)
 	}
-	ids := s.candidates(l)
-	weight := s.weight[:len(ids)]
-	for i, id := range ids {
-		weight[i] = l[id]
+	s.weigh(l, top, inv)
+	return s.drawAny()
+}
+
+// block is the range of block i of n logits.
+func (s *Sampler) block(i, n int) (lo, hi int) { return i * sampleBlock, min(n, (i+1)*sampleBlock) }
+
+// argmax is the id of the largest logit, the lowest of equals; it leaves the
+// blocks' maxima.
+func (s *Sampler) argmax(l []float32) int32 {
+	first := 0
+	for i := range s.maxima {
+		lo, hi := s.block(i, len(l))
+		s.maxima[i] = kernel.MaxOf(l[lo:hi])
+		if s.maxima[i] > s.maxima[first] {
+			first = i
+		}
 	}
-	kernel.Exp(weight, weight)
-	return s.draw(ids, weight)
+	lo, hi := s.block(first, len(l))
+	return int32(lo) + argmax(l[lo:hi])
 }
 
 // penalise applies the repetition penalty once to each recent token.
@@ -143,84 +169,166 @@ func (s *Sampler) penalise(l []float32) {
 	}
 }
 
-// candidates gives the ids that top-k and top-p keep, in descending order of
-// l (ties to the lower id) if one of them is on, else all ids in order. l is
-// (logit − max)/T.
-func (s *Sampler) candidates(l []float32) []int32 {
-	ids := s.order[:len(l)]
-	for i := range ids {
-		ids[i] = int32(i)
+// weigh sets all weights, exp((l−top)/T), and their sums by block, and
+// returns the sum of all.
+func (s *Sampler) weigh(l []float32, top, inv float32) float64 {
+	sum := 0.0
+	for i := range s.sums {
+		lo, hi := s.block(i, len(l))
+		s.sums[i] = kernel.ExactExpScaled(s.weight[lo:hi], l[lo:hi], top, inv)
+		sum += float64(s.sums[i])
 	}
-	k, p := len(ids), s.o.TopP
-	if s.o.TopK > 0 {
-		k = min(k, s.o.TopK)
+	return sum
+}
+
+// candidates gives the ids that top-k and top-p keep, in descending order of
+// l, ties to the lower id, and sets their weights in that order.
+func (s *Sampler) candidates(l []float32, top, inv float32) []int32 {
+	k, p, mass := len(l), s.o.TopP, 0.0
+	enough := 64 // how many are likely to do
+	if s.o.TopK > 0 && s.o.TopK < k {
+		k = s.o.TopK
+		enough = k
+	} else {
+		mass = s.weigh(l, top, inv)
 	}
 	if p == 0 {
 		p = 1
 	}
-	if k == len(ids) && p == 1 {
+	for ; ; enough *= 8 {
+		ids := s.atLeast(l, s.threshold(enough))
+		all := len(ids) == len(l)
+		// A heap's root moves behind what is left of the heap, so that the
+		// order is found from the back and only as far as it is needed.
+		heapify(ids, l)
+		n := 0 // taken, at the end of ids
+		take := func() float32 {
+			pop(ids[:len(ids)-n], l)
+			n++
+			return l[ids[len(ids)-n]]
+		}
+		if k < len(l) {
+			for n < k {
+				v := take()
+				s.weight[n-1] = v
+			}
+			mass = float64(kernel.ExactExpScaled(s.weight[:n], s.weight[:n], top, inv))
+			if p < 1 {
+				sum := 0.0
+				for n = 0; n < k && (n == 0 || sum < p*mass); n++ {
+					sum += float64(s.weight[n])
+				}
+			}
+			slices.Reverse(ids[len(ids)-k:])
+			return ids[len(ids)-k:][:n]
+		}
+		sum := 0.0
+		for n < len(ids) && (n == 0 || sum < p*mass) {
+			take()
+			sum += float64(s.weight[ids[len(ids)-n]])
+		}
+		if sum < p*mass && !all {
+			continue
+		}
+		ids = ids[len(ids)-n:]
+		slices.Reverse(ids)
+		for i, id := range ids {
+			s.weight[i] = l[id]
+		}
+		kernel.ExactExpScaled(s.weight[:n], s.weight[:n], top, inv)
 		return ids
 	}
-	// A heap's root moves to the end of what is left of the heap, so that the
-	// order is found from the back and only as far as it is needed.
-	heapify(ids, l)
-	sorted := len(ids) // ids[sorted:] are in ascending order
-	if k < len(ids) {
-		for sorted > len(ids)-k {
-			sorted--
-			pop(ids[:sorted+1], l)
-		}
-	}
-	first := sorted
-	if p < 1 {
-		kernel.Exp(s.weight, l)
-		kept := ids
-		if k < len(ids) {
-			kept = ids[sorted:]
-		}
-		mass, sum := 0.0, 0.0
-		for _, id := range kept {
-			mass += float64(s.weight[id])
-		}
-		for first = len(ids); first > len(ids)-k && (first == len(ids) || sum < p*mass); {
-			first--
-			if first < sorted {
-				pop(ids[:first+1], l)
-			}
-			sum += float64(s.weight[ids[first]])
-		}
-	}
-	slices.Reverse(ids[first:])
-	return ids[first:]
 }
 
-// draw applies min-p to the weights exp((l−max)/T), of which the largest is
-// 1, and draws one id in proportion.
-func (s *Sampler) draw(ids []int32, weight []float32) int32 {
-	least := float32(s.o.MinP)
-	sum := 0.0
-	for i, w := range weight {
-		if w < least {
-			weight[i] = 0
+// threshold is a value that at least n logits reach: the n-th largest of the
+// blocks' maxima, −Inf if there are fewer blocks.
+func (s *Sampler) threshold(n int) float32 {
+	if n > len(s.maxima) {
+		return float32(math.Inf(-1))
+	}
+	copy(s.sorted, s.maxima)
+	slices.Sort(s.sorted)
+	return s.sorted[len(s.sorted)-n]
+}
+
+// atLeast gives the ids of all logits that reach a threshold, in order.
+func (s *Sampler) atLeast(l []float32, threshold float32) []int32 {
+	ids := s.order[:0]
+	for i, m := range s.maxima {
+		if m < threshold {
 			continue
+		}
+		lo, hi := s.block(i, len(l))
+		for id := lo; id < hi; id++ {
+			if l[id] >= threshold {
+				ids = append(ids, int32(id))
+			}
+		}
+	}
+	return ids
+}
+
+// drawCandidate draws one of the ids in proportion to the weights, of which
+// the first is 1, after min-p.
+func (s *Sampler) drawCandidate(ids []int32) int32 {
+	weight, least := s.weight[:len(ids)], float32(s.o.MinP)
+	sum := 0.0
+	for i, w := range weight { // in descending order
+		if w < least {
+			weight = weight[:i]
+			break
 		}
 		sum += float64(w)
 	}
+	return ids[find(weight, s.rng.Float64()*sum)]
+}
+
+// drawAny draws any id in proportion to the weights, of which the largest is
+// 1, after min-p.
+func (s *Sampler) drawAny() int32 {
+	if least := float32(s.o.MinP); least > 0 {
+		for i := range s.sums {
+			lo, hi := s.block(i, len(s.weight))
+			s.sums[i] = 0
+			for j, w := range s.weight[lo:hi] {
+				if w < least {
+					w = 0
+					s.weight[lo+j] = 0
+				}
+				s.sums[i] += w
+			}
+		}
+	}
+	sum := 0.0
+	for _, v := range s.sums {
+		sum += float64(v)
+	}
 	u := s.rng.Float64() * sum
-	last := ids[0]
+	i := find(s.sums, u)
+	for _, v := range s.sums[:i] {
+		u -= float64(v)
+	}
+	lo, hi := s.block(i, len(s.weight))
+	return int32(lo + find(s.weight[lo:hi], u))
+}
+
+// find gives the place in which u falls when the weights are laid end to end;
+// the last that is not 0 if rounding leaves u behind it.
+func find(weight []float32, u float64) int {
+	last := 0
 	for i, w := range weight {
 		if w == 0 {
 			continue
 		}
-		last = ids[i]
+		last = i
 		if u -= float64(w); u < 0 {
 			break
 		}
 	}
-	return last // rounding may leave u at 0 after the last
+	return last
 }
 
-// argmax is the id of the largest logit, the lowest of equals.
+// argmax is the place of the largest value, the lowest of equals.
 func argmax(l []float32) int32 {
 	best := 0
 	for i, v := range l {

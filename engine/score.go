@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 
-	"spinnet/kernel"
 	"spinnet/tokenizer"
 )
 
@@ -47,26 +46,12 @@ func (e *Engine) Score(ctx context.Context, ids []int32, progress func(done int)
 			progress(at)
 		}
 	}
-	r.Logits = s.logits
+	r.Logits = s.last
 	for _, l := range r.LogProbs {
 		r.Loss -= float64(l)
 	}
 	r.Loss /= float64(n)
 	return r, nil
-}
-
-// score reads ids, writes the log-probabilities of targets, and leaves the
-// logits of the last.
-func (s *Session) score(logProbs []float32, ids, targets []int32) {
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	c := &s.e.config
-	s.forward(ids)
-	kernel.CrossEntropyForward(s.e.pool, logProbs, s.z, s.e.output, targets, len(ids), c.VocabSize, c.NEmbd)
-	for i, v := range logProbs {
-		logProbs[i] = -v
-	}
-	s.lastLogits(len(ids))
 }
 
 // BitsPerByte is the score in bits for each byte of the predicted text, the

@@ -21,6 +21,15 @@ var active, setErr = chooseSet(forcedSet())
 // environment variable SPINNET_KERNEL forces one of them.
 func Set() string { return setNames[active] }
 
+// Sets names the kernel sets that this machine has, best last.
+func Sets() []string {
+	var names []string
+	for _, s := range machineSets() {
+		names = append(names, setNames[s])
+	}
+	return names
+}
+
 // SetError says why SPINNET_KERNEL could not be followed, or nil. The best
 // set of the machine is in use then.
 func SetError() error { return setErr }

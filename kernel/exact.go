@@ -216,3 +216,15 @@ func ExactSwiGLU(y, gate, up []float32) { exact().swiglu(y, gate[:len(y)], up[:l
 
 // ExactExp is Exp with the same bits on every machine.
 func ExactExp(y, x []float32) { exact().exp(y, x[:len(y)]) }
+
+// ExactLogProb is the logarithm of softmax(x)[i]: x_i − max − ln Σ exp(x−max).
+func ExactLogProb(x []float32, i int) float32 {
+	top := vector().maxOf(x)
+	var s float32
+	var e [512]float32
+	for at := 0; at < len(x); at += len(e) { // in fixed pieces, one after another
+		n := min(len(e), len(x)-at)
+		s += exact().expScaled(e[:n], x[at:at+n], top, 1)
+	}
+	return x[i] - top - float32(log64(float64(max(1, s))))
+}

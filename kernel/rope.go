@@ -1,9 +1,6 @@
 package kernel
 
-import (
-	"math"
-	"strconv"
-)
+import "strconv"
 
 // ropeTheta is the base of the rotation frequencies.
 const ropeTheta = 10000
@@ -13,12 +10,9 @@ const ropeTheta = 10000
 func RoPETable(positions, headDim int) (cos, sin []float32) {
 	half := headDim / 2
 	cos, sin = make([]float32, positions*half), make([]float32, positions*half)
-	for m := range half {
-		f := math.Pow(ropeTheta, -float64(2*m)/float64(headDim))
-		for p := range positions {
-			s, c := math.Sincos(float64(p) * f)
-			cos[p*half+m], sin[p*half+m] = float32(c), float32(s)
-		}
+	f := RoPEFrequencies(ropeTheta, headDim)
+	for p := range positions {
+		RoPEAngles(cos[p*half:(p+1)*half], sin[p*half:(p+1)*half], p, f)
 	}
 	return cos, sin
 }

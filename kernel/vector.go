@@ -122,6 +122,15 @@ func refMaxAbs(x []float32) float32 {
 	return m
 }
 
+// MaxOf is the largest value of x, −Inf for none; NaN elements do not count.
+func MaxOf(x []float32) float32 { return vector().maxOf(x) }
+
+// HasNaN reports whether an element is NaN.
+func HasNaN(x []float32) bool {
+	s := vector().sumSquares32(x) // may be infinite, but not NaN otherwise
+	return s != s
+}
+
 func refMaxOf(x []float32) float32 {
 	m := float32(math.Inf(-1))
 	for _, v := range x {

@@ -26,7 +26,7 @@ func (t *Trainer) sample() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	e, err := engine.New(m, t.threads)
+	e, err := engine.New(m, engine.Options{Threads: t.threads})
 	if err != nil {
 		return "", err
 	}

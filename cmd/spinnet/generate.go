@@ -192,7 +192,7 @@ func loadModel(path string, threads int) (*loaded, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if l.engine, err = engine.New(m, threads); err != nil {
+	if l.engine, err = engine.New(m, engine.Options{Threads: threads}); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	l.time = time.Since(start)

@@ -1,0 +1,511 @@
+package engine
+
+import (
+	"math"
+
+	"spinnet/algebra"
+	"spinnet/arch"
+	"spinnet/kernel"
+	"spinnet/spinfile"
+)
+
+// int8Model is a model packed for int8 arithmetic (SPEC §7).
+type int8Model struct {
+	embedding, output *spinfile.Tensor // Int8 [vocab, d], the same unless untied
+	layers            []int8Layer
+	norm              []float32 // [d]
+}
+
+// int8Layer is one transformer block. Layers that read the same input are one
+// product.
+type int8Layer struct {
+	attentionNorm, ffnNorm []float32
+	qkv                    *kernel.Int8Linear
+	mixer                  *kernel.Int8Linear // nil without a head mixer
+	wo, gateUp, down       *kernel.Int8Linear
+}
+
+// newInt8Model packs the weights of a model, rounding to int8 what is float.
+func newInt8Model(m *spinfile.Model) (*int8Model, error) {
+	m = m.Quantize()
+	q := &int8Model{embedding: m.Tensor("tok_embeddings.weight"), norm: m.Tensor("norm.weight").Data, layers: make([]int8Layer, m.Config.NLayer)}
+	if q.output = m.Tensor(arch.OutputName); q.output == nil {
+		q.output = q.embedding
+	}
+	for i := range q.layers {
+		l := &q.layers[i]
+		pre := "layers." + itoa(i) + "."
+		l.attentionNorm, l.ffnNorm = m.Tensor(pre+"attention_norm.weight").Data, m.Tensor(pre+"ffn_norm.weight").Data
+		for _, p := range []struct {
+			place **kernel.Int8Linear
+			names []string
+		}{
+			{&l.qkv, []string{"attention.wq", "attention.wk", "attention.wv"}},
+			{&l.wo, []string{"attention.wo"}},
+			{&l.gateUp, []string{"feed_forward.gate_proj", "feed_forward.up_proj"}},
+			{&l.down, []string{"feed_forward.down_proj"}},
+		} {
+			first := m.Tensor(pre + p.names[0] + ".weight")
+			alg, err := algebra.ByName(first.Algebra)
+			if err != nil {
+				return nil, err
+			}
+			var ws []kernel.Int8Weight
+			for _, name := range p.names {
+				ws = append(ws, int8Weight(m.Tensor(pre+name+".weight")))
+			}
+			*p.place = kernel.NewInt8Linear(alg, first.Shape[2], first.Trits != nil, ws...)
+		}
+		if m.Config.OctonionAttention {
+			w := m.Tensor(pre + "attention.head_mixer.W")
+			alg, err := algebra.ByName(w.Algebra)
+			if err != nil {
+				return nil, err
+			}
+			gain := make([]float32, len(w.Scale))
+			for c, beta := range m.Tensor(pre + "attention.head_mixer.beta").Data {
+				gain[c] = w.Scale[c] * beta
+			}
+			l.mixer = kernel.NewInt8Linear(alg, w.Shape[1], false, kernel.Int8Weight{W: w.Int8, Gain: gain})
+		}
+	}
+	return q, nil
+}
+
+// int8Weight gives a linear layer's weights as integers with a factor a row.
+// Float weights are rounded, with one scale for a row of all blocks.
+func int8Weight(t *spinfile.Tensor) kernel.Int8Weight {
+	if t.Trits != nil {
+		return kernel.Int8Weight{W: t.Trits, Gain: t.Scale}
+	}
+	n, rows, cols := t.Shape[0], t.Shape[1], t.Shape[2]
+	w := kernel.Int8Weight{W: make([]int8, len(t.Data)), Gain: make([]float32, rows)}
+	for r := range rows {
+		a := float32(0)
+		for k := range n {
+			a = max(a, kernel.MaxAbs(t.Data[(k*rows+r)*cols:][:cols]))
+		}
+		s := a / 127
+		if s == 0 {
+			continue
+		}
+		w.Gain[r] = s
+		for k := range n {
+			for c, v := range t.Data[(k*rows+r)*cols:][:cols] {
+				w.W[(k*rows+r)*cols+c] = int8(math.RoundToEven(float64(v / s)))
+			}
+		}
+	}
+	return w
+}
+
+// int8Block is how many tokens go through a layer's products together: as
+// many as keep their rows in the caches.
+const int8Block = 14
+
+// int8Run is the int8 arithmetic of one session.
+//
+// Many tokens are divided among the workers in blocks, each of which goes
+// through a whole layer on one worker; the blocks meet only where a layer's
+// attention needs all keys. Few tokens share each product by its columns.
+type int8Run struct {
+	s *Session
+	m *int8Model
+
+	h, q, k, v, o, gate, up, t []float32 // rows of activations
+	cos, sin                   []float32 // [chunk, head_dim/2]
+	scratch                    []int8Scratch
+
+	blocks  int8BlockTask
+	columns int8ColumnTask
+	heads   int8HeadsTask
+	table   int8TableTask
+}
+
+// int8Scratch is a worker's memory.
+type int8Scratch struct {
+	z      []float32 // one row
+	q, neg []int8    // one row
+	scale  []float32 // of each token of a block
+	a      []int8    // of Int8Linear: rows of a block
+	start  []int32
+	c      []int32
+	scores []float32 // of one query
+	acc    []int32   // of one query, or of logits
+	y      [3][]float32
+}
+
+func newInt8Run(s *Session, m *int8Model) *int8Run {
+	c := &s.e.config
+	r := &int8Run{s: s, m: m, scratch: make([]int8Scratch, s.e.pool.Threads())}
+	for _, b := range []struct {
+		p     *[]float32
+		width int
+	}{
+		{&r.cos, c.HeadDim() / 2}, {&r.sin, c.HeadDim() / 2},
+		{&r.h, c.NEmbd}, {&r.q, c.NEmbd}, {&r.k, c.KVDim()}, {&r.v, c.KVDim()}, {&r.o, c.NEmbd}, {&r.t, c.NEmbd},
+		{&r.gate, c.HiddenDim}, {&r.up, c.HiddenDim},
+	} {
+		*b.p = make([]float32, s.chunk*b.width)
+	}
+	// Room for the largest product of the largest block.
+	tokens := min(s.chunk, max(int8Block, r.few()))
+	rowsA, sizeA, sizeC := 0, 0, 0
+	for i := range m.layers {
+		l := &m.layers[i]
+		for _, p := range []*kernel.Int8Linear{l.qkv, l.wo, l.gateUp, l.down, l.mixer} {
+			if p != nil {
+				rows := p.Rows(tokens)
+				if p == l.mixer {
+					rows = tokens * c.NHead
+				}
+				rowsA, sizeA, sizeC = max(rowsA, rows), max(sizeA, rows*p.Stride()), max(sizeC, rows*p.CStride())
+			}
+		}
+	}
+	width := max(c.NEmbd, c.HiddenDim)
+	for i := range r.scratch {
+		r.scratch[i] = int8Scratch{
+			z: make([]float32, c.NEmbd), q: make([]int8, width), neg: make([]int8, width), scale: make([]float32, tokens),
+			a: make([]int8, sizeA), start: make([]int32, rowsA), c: make([]int32, sizeC), acc: make([]int32, headBlock),
+		}
+	}
+	r.blocks.r, r.columns.r, r.heads.r, r.table.r = r, r, r, r
+	return r
+}
+
+// few is below how many tokens a chunk is divided by columns, not by tokens.
+func (r *int8Run) few() int {
+	if threads := len(r.scratch); threads > 1 {
+		return 2 * threads
+	}
+	return 0
+}
+
+// forward takes n = len(ids) ≤ chunk tokens through the layers and leaves
+// the residual stream of each in r.h.
+func (r *int8Run) forward(ids []int32) {
+	c, n := &r.s.e.config, len(ids)
+	d := c.NEmbd
+	for i := range r.scratch {
+		if w, size := &r.scratch[i], min(r.s.cache.ring, c.BlockSize); len(w.scores) < size {
+			w.scores, w.acc = make([]float32, size), make([]int32, max(size, headBlock))
+		}
+	}
+	for i, id := range ids {
+		row := r.m.embedding.Int8[int(id)*d:][:d]
+		kernel.ExactEmbedding8(r.h[i*d:(i+1)*d], row, r.m.embedding.Scale[id])
+	}
+	r.s.rotations(r.cos, r.sin, n)
+	if n < r.few() {
+		r.forwardFew(n)
+		return
+	}
+	threads := len(r.scratch)
+	rounds := (n + threads*int8Block - 1) / (threads * int8Block)
+	blocks := min(n, threads*rounds)
+	for i := range len(r.m.layers) + 1 {
+		r.blocks.layer, r.blocks.n, r.blocks.blocks = i, n, blocks
+		r.s.e.pool.Run(blocks, &r.blocks)
+	}
+}
+
+// int8BlockTask takes a block of tokens from the attention of one layer to
+// the keys and values of the next.
+type int8BlockTask struct {
+	r                *int8Run
+	layer, n, blocks int
+}
+
+// Do does block i: the second half of the layer before, and the first half of
+// this one.
+func (t *int8BlockTask) Do(i, worker int) {
+	r, w := t.r, &t.r.scratch[worker]
+	lo, hi := t.n*i/t.blocks, t.n*(i+1)/t.blocks
+	if t.layer > 0 {
+		l := &r.m.layers[t.layer-1]
+		for row := lo; row < hi; row++ {
+			for g := range r.s.e.config.NKVHead {
+				r.attend(w, t.layer-1, row, g)
+			}
+		}
+		r.mix(w, l, lo, hi)
+		r.load(w, l.wo, r.o, lo, hi)
+		r.product(w, l.wo, lo, hi, r.t)
+		r.residual(lo, hi)
+		r.loadNorm(w, l.gateUp, l.ffnNorm, lo, hi)
+		r.product(w, l.gateUp, lo, hi, r.gate, r.up)
+		r.activate(lo, hi)
+		r.load(w, l.down, r.gate, lo, hi)
+		r.product(w, l.down, lo, hi, r.t)
+		r.residual(lo, hi)
+	}
+	if t.layer < len(r.m.layers) {
+		l := &r.m.layers[t.layer]
+		r.loadNorm(w, l.qkv, l.attentionNorm, lo, hi)
+		r.product(w, l.qkv, lo, hi, r.q, r.k, r.v)
+		r.store(t.layer, lo, hi)
+	}
+}
+
+// forwardFew is forward for few tokens: the products are divided by columns,
+// the attention by heads; the rest is short.
+func (r *int8Run) forwardFew(n int) {
+	w := &r.scratch[0]
+	for i := range r.m.layers {
+		l := &r.m.layers[i]
+		r.loadNorm(w, l.qkv, l.attentionNorm, 0, n)
+		r.divided(l.qkv, n, r.q, r.k, r.v)
+		r.store(i, 0, n)
+		r.heads.layer = i
+		r.s.e.pool.Run(n*r.s.e.config.NKVHead, &r.heads)
+		r.mix(w, l, 0, n)
+		r.load(w, l.wo, r.o, 0, n)
+		r.divided(l.wo, n, r.t)
+		r.residual(0, n)
+		r.loadNorm(w, l.gateUp, l.ffnNorm, 0, n)
+		r.divided(l.gateUp, n, r.gate, r.up)
+		r.activate(0, n)
+		r.load(w, l.down, r.gate, 0, n)
+		r.divided(l.down, n, r.t)
+		r.residual(0, n)
+	}
+}
+
+// int8HeadsTask is the attention of few tokens, a token and key-value head an
+// item.
+type int8HeadsTask struct {
+	r     *int8Run
+	layer int
+}
+
+// Do does one token and head.
+func (t *int8HeadsTask) Do(i, worker int) {
+	heads := t.r.s.e.config.NKVHead
+	t.r.attend(&t.r.scratch[worker], t.layer, i/heads, i%heads)
+}
+
+// int8ColumnTask is a product divided by panels; the input is in the first
+// worker's scratch.
+type int8ColumnTask struct {
+	r *int8Run
+	l *kernel.Int8Linear
+	n int
+	y [3][]float32
+}
+
+// Do computes one panel of the outputs.
+func (t *int8ColumnTask) Do(i, _ int) {
+	w := &t.r.scratch[0]
+	t.l.Multiply(w.c, w.a, w.start, t.l.Rows(t.n), i, i+1)
+	y := t.y
+	for token := range t.n {
+		t.r.scale(w, t.l, &y, token, token, i, i+1)
+	}
+}
+
+// divided is product for rows 0 … n−1 by all workers.
+func (r *int8Run) divided(l *kernel.Int8Linear, n int, y ...[]float32) {
+	t := &r.columns
+	t.l, t.n = l, n
+	copy(t.y[:], y)
+	r.s.e.pool.Run(l.Panels(), t)
+}
+
+// load1 rounds x to int8 and expands it as token i of a block.
+func (w *int8Scratch) load1(l *kernel.Int8Linear, x []float32, i int) {
+	w.scale[i] = kernel.ExactQuantize8(w.q[:len(x)], x)
+	rows := l.Rows(1)
+	l.Expand(w.a[i*rows*l.Stride():(i+1)*rows*l.Stride()], w.start[i*rows:(i+1)*rows], w.q[:len(x)], w.neg)
+}
+
+// load makes rows lo … hi−1 of x the input of l.
+func (r *int8Run) load(w *int8Scratch, l *kernel.Int8Linear, x []float32, lo, hi int) {
+	width := len(x) / r.s.chunk
+	for i := lo; i < hi; i++ {
+		w.load1(l, x[i*width:(i+1)*width], i-lo)
+	}
+}
+
+// loadNorm makes norm(h) of rows lo … hi−1 the input of l.
+func (r *int8Run) loadNorm(w *int8Scratch, l *kernel.Int8Linear, weight []float32, lo, hi int) {
+	d := len(w.z)
+	for i := lo; i < hi; i++ {
+		kernel.ExactRMSNorm(w.z, r.h[i*d:(i+1)*d], weight, float32(r.s.e.config.NormEps))
+		w.load1(l, w.z, i-lo)
+	}
+}
+
+// product computes rows lo … hi−1 of the outputs of l from its loaded input.
+func (r *int8Run) product(w *int8Scratch, l *kernel.Int8Linear, lo, hi int, y ...[]float32) {
+	l.Multiply(w.c, w.a, w.start, l.Rows(hi-lo), 0, l.Panels())
+	var out [3][]float32
+	copy(out[:], y)
+	for i := lo; i < hi; i++ {
+		r.scale(w, l, &out, i, i-lo, 0, l.Panels())
+	}
+}
+
+// scale writes row i of the outputs y of l, token j of the block, columns of
+// panels lo … hi−1.
+func (r *int8Run) scale(w *int8Scratch, l *kernel.Int8Linear, y *[3][]float32, i, j, lo, hi int) {
+	var row [3][]float32
+	for o, all := range y {
+		width := len(all) / r.s.chunk
+		row[o] = all[i*width : (i+1)*width]
+	}
+	l.Scale(row[:], w.c[l.Rows(j)*l.CStride():], w.scale[j], lo, hi)
+}
+
+// store rotates queries and keys of rows lo … hi−1 and puts keys and values
+// into the cache.
+func (r *int8Run) store(layer, lo, hi int) {
+	c := &r.s.e.config
+	d, kv, half := c.NEmbd, c.KVDim(), c.HeadDim()/2
+	for i := lo; i < hi; i++ {
+		cos, sin := r.cos[i*half:(i+1)*half], r.sin[i*half:(i+1)*half]
+		k, v := r.k[i*kv:(i+1)*kv], r.v[i*kv:(i+1)*kv]
+		kernel.ExactRotate(r.q[i*d:(i+1)*d], cos, sin)
+		kernel.ExactRotate(k, cos, sin)
+		if r.s.cache.int8 {
+			r.s.cache.store8(layer, r.s.pos+i, k, v)
+		} else {
+			r.s.cache.store(layer, r.s.pos+i, k, v)
+		}
+	}
+}
+
+// attend computes o = softmax(q·Kᵀ/√head_dim)·V for one row and key-value
+// head, over the last block_size positions in ascending order: the ring is
+// read in two pieces, up to its end and from its start.
+func (r *int8Run) attend(w *int8Scratch, layer, row, g int) {
+	c, k := &r.s.e.config, &r.s.cache
+	hd, ring := k.hd, k.ring
+	at, n1, n := k.span(r.s.pos + row)
+	scores := w.scores[:n]
+	scale := float32(1 / math.Sqrt(float64(hd)))
+	share := c.NHead / c.NKVHead
+	for head := g * share; head < (g+1)*share; head++ {
+		q := r.q[row*c.NEmbd+head*hd:][:hd]
+		o := r.o[row*c.NEmbd+head*hd:][:hd]
+		if k.int8 {
+			r.attend8(w, layer, g, at, n1, scores, q, o, scale)
+			continue
+		}
+		keys := k.keys[layer][g*hd*ring : (g+1)*hd*ring]
+		values := k.values[layer][g*hd*ring : (g+1)*hd*ring]
+		kernel.ExactScores(scores[:n1], q, keys[at:], ring, scale)
+		kernel.ExactScores(scores[n1:], q, keys, ring, scale)
+		kernel.ExactSoftmax(scores)
+		clear(o)
+		kernel.ExactValues(o, scores[:n1], values[at*hd:])
+		kernel.ExactValues(o, scores[n1:], values)
+	}
+}
+
+// attend8 is attend's head over an int8 cache: the query is rounded too, its
+// products with the keys are exact; the values' scales go into the weights.
+func (r *int8Run) attend8(w *int8Scratch, layer, g, at, n1 int, scores, q, o []float32, scale float32) {
+	k := &r.s.cache
+	hd, ring, n := k.hd, k.ring, len(scores)
+	keys, values := k.keys8[layer][g*hd*ring:(g+1)*hd*ring], k.values8[layer][g*hd*ring:(g+1)*hd*ring]
+	keyScale, valueScale := k.keyScale[layer][g*ring:(g+1)*ring], k.valueScale[layer][g*ring:(g+1)*ring]
+	qs := kernel.ExactQuantize8(w.q[:hd], q)
+	for _, span := range [2][3]int{{0, n1, at}, {n1, n, 0}} {
+		lo, hi, slot := span[0], span[1], span[2]
+		kernel.MatVecInt8(w.acc[:hi-lo], keys[slot*hd:], w.q[:hd], hi-lo, hd)
+		kernel.ExactScaleScores(scores[lo:hi], w.acc, keyScale[slot:], qs*scale)
+	}
+	kernel.ExactSoftmax(scores)
+	kernel.Mul(scores[:n1], scores[:n1], valueScale[at:])
+	kernel.Mul(scores[n1:], scores[n1:], valueScale)
+	clear(o)
+	kernel.ExactValues8(o, scores[:n1], values[at*hd:])
+	kernel.ExactValues8(o, scores[n1:], values)
+}
+
+// mix applies the head mixer to rows lo … hi−1 of o, in groups of as many
+// heads as its algebra has dimensions. The scale of the rounding is that of
+// the whole row.
+func (r *int8Run) mix(w *int8Scratch, layer *int8Layer, lo, hi int) {
+	l := layer.mixer
+	if l == nil {
+		return
+	}
+	d := len(w.z)
+	rows := l.Rows(1)
+	width := rows * r.s.cache.hd // of a group
+	groups := d / width
+	for i := lo; i < hi; i++ {
+		w.scale[i-lo] = kernel.ExactQuantize8(w.q[:d], r.o[i*d:(i+1)*d])
+		for g := range groups {
+			at := ((i-lo)*groups + g) * rows
+			l.Expand(w.a[at*l.Stride():(at+rows)*l.Stride()], w.start[at:at+rows], w.q[g*width:(g+1)*width], w.neg)
+		}
+	}
+	l.Multiply(w.c, w.a, w.start, (hi-lo)*groups*rows, 0, l.Panels())
+	for i := lo; i < hi; i++ {
+		for g := range groups {
+			y := [1][]float32{r.o[i*d+g*width : i*d+(g+1)*width]}
+			l.Scale(y[:], w.c[((i-lo)*groups+g)*rows*l.CStride():], w.scale[i-lo], 0, l.Panels())
+		}
+	}
+}
+
+// residual: h += t.
+func (r *int8Run) residual(lo, hi int) {
+	d := r.s.e.config.NEmbd
+	h := r.h[lo*d : hi*d]
+	kernel.Add(h, h, r.t[lo*d:hi*d])
+}
+
+// activate: gate = silu(gate)∘up.
+func (r *int8Run) activate(lo, hi int) {
+	n := r.s.e.config.HiddenDim
+	g := r.gate[lo*n : hi*n]
+	kernel.ExactSwiGLU(g, g, r.up[lo*n:hi*n])
+}
+
+// final rounds norm(h) of a row of the last forward to int8 and returns the
+// scale.
+func (r *int8Run) final(q []int8, z []float32, row int) float32 {
+	d := len(z)
+	kernel.ExactRMSNorm(z, r.h[row*d:(row+1)*d], r.m.norm, float32(r.s.e.config.NormEps))
+	return kernel.ExactQuantize8(q, z)
+}
+
+// int8TableTask computes logits of one row, a block of the table an item:
+// float32(acc)·(s·row scale).
+type int8TableTask struct {
+	r *int8Run
+	q []int8
+	s float32
+	y []float32
+}
+
+// Do computes one block.
+func (t *int8TableTask) Do(i, worker int) {
+	lo, hi := i*headBlock, min(len(t.y), (i+1)*headBlock)
+	table, d := t.r.m.output, len(t.q)
+	acc := t.r.scratch[worker].acc[:hi-lo]
+	kernel.MatVecInt8(acc, table.Int8[lo*d:hi*d], t.q, hi-lo, d)
+	kernel.ExactScaleInt32(t.y[lo:hi], acc, t.s, table.Scale[lo:hi])
+}
+
+// logits computes the logits after a row of the last forward.
+func (r *int8Run) logits(y []float32, row int) {
+	w, t := &r.scratch[0], &r.table
+	t.q, t.y = w.q[:len(w.z)], y
+	t.s = r.final(t.q, w.z, row)
+	r.s.e.pool.Run((len(y)+headBlock-1)/headBlock, t)
+}
+
+// logProbs gives the log-probability of targets[i] after row i of the last
+// forward.
+func (r *int8Run) logProbs(y []float32, targets []int32) {
+	logits := r.s.last
+	for i, target := range targets {
+		r.logits(logits, i)
+		y[i] = kernel.ExactLogProb(logits, int(target))
+	}
+}

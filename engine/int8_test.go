@@ -1,0 +1,188 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"hash/fnv"
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"spinnet/arch"
+	"spinnet/kernel"
+)
+
+// newInt8Engine runs a model in int8 numerics.
+func newInt8Engine(t testing.TB, c arch.Config, o Options) *Engine {
+	t.Helper()
+	o.Numeric = Int8
+	e, err := New(randomModel(t, c, 7), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e
+}
+
+// TestInt8AgainstDefinition: int8 numerics stay near the definition of a
+// model with int8 activations, in one piece and token by token.
+func TestInt8AgainstDefinition(t *testing.T) {
+	for _, c := range smallModels {
+		t.Run(c.name, func(t *testing.T) {
+			c.c.ActBits = 8
+			e := newInt8Engine(t, c.c, Options{Threads: 2})
+			ids := randomIDs(2*c.c.BlockSize+6, c.c.VocabSize, 3)
+			want := naiveRounded(t, randomModel(t, c.c, 7), ids, true)
+			s := e.NewSession()
+			worst := 0.0
+			for p, id := range ids {
+				worst = max(worst, relL2(s.Step(id), want[p]))
+			}
+			if !(worst <= 2e-2) { // a value near a half may round the other way
+				t.Errorf("relative error %.2g", worst)
+			}
+		})
+	}
+}
+
+// int8Hash is a fingerprint of all logits of a text, read in pieces of
+// several sizes.
+func int8Hash(t testing.TB, o Options) uint64 {
+	h := fnv.New64a()
+	for _, c := range smallModels {
+		s := newInt8Engine(t, c.c, o).NewSession()
+		ids := randomIDs(min(200, 2*c.c.BlockSize+6), c.c.VocabSize, 3)
+		for at, n := 0, 1; at < len(ids); at, n = at+n, n*3%50+1 {
+			n = min(n, len(ids)-at)
+			logits, err := s.Prefill(ids[at : at+n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range logits {
+				b := math.Float32bits(v)
+				h.Write([]byte{byte(b), byte(b >> 8), byte(b >> 16), byte(b >> 24)})
+			}
+		}
+	}
+	return h.Sum64()
+}
+
+// The fingerprints, the same on every machine, kernel set and compiler
+// setting: a change of these changes what every stored model writes.
+const (
+	int8Golden      = 0x12c572c9087819b8
+	int8CacheGolden = 0xdd5fbecab507e288
+)
+
+// TestInt8Bits compares logits bit by bit with those of every other machine.
+func TestInt8Bits(t *testing.T) {
+	for _, threads := range []int{1, 2, 5} {
+		if got := int8Hash(t, Options{Threads: threads}); got != int8Golden {
+			t.Errorf("%s, %d threads: logits have the fingerprint %#x, want %#x", kernel.Set(), threads, got, uint64(int8Golden))
+		}
+		if got := int8Hash(t, Options{Threads: threads, Int8Cache: true}); got != int8CacheGolden {
+			t.Errorf("%s, %d threads, int8 cache: logits have the fingerprint %#x, want %#x", kernel.Set(), threads, got, uint64(int8CacheGolden))
+		}
+	}
+}
+
+// TestInt8BitsEverySet runs TestInt8Bits with every kernel set that this
+// machine has.
+func TestInt8BitsEverySet(t *testing.T) {
+	if os.Getenv("SPINNET_KERNEL") != "" {
+		t.Skip("a kernel set is forced")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, set := range kernel.Sets() {
+		cmd := exec.Command(exe, "-test.run=^TestInt8Bits$")
+		cmd.Env = append(os.Environ(), "SPINNET_KERNEL="+set)
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, syscall.ENOEXEC) {
+			t.Skip("an emulated program cannot start itself")
+		}
+		if err != nil {
+			t.Errorf("%s: %v\n%s", set, err, out)
+		}
+	}
+}
+
+// TestInt8Chunks: how a prompt is cut does not matter to a single bit.
+func TestInt8Chunks(t *testing.T) {
+	for _, c := range smallModels {
+		for _, o := range []Options{{Threads: 1}, {Threads: 3}, {Threads: 3, Int8Cache: true}} {
+			e := newInt8Engine(t, c.c, o)
+			ids := randomIDs(2*c.c.BlockSize+6, c.c.VocabSize, 3)
+			s := e.NewSession()
+			whole, err := s.Prefill(ids)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole = slices.Clone(whole)
+			s = e.NewSession()
+			var got []float32
+			for _, id := range ids {
+				got = s.Step(id)
+			}
+			if !slices.Equal(got, whole) {
+				t.Errorf("%s, %d threads: step by step differs from one piece", c.name, o.Threads)
+			}
+		}
+	}
+}
+
+func TestInt8Score(t *testing.T) {
+	c := smallModels[1].c
+	c.ActBits = 8
+	m := randomModel(t, c, 7)
+	ids := randomIDs(40, c.VocabSize, 3)
+	var want Score
+	for i, o := range []Options{{Numeric: Float}, {}, {Int8Cache: true}} {
+		e, err := New(m, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := e.Score(context.Background(), ids, nil)
+		e.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			want = got
+		}
+		if math.Abs(got.Loss-want.Loss) > 0.02*want.Loss {
+			t.Errorf("%+v: loss %v, float %v", o, got.Loss, want.Loss)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	m := randomModel(t, smallModels[1].c, 7)
+	for _, c := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Numeric: "bf16"}, `unknown numeric "bf16"`},
+		{Options{Int8Cache: true}, "an int8 cache needs int8 numerics"},
+		{Options{Threads: 1 << 20}, "threads"},
+	} {
+		if _, err := New(m, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: got %v, want %q", c.o, err, c.want)
+		}
+	}
+	m.Config.ActBits = 8
+	e, err := New(m, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.Numeric() != Int8 {
+		t.Error("a model with int8 activations runs in float by default")
+	}
+}
