@@ -101,6 +101,22 @@ func TestNothingOutside(t *testing.T) {
 				}
 			})
 		}
+		for mr := 1; mr <= 14; mr++ {
+			for _, k4 := range []int{1, 2, 3, 4, 5, 7, 8, 64, 65} {
+				try(t, fmt.Sprintf("int8 tile of %d rows, depth %d", mr, k4), func(f *fence) {
+					tiles := int8Tiles()
+					width := 2 * tiles.lanes
+					for _, run := range [][]func(*byte){tiles.narrow, tiles.wide} {
+						if mr < len(run) {
+							run[mr]((*byte)(unsafe.Pointer(&int8TileArgs{
+								a: unsafe.Pointer(&f.bytes(4 * k4 * mr)[0]), lda: 4 * k4, k4: k4, b: unsafe.Pointer(&f.bytes(4 * k4 * width)[0]),
+								c: unsafe.Pointer(&f.bytes(4 * width * mr)[0]), ldc: 4 * width, start: unsafe.Pointer(&f.bytes(4 * mr)[0]),
+							})))
+						}
+					}
+				})
+			}
+		}
 		for _, s := range [][3]int{{1, 1, 1}, {3, 5, 7}, {14, 32, 16}, {15, 33, 17}, {29, 47, 9}, {6, 16, 600}} {
 			m, n, k := s[0], s[1], s[2]
 			try(t, fmt.Sprintf("gemm %d×%d×%d", m, n, k), func(f *fence) {

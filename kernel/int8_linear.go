@@ -137,7 +137,8 @@ func (l *Int8Linear) Multiply(c []int32, a []int8, start []int32, rows, lo, hi i
 		run = s.narrow
 	}
 	t := int8TileArgs{lda: l.Stride(), k4: l.k4, ldc: 4 * l.CStride()}
-	tiles := (rows + s.rows - 1) / s.rows
+	highest := len(run) - 1
+	tiles := (rows + highest - 1) / highest
 	for p := lo; p < hi; p++ {
 		t.b = unsafe.Pointer(&l.panels[p*l.panelSize()])
 		for i := range tiles { // of even height
@@ -169,7 +170,7 @@ func (l *Int8Linear) Scale(y [][]float32, c []int32, s float32, lo, hi int) {
 //
 //	C[mr, two vectors] = start[mr] + Σ_k A[mr, k]·B[k, two vectors]
 //
-// over 4·k4 columns, A signed and B unsigned bytes.
+// over 4·k4 columns, A in −127 … 127 and B unsigned bytes.
 type int8TileArgs struct {
 	a     unsafe.Pointer // int8, rows lda bytes apart
 	lda   int
@@ -182,16 +183,15 @@ type int8TileArgs struct {
 
 // int8TileSet is one implementation of the tiles, by mr.
 type int8TileSet struct {
-	lanes        int // int32 values of a vector
-	rows         int // the largest mr
-	narrow, wide []func(t *byte)
+	lanes        int             // int32 values of a vector
+	narrow, wide []func(t *byte) // narrow: B is at most 2
 }
 
 // int8Tiles is the implementation of the active set.
 func int8Tiles() *int8TileSet { return int8TileSets[active] }
 
 // refInt8Tiles is the definition.
-var refInt8Tiles = &int8TileSet{lanes: refLanes, rows: 4,
+var refInt8Tiles = &int8TileSet{lanes: refLanes,
 	narrow: []func(*byte){nil, refInt8Tile(1), refInt8Tile(2), refInt8Tile(3), refInt8Tile(4)},
 	wide:   []func(*byte){nil, refInt8Tile(1), refInt8Tile(2), refInt8Tile(3), refInt8Tile(4)},
 }

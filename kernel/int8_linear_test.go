@@ -1,8 +1,10 @@
 package kernel
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 
 	"spinnet/algebra"
 )
@@ -94,4 +96,87 @@ func TestInt8Linear(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The assembly reads int8TileArgs by fixed offsets (_avo/int8_tile.go).
+func TestInt8TileArgsLayout(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("layout is for 64 bits")
+	}
+	var a int8TileArgs
+	for i, got := range []uintptr{
+		unsafe.Offsetof(a.a), unsafe.Offsetof(a.lda), unsafe.Offsetof(a.k4), unsafe.Offsetof(a.b),
+		unsafe.Offsetof(a.c), unsafe.Offsetof(a.ldc), unsafe.Offsetof(a.start),
+	} {
+		if got != uintptr(8*i) {
+			t.Errorf("field %d at %d, the assembly expects %d", i, got, 8*i)
+		}
+	}
+}
+
+// int8TileSum is one element of a tile by the definition.
+func int8TileSum(a []int8, b []uint8, start int32, width, j int) int32 {
+	for k, v := range a {
+		start += int32(v) * int32(b[k/4*4*width+4*j+k%4])
+	}
+	return start
+}
+
+// Every tile of every set that this machine runs, at all short depths and
+// some long ones, for random operands and for the greatest of either sign.
+func TestInt8Tiles(t *testing.T) {
+	depths := []int{63, 64, 65, 127, 128, 129, 300, 1027}
+	for k4 := 1; k4 <= 41; k4++ {
+		depths = append(depths, k4)
+	}
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, set := range machineSets() {
+		tiles := int8TileSets[set]
+		for most, runs := range map[int][]func(*byte){2: tiles.narrow, 255: tiles.wide} {
+			t.Run(fmt.Sprintf("%s/%d", setNames[set], most), func(t *testing.T) {
+				for mr := 1; mr < len(runs); mr++ {
+					for _, k4 := range depths {
+						for kind := range 4 {
+							checkInt8Tile(t, r, runs[mr], mr, k4, 2*tiles.lanes, most, kind)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+func checkInt8Tile(t *testing.T, r *rand.Rand, run func(*byte), mr, k4, width, most, kind int) {
+	t.Helper()
+	lda, ldc := 4*k4+3, width+5
+	a, b, c := make([]int8, mr*lda+1)[1:], make([]uint8, 4*k4*width+1)[1:], make([]int32, mr*ldc)
+	start := make([]int32, mr)
+	for i := range a {
+		a[i] = []int8{int8(r.IntN(255) - 127), 127, -127, []int8{-127, 127}[r.IntN(2)]}[kind]
+	}
+	for i := range b {
+		b[i] = uint8(r.IntN(most + 1))
+		if kind > 0 {
+			b[i] = uint8(most)
+		}
+	}
+	for i := range start {
+		start[i] = int32(r.IntN(1<<24) - 1<<23)
+	}
+	for i := range c {
+		c[i] = 12345
+	}
+	run((*byte)(unsafe.Pointer(&int8TileArgs{
+		a: unsafe.Pointer(&a[0]), lda: lda, k4: k4, b: unsafe.Pointer(&b[0]),
+		c: unsafe.Pointer(&c[0]), ldc: 4 * ldc, start: unsafe.Pointer(&start[0]),
+	})))
+	for i, got := range c {
+		want := int32(12345)
+		if i%ldc < width {
+			want = int8TileSum(a[i/ldc*lda:][:4*k4], b, start[i/ldc], width, i%ldc)
+		}
+		if got != want {
+			t.Fatalf("%d rows, depth %d, kind %d: element %d,%d is %d, want %d", mr, k4, kind, i/ldc, i%ldc, got, want)
+		}
+	}
 }

@@ -20,6 +20,7 @@ var generators = []struct {
 	add  func()
 }{
 	{"gemm", gemm},
+	{"int8", int8Tiles},
 	{"linear", linear},
 	{"vector", vector},
 }

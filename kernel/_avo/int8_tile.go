@@ -1,0 +1,322 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets in kernel.int8TileArgs; TestInt8TileArgsLayout holds the Go side to
+// them.
+const (
+	iA = 8 * iota
+	iLDA
+	iK4
+	iB
+	iC
+	iLDC
+	iStart
+)
+
+// int8Tiles writes the tiles of the int8 products,
+//
+//	C[mr, two vectors] = start[mr] + Σ A[mr, k4]·B[k4, two vectors],
+//
+// where an element is four bytes, A's signed and B's unsigned.
+func int8Tiles() {
+	for mr := 1; mr <= avx512.rows; mr++ {
+		int8TileVNNI(mr)
+	}
+	for mr := 1; mr <= 6; mr++ {
+		int8TileNarrow(mr)
+	}
+	for mr := 1; mr <= 4; mr++ {
+		int8TileWide(mr)
+	}
+	peakInt8()
+	vectorData()
+}
+
+// int8Tile is what the tiles have in common.
+type int8Tile struct {
+	s       isa
+	mr      int
+	t, b, k GPVirtual
+	bases   []GPVirtual // of every third row of A
+	lda     GPVirtual
+}
+
+func newInt8Tile(s isa, name string, mr int) *int8Tile {
+	TEXT(fmt.Sprint(name, mr), NOSPLIT, "func(t *byte)")
+	Pragma("noescape")
+	t := &int8Tile{s: s, mr: mr, t: GP64(), b: GP64(), k: GP64()}
+	Load(Param("t"), t.t)
+	if mr > 1 {
+		t.lda = t.arg(iLDA)
+	}
+	for i := range (mr + 2) / 3 {
+		p := GP64()
+		if i == 0 {
+			MOVQ(Mem{Base: t.t, Disp: iA}, p)
+		} else {
+			LEAQ(Mem{Base: t.bases[i-1], Index: t.lda, Scale: 2}, p)
+			ADDQ(t.lda, p)
+		}
+		t.bases = append(t.bases, p)
+	}
+	MOVQ(Mem{Base: t.t, Disp: iB}, t.b)
+	MOVQ(Mem{Base: t.t, Disp: iK4}, t.k)
+	return t
+}
+
+// arg loads an argument.
+func (t *int8Tile) arg(off int) GPVirtual {
+	p := GP64()
+	MOVQ(Mem{Base: t.t, Disp: off}, p)
+	return p
+}
+
+// at is the four bytes of row r, u steps ahead.
+func (t *int8Tile) at(r, u int) Mem {
+	m := Mem{Base: t.bases[r/3], Disp: 4 * u}
+	if r%3 > 0 {
+		m.Index, m.Scale = t.lda, uint8(r%3)
+	}
+	return m
+}
+
+// weights is vector v of B, u steps ahead.
+func (t *int8Tile) weights(v, u int) Mem {
+	return Mem{Base: t.b, Disp: (2*u + v) * t.s.bytes()}
+}
+
+func (t *int8Tile) advance(steps int) {
+	for _, p := range t.bases {
+		ADDQ(Imm(uint64(4*steps)), p)
+	}
+	ADDQ(U32(2*steps*t.s.bytes()), t.b)
+}
+
+// loop does k steps, four at a time and then one; k counts below 0.
+func (t *int8Tile) loop(k GPVirtual, step func(u int)) {
+	SUBQ(Imm(4), k)
+	JLT(LabelRef("rest"))
+	Label("loop")
+	for u := range 4 {
+		step(u)
+	}
+	t.advance(4)
+	SUBQ(Imm(4), k)
+	JGE(LabelRef("loop"))
+	Label("rest")
+	ADDQ(Imm(4), k)
+	JZ(LabelRef("done"))
+	Label("single")
+	step(0)
+	t.advance(1)
+	DECQ(k)
+	JNZ(LabelRef("single"))
+	Label("done")
+}
+
+// vectors is a vector for every row and half.
+func (t *int8Tile) vectors() [][2]VecVirtual {
+	c := make([][2]VecVirtual, t.mr)
+	for r := range c {
+		c[r] = [2]VecVirtual{t.s.vec(), t.s.vec()}
+	}
+	return c
+}
+
+// begin loads the start values of every row into c.
+func (t *int8Tile) begin(c [][2]VecVirtual) {
+	start := t.arg(iStart)
+	for r := range c {
+		VPBROADCASTD(Mem{Base: start, Disp: 4 * r}, c[r][0])
+		t.move(c[r][0], c[r][1])
+	}
+}
+
+func (t *int8Tile) move(from, to Op) {
+	if t.s.lanes == 16 {
+		VMOVDQU32(from, to)
+	} else {
+		VMOVDQU(from, to)
+	}
+}
+
+// rows calls f with every row's place in C.
+func (t *int8Tile) rows(f func(r int, at [2]Mem)) {
+	c, ldc := t.arg(iC), t.arg(iLDC)
+	for r := range t.mr {
+		f(r, [2]Mem{{Base: c}, {Base: c, Disp: t.s.bytes()}})
+		if r < t.mr-1 {
+			ADDQ(ldc, c)
+		}
+	}
+}
+
+// int8TileVNNI is one instruction a row and vector. It takes five cycles, two
+// may begin in one: with less than ten sums, steps take turns at several.
+func int8TileVNNI(mr int) {
+	t := newInt8Tile(avx512, "int8TileZ", mr)
+	turns := 1
+	switch {
+	case mr <= 2:
+		turns = 4
+	case mr <= 4:
+		turns = 2
+	}
+	c := make([][][2]VecVirtual, turns)
+	for i := range c {
+		c[i] = t.vectors()
+		if i == 0 {
+			t.begin(c[0])
+			continue
+		}
+		for _, row := range c[i] {
+			t.s.zero(row[0])
+			t.s.zero(row[1])
+		}
+	}
+	a, b := t.s.vec(), [2]VecVirtual{t.s.vec(), t.s.vec()}
+	t.loop(t.k, func(u int) {
+		for v := range b {
+			t.move(t.weights(v, u), b[v])
+		}
+		for r, row := range c[u%turns] {
+			VPBROADCASTD(t.at(r, u), a)
+			for v := range b {
+				VPDPBUSD(a, b[v], row[v])
+			}
+		}
+	})
+	for n := turns / 2; n > 0; n /= 2 {
+		for i := range n {
+			for r := range mr {
+				for v := range b {
+					VPADDD(c[i+n][r][v], c[i][r][v], c[i][r][v])
+				}
+			}
+		}
+	}
+	t.rows(func(r int, at [2]Mem) {
+		t.move(c[0][r][0], at[0])
+		t.move(c[0][r][1], at[1])
+	})
+	end()
+}
+
+// narrowSteps is how many steps of weights of at most 2 may be added up in 16
+// bits: 64·2·2·127 < 2¹⁵.
+const narrowSteps = 64
+
+// int8TileNarrow is for weights of at most 2: pairs of products are added up
+// in 16 bits and from time to time added to C, in memory.
+func int8TileNarrow(mr int) {
+	t := newInt8Tile(avx2, "int8TileNarrowY", mr)
+	{
+		start, v := t.arg(iStart), YMM()
+		t.rows(func(r int, at [2]Mem) {
+			VPBROADCASTD(Mem{Base: start, Disp: 4 * r}, v)
+			t.move(v, at[0])
+			t.move(v, at[1])
+		})
+	}
+	c := t.vectors()
+	steps, most := GP64(), GP64()
+	Label("part")
+	MOVQ(U32(narrowSteps), most)
+	MOVQ(t.k, steps)
+	CMPQ(steps, most)
+	CMOVQGT(most, steps)
+	SUBQ(steps, t.k)
+	for r := range c {
+		t.s.zero(c[r][0])
+		t.s.zero(c[r][1])
+	}
+	b, x := [2]VecVirtual{YMM(), YMM()}, [2]VecVirtual{YMM(), YMM()}
+	t.loop(steps, func(u int) {
+		for v := range b {
+			t.move(t.weights(v, u), b[v])
+		}
+		for r := range c {
+			VPBROADCASTD(t.at(r, u), x[1])
+			VPMADDUBSW(x[1], b[0], x[0])
+			VPMADDUBSW(x[1], b[1], x[1])
+			for v := range x {
+				VPADDW(x[v], c[r][v], c[r][v])
+			}
+		}
+	})
+	t.rows(func(r int, at [2]Mem) {
+		for v := range at {
+			VPMADDWD(bits32(0x00010001).mem(), c[r][v], c[r][v])
+			VPADDD(at[v], c[r][v], c[r][v])
+			t.move(c[r][v], at[v])
+		}
+	})
+	TESTQ(t.k, t.k)
+	JNZ(LabelRef("part"))
+	end()
+}
+
+// int8TileWide is for all weights: bytes 0 and 2, and 1 and 3, of A and B are
+// widened to 16 bits, whose products do not saturate.
+func int8TileWide(mr int) {
+	t := newInt8Tile(avx2, "int8TileWideY", mr)
+	c := t.vectors()
+	t.begin(c)
+	even, odd := [2]VecVirtual{YMM(), YMM()}, [2]VecVirtual{YMM(), YMM()}
+	ae, ao, x := YMM(), YMM(), YMM()
+	t.loop(t.k, func(u int) {
+		for v := range even {
+			t.move(t.weights(v, u), even[v])
+			VPSRLW(U8(8), even[v], odd[v])
+			VPAND(bits32(0x00ff00ff).mem(), even[v], even[v])
+		}
+		for r := range c {
+			VPBROADCASTD(t.at(r, u), ao)
+			VPSLLW(U8(8), ao, ae)
+			VPSRAW(U8(8), ae, ae)
+			VPSRAW(U8(8), ao, ao)
+			for v := range even {
+				VPMADDWD(ae, even[v], x)
+				VPADDD(x, c[r][v], c[r][v])
+				VPMADDWD(ao, odd[v], x)
+				VPADDD(x, c[r][v], c[r][v])
+			}
+		}
+	})
+	t.rows(func(r int, at [2]Mem) {
+		t.move(c[r][0], at[0])
+		t.move(c[r][1], at[1])
+	})
+	end()
+}
+
+// peakInt8 is n rounds of the tiles' instructions on registers alone, 12
+// independent ones a round: what the tiles are held against.
+func peakInt8() {
+	for _, s := range []isa{avx512, avx2} {
+		TEXT("peakInt8"+s.letter, NOSPLIT, "func(n int)")
+		n := Load(Param("n"), GP64())
+		acc := s.accumulators(12)
+		a, b := s.zeros(), s.zeros()
+		Label("loop")
+		for i := range acc {
+			if s.lanes == 16 {
+				VPDPBUSD(a, b, acc[i])
+			} else {
+				x := s.vec()
+				VPMADDUBSW(a, b, x)
+				VPADDW(x, acc[i], acc[i])
+			}
+		}
+		DECQ(n)
+		JNZ(LabelRef("loop"))
+		end()
+	}
+}

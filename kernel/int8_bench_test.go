@@ -1,0 +1,104 @@
+package kernel
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"spinnet/algebra"
+)
+
+// fastest runs f as a benchmark and returns its shortest time in ns, which
+// other work on the machine disturbs least.
+func fastest(b *testing.B, f func()) float64 {
+	best := time.Duration(1 << 62)
+	for b.Loop() {
+		start := time.Now()
+		f()
+		best = min(best, time.Since(start))
+	}
+	return float64(best.Nanoseconds())
+}
+
+var bestGMACS float64
+
+// peakGMACS is what the register-only loop has reached so far on one thread.
+func peakGMACS() float64 {
+	for range 200 {
+		start := time.Now()
+		n := peakInt8(10_000)
+		bestGMACS = max(bestGMACS, float64(n)/float64(time.Since(start).Nanoseconds()))
+	}
+	return bestGMACS
+}
+
+// benchmarkMACs reports the speed of f, and its share of the peak.
+func benchmarkMACs(b *testing.B, macs int, f func()) {
+	g := float64(macs) / fastest(b, f)
+	b.ReportMetric(g, "GMAC/s")
+	if p := peakGMACS(); p > 0 {
+		b.ReportMetric(100*g/p, "%peak")
+	}
+}
+
+func randomInt8Linear(tb testing.TB, in, out int, ternary bool, r *rand.Rand) *Int8Linear {
+	alg, err := algebra.ByName("octonion")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w := Int8Weight{make([]int8, alg.N*in*out), make([]float32, out)}
+	for i := range w.W {
+		w.W[i] = int8(r.IntN(255) - 127)
+		if ternary {
+			w.W[i] = int8(r.IntN(3) - 1)
+		}
+	}
+	for i := range w.Gain {
+		w.Gain[i] = float32(r.NormFloat64())
+	}
+	return NewInt8Linear(alg, in, ternary, w)
+}
+
+// BenchmarkInt8Linear is a product with the weights in the cache (layers 1)
+// and with those of a whole model read in turn, as decoding does.
+func BenchmarkInt8Linear(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, ternary := range []bool{true, false} {
+		for _, in := range []int{64, 192} {
+			for _, s := range []struct{ tokens, layers int }{{1, 1}, {1, 32}, {14, 1}, {14, 32}, {64, 1}} {
+				const out = 192
+				b.Run(fmt.Sprintf("ternary=%v/k%d/m%d/layers%d", ternary, 8*in, 8*s.tokens, s.layers), func(b *testing.B) {
+					var layers []*Int8Linear
+					for range s.layers {
+						layers = append(layers, randomInt8Linear(b, in, out, ternary, r))
+					}
+					l := layers[0]
+					rows := l.Rows(s.tokens)
+					a, start, c := randomInt8(rows*l.Stride(), r), make([]int32, rows), make([]int32, rows*l.CStride())
+					benchmarkMACs(b, len(layers)*rows*8*in*out, func() {
+						for _, l := range layers {
+							l.Multiply(c, a, start, rows, 0, l.Panels())
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkInt8Expand is the expansion of a token's input.
+func BenchmarkInt8Expand(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, in := range []int{64, 192} {
+		b.Run(fmt.Sprint("k", 8*in), func(b *testing.B) {
+			l := randomInt8Linear(b, in, 64, true, r)
+			a, start := make([]int8, 8*l.Stride()), make([]int32, 8)
+			q, neg := randomInt8(8*in, r), make([]int8, 8*in)
+			b.SetBytes(int64(len(a)))
+			for b.Loop() {
+				l.Expand(a, start, q, neg)
+			}
+		})
+	}
+}
