@@ -132,7 +132,7 @@ type int8Scratch struct {
 	c      []int32
 	scores []float32 // of one query
 	acc    []int32   // of one query, or of logits
-	y      [3][]float32
+	tile   kernel.Int8Scratch
 }
 
 func newInt8Run(s *Session, m *int8Model) *int8Run {
@@ -295,9 +295,9 @@ type int8ColumnTask struct {
 }
 
 // Do computes one panel of the outputs.
-func (t *int8ColumnTask) Do(i, _ int) {
+func (t *int8ColumnTask) Do(i, worker int) {
 	w := &t.r.scratch[0]
-	t.l.Multiply(w.c, w.a, w.start, t.l.Rows(t.n), i, i+1)
+	t.l.Multiply(&t.r.scratch[worker].tile, w.c, w.a, w.start, t.l.Rows(t.n), i, i+1)
 	y := t.y
 	for token := range t.n {
 		t.r.scale(w, t.l, &y, token, token, i, i+1)
@@ -338,7 +338,7 @@ func (r *int8Run) loadNorm(w *int8Scratch, l *kernel.Int8Linear, weight []float3
 
 // product computes rows lo … hi−1 of the outputs of l from its loaded input.
 func (r *int8Run) product(w *int8Scratch, l *kernel.Int8Linear, lo, hi int, y ...[]float32) {
-	l.Multiply(w.c, w.a, w.start, l.Rows(hi-lo), 0, l.Panels())
+	l.Multiply(&w.tile, w.c, w.a, w.start, l.Rows(hi-lo), 0, l.Panels())
 	var out [3][]float32
 	copy(out[:], y)
 	for i := lo; i < hi; i++ {
@@ -443,7 +443,7 @@ func (r *int8Run) mix(w *int8Scratch, layer *int8Layer, lo, hi int) {
 			l.Expand(w.a[at*l.Stride():(at+rows)*l.Stride()], w.start[at:at+rows], w.q[g*width:(g+1)*width], w.neg)
 		}
 	}
-	l.Multiply(w.c, w.a, w.start, (hi-lo)*groups*rows, 0, l.Panels())
+	l.Multiply(&w.tile, w.c, w.a, w.start, (hi-lo)*groups*rows, 0, l.Panels())
 	for i := lo; i < hi; i++ {
 		for g := range groups {
 			y := [1][]float32{r.o[i*d+g*width : i*d+(g+1)*width]}

@@ -186,3 +186,38 @@ func TestOptions(t *testing.T) {
 		t.Error("a model with int8 activations runs in float by default")
 	}
 }
+
+// BenchmarkInt8 is a token at position 256, and a prompt of 256 tokens, of a
+// model with GPT-2's vocabulary.
+func BenchmarkInt8(b *testing.B) {
+	for _, algebra := range []string{"octonion", "walsh"} {
+		m := bigModel(b, algebra, 50304)
+		for _, threads := range []int{1, 2} {
+			e, err := New(m, Options{Threads: threads, Numeric: Int8})
+			if err != nil {
+				b.Fatal(err)
+			}
+			s, ids := e.NewSession(), randomIDs(256, 50304, 1)
+			b.Run("prefill/"+algebra+"/"+itoa(threads), func(b *testing.B) {
+				for b.Loop() {
+					s.Reset()
+					if _, err := s.Prefill(ids); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(256*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
+			})
+			b.Run("decode/"+algebra+"/"+itoa(threads), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if s.Pos() > 300 {
+						s.pos = 256
+					}
+					s.Step(1)
+				}
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tok/s")
+			})
+			e.Close()
+		}
+	}
+}

@@ -446,9 +446,20 @@ func TestBadInput(t *testing.T) {
 }
 
 func TestStepAllocates(t *testing.T) {
+	for _, numeric := range []string{Float, Int8} {
+		t.Run(numeric, func(t *testing.T) { stepAllocates(t, numeric) })
+	}
+}
+
+func stepAllocates(t *testing.T, numeric string) {
 	c := smallModels[0].c
 	c.ActBits = 8
-	s := newEngine(t, randomModel(t, c, 1), 2).NewSession()
+	e, err := New(randomModel(t, c, 1), Options{Threads: 2, Numeric: numeric})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	s := e.NewSession()
 	sampler, err := NewSampler(SampleOptions{Temperature: 0.8, TopK: 5, TopP: 0.9, RepetitionPenalty: 1.1}, c.VocabSize)
 	if err != nil {
 		t.Fatal(err)
@@ -497,5 +508,5 @@ func BenchmarkPrefill(b *testing.B) {
 
 // bigModel has 8 layers of width 512.
 func bigModel(b *testing.B, algebra string, vocab int) *spinfile.Model {
-	return randomModel(b, arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1408, BlockSize: 512, VocabSize: vocab, Algebra: algebra, OctonionAttention: true}, 1)
+	return randomModel(b, arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1536, BlockSize: 512, VocabSize: vocab, Algebra: algebra}, 1)
 }

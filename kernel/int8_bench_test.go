@@ -73,12 +73,13 @@ func BenchmarkInt8Linear(b *testing.B) {
 					for range s.layers {
 						layers = append(layers, randomInt8Linear(b, in, out, ternary, r))
 					}
+					var w Int8Scratch
 					l := layers[0]
 					rows := l.Rows(s.tokens)
 					a, start, c := randomInt8(rows*l.Stride(), r), make([]int32, rows), make([]int32, rows*l.CStride())
 					benchmarkMACs(b, len(layers)*rows*8*in*out, func() {
 						for _, l := range layers {
-							l.Multiply(c, a, start, rows, 0, l.Panels())
+							l.Multiply(&w, c, a, start, rows, 0, l.Panels())
 						}
 					})
 				})

@@ -124,9 +124,12 @@ func (l *Int8Linear) Expand(a []int8, start []int32, q, neg []int8) {
 	}
 }
 
+// Int8Scratch is memory that Multiply needs of each worker.
+type Int8Scratch struct{ tile int8TileArgs }
+
 // Multiply computes the panels lo … hi−1 of C [rows, CStride] from rows of A
 // and their starts.
-func (l *Int8Linear) Multiply(c []int32, a []int8, start []int32, rows, lo, hi int) {
+func (l *Int8Linear) Multiply(w *Int8Scratch, c []int32, a []int8, start []int32, rows, lo, hi int) {
 	if rows == 0 || l.k4 == 0 || lo >= hi {
 		return
 	}
@@ -136,7 +139,8 @@ func (l *Int8Linear) Multiply(c []int32, a []int8, start []int32, rows, lo, hi i
 	if l.bias == 1 {
 		run = s.narrow
 	}
-	t := int8TileArgs{lda: l.Stride(), k4: l.k4, ldc: 4 * l.CStride()}
+	t := &w.tile
+	*t = int8TileArgs{lda: l.Stride(), k4: l.k4, ldc: 4 * l.CStride()}
 	highest := len(run) - 1
 	tiles := (rows + highest - 1) / highest
 	for p := lo; p < hi; p++ {
@@ -145,7 +149,7 @@ func (l *Int8Linear) Multiply(c []int32, a []int8, start []int32, rows, lo, hi i
 			from, to := rows*i/tiles, rows*(i+1)/tiles
 			t.a, t.start = unsafe.Pointer(&a[from*l.Stride()]), unsafe.Pointer(&start[from])
 			t.c = unsafe.Pointer(&c[from*l.CStride()+p*l.width])
-			run[to-from]((*byte)(unsafe.Pointer(&t)))
+			run[to-from]((*byte)(unsafe.Pointer(t)))
 		}
 	}
 }

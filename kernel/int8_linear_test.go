@@ -62,8 +62,9 @@ func TestInt8Linear(t *testing.T) {
 						c[i] = 12345
 					}
 					mid := l.Panels() / 2
-					l.Multiply(c, a, start, rows, 0, mid)
-					l.Multiply(c, a, start, rows, mid, l.Panels())
+					var w Int8Scratch
+					l.Multiply(&w, c, a, start, rows, 0, mid)
+					l.Multiply(&w, c, a, start, rows, mid, l.Panels())
 					if c[len(c)-1] != 12345 {
 						t.Fatal("wrote behind C")
 					}
