@@ -179,22 +179,26 @@ func (m *Model) Validate() error {
 	if i != len(m.Tensors) {
 		return errors.New("spinfile: tensor " + strconv.Quote(m.Tensors[i].Name) + " does not belong to the model")
 	}
-	switch tok := m.Tokenizer; tok.Kind {
+	return m.Tokenizer.check(m.Config.VocabSize)
+}
+
+// check compares a tokenizer with the size of a model's vocabulary.
+func (tok *TokenizerInfo) check(vocab int) error {
+	switch tok.Kind {
 	case "", "bytes":
 	case "gpt2":
-		if err := m.checkKeep(); err != nil {
-			return err
-		}
+		return tok.checkKeep(vocab)
 	case "llama":
-		if n := len(tok.Pieces); n > m.Config.VocabSize || n != len(tok.Scores) {
-			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " pieces and " + strconv.Itoa(len(tok.Scores)) + " scores, the model a vocabulary of " + strconv.Itoa(m.Config.VocabSize))
+		if n := len(tok.Pieces); n > vocab || n != len(tok.Scores) {
+			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " pieces and " + strconv.Itoa(len(tok.Scores)) + " scores, the model a vocabulary of " + strconv.Itoa(vocab))
 		}
+		return finite("tokenizer.scores", tok.Scores)
 	case "chars":
 		if !utf8.ValidString(tok.Chars) {
 			return errors.New("spinfile: the character vocabulary is not valid UTF-8")
 		}
-		if n := utf8.RuneCountInString(tok.Chars); n > m.Config.VocabSize {
-			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " characters, the model a vocabulary of " + strconv.Itoa(m.Config.VocabSize))
+		if n := utf8.RuneCountInString(tok.Chars); n > vocab {
+			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " characters, the model a vocabulary of " + strconv.Itoa(vocab))
 		}
 	default:
 		return errors.New("spinfile: unknown tokenizer " + strconv.Quote(tok.Kind) + ", want chars, bytes, gpt2 or llama")
@@ -206,10 +210,10 @@ func (m *Model) Validate() error {
 const gpt2Vocab = 50257
 
 // checkKeep checks a trimmed GPT-2 vocabulary.
-func (m *Model) checkKeep() error {
-	keep := m.Tokenizer.Keep
-	if len(keep) > m.Config.VocabSize {
-		return errors.New("spinfile: the tokenizer keeps " + strconv.Itoa(len(keep)) + " ids, the model has a vocabulary of " + strconv.Itoa(m.Config.VocabSize))
+func (tok *TokenizerInfo) checkKeep(vocab int) error {
+	keep := tok.Keep
+	if len(keep) > vocab {
+		return errors.New("spinfile: the tokenizer keeps " + strconv.Itoa(len(keep)) + " ids, the model has a vocabulary of " + strconv.Itoa(vocab))
 	}
 	last := int32(-1)
 	for i, id := range keep {

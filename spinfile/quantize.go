@@ -6,11 +6,14 @@ import (
 	"spinnet/arch"
 )
 
-// rows is the number of rows of an Int8 tensor, which is that of its scales:
-// tokens of an embedding, outputs of a mixer.
+// rows is the number of a tensor's scales: tokens of an embedding, outputs of
+// a mixer, outputs of a block of a linear layer.
 func (t *Tensor) rows() int {
-	if t.Kind == arch.MixerWeight {
+	switch t.Kind {
+	case arch.MixerWeight:
 		return t.Shape[2]
+	case arch.Ternary:
+		return t.Shape[1]
 	}
 	return t.Shape[0]
 }
@@ -56,29 +59,40 @@ func (m *Model) Quantize() *Model {
 		if t.Data == nil || t.Kind != arch.Embedding && t.Kind != arch.MixerWeight {
 			continue
 		}
-		w, rows := t.Data, t.rows()
-		t.Data, t.Int8, t.Scale = nil, make([]int8, len(w)), make([]float32, rows)
 		if t.Kind == arch.Embedding {
-			d := t.Shape[1]
-			for r := range rows {
-				t.Scale[r] = scale8(w[r*d : (r+1)*d])
-				round8(t.Int8[r*d:(r+1)*d], w[r*d:(r+1)*d], t.Scale[r])
-			}
-			continue
-		}
-		n, in := t.Shape[0], t.Shape[1]
-		column := make([]float32, n*in)
-		for r := range rows { // an output, over all blocks
-			for j := range column {
-				column[j] = w[j*rows+r]
-			}
-			t.Scale[r] = scale8(column)
-			for k := range n {
-				round8(t.Int8[(k*rows+r)*in:][:in], column[k*in:(k+1)*in], t.Scale[r])
-			}
+			t.quantize8()
+		} else {
+			t.quantizeMixer()
 		}
 	}
 	return &q
+}
+
+// quantize8 makes an embedding Int8, a scale a row.
+func (t *Tensor) quantize8() {
+	w, d := t.Floats(), t.Shape[1]
+	t.Data, t.Bits, t.Groups = nil, 0, nil
+	t.Int8, t.Scale = make([]int8, len(w)), make([]float32, t.Shape[0])
+	for r := range t.Scale {
+		t.Scale[r] = scale8(w[r*d : (r+1)*d])
+		round8(t.Int8[r*d:(r+1)*d], w[r*d:(r+1)*d], t.Scale[r])
+	}
+}
+
+// quantizeMixer makes a mixer Int8, a scale an output.
+func (t *Tensor) quantizeMixer() {
+	w, n, in, rows := t.Data, t.Shape[0], t.Shape[1], t.Shape[2]
+	t.Data, t.Int8, t.Scale = nil, make([]int8, len(w)), make([]float32, rows)
+	column := make([]float32, n*in)
+	for r := range rows { // an output, over all blocks
+		for j := range column {
+			column[j] = w[j*rows+r]
+		}
+		t.Scale[r] = scale8(column)
+		for k := range n {
+			round8(t.Int8[(k*rows+r)*in:][:in], column[k*in:(k+1)*in], t.Scale[r])
+		}
+	}
 }
 
 // scale8 is max|w|/127, or 1 when all are 0.

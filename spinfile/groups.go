@@ -1,0 +1,238 @@
+package spinfile
+
+import (
+	"errors"
+	"math"
+	"strconv"
+
+	"spinnet/arch"
+)
+
+// Groups: an embedding in 6 or 4 bits. Every run of GroupSize values of a row
+// has a factor f, and its values are f·q with q of that many bits. A group is
+// stored as u = q + half: a byte each for the low four bits of values j (its
+// low half) and j + 16 (its high half); with 6 bits, then a byte each for the
+// high two bits of values j, j + 8, j + 16 and j + 24, from the lowest on. The
+// values after a row's last are q = 0.
+
+// groupLen is the stored length of a group.
+func groupLen(bits int) int { return GroupSize * bits / 8 }
+
+// groupsOf is the number of groups of a row of d values.
+func groupsOf(d int) int { return (d + GroupSize - 1) / GroupSize }
+
+// appendGroups appends the groups of rows of d values, which are multiples of
+// their factors.
+func appendGroups(dst []byte, values []int8, factors []uint8, d, bits int) []byte {
+	half := 1 << (bits - 1)
+	for row := 0; row < len(values); row += d {
+		for at := 0; at < d; at += GroupSize {
+			var u [GroupSize]byte
+			for j := range u {
+				u[j] = byte(half)
+				if at+j < d {
+					u[j] = byte(half + int(values[row+at+j])/int(factors[0]))
+				}
+			}
+			factors = factors[1:]
+			for j := range 16 {
+				dst = append(dst, u[j]&15|u[j+16]<<4)
+			}
+			if bits == 6 {
+				for j := range 8 {
+					dst = append(dst, u[j]>>4|u[j+8]>>4<<2|u[j+16]>>4<<4|u[j+24]>>4<<6)
+				}
+			}
+		}
+	}
+	return dst
+}
+
+const (
+	nibbles = 0x0f0f0f0f0f0f0f0f
+	pairs   = 0x0303030303030303
+	evens   = 0x00ff00ff00ff00ff
+	lanes   = 0x0001000100010001
+)
+
+// readGroups fills rows of d values. It reports the first group with a factor
+// of 0, a product beyond ±127 or values after the row's end, or −1.
+func readGroups(values []int8, packed []byte, factors []uint8, d, bits int) int {
+	size, half := groupLen(bits), uint64(1)<<(bits-1)
+	var spare [GroupSize]int8
+	for g, row := 0, 0; row < len(values); row += d {
+		for at := 0; at < d; at, g = at+GroupSize, g+1 {
+			p := packed[g*size : (g+1)*size]
+			f := uint64(factors[g])
+			// Eight values at a time, in two words of four lanes of 16 bits:
+			// f·u + 128 − f·half is 1 … 255 where f·q is in ±127; 0x4000 keeps it
+			// from going below 0.
+			shift := (0x4000 + 128 - f*half) * lanes
+			bad := (f - 1) >> 63 << 8 // f = 0
+			o := &spare
+			if d-at >= GroupSize {
+				o = (*[GroupSize]int8)(values[row+at:])
+			}
+			a, b := le.Uint64(p), le.Uint64(p[8:])
+			u := [4]uint64{a & nibbles, b & nibbles, a >> 4 & nibbles, b >> 4 & nibbles}
+			if bits == 6 {
+				h := le.Uint64(p[16:])
+				u[0] |= h & pairs << 4
+				u[1] |= h >> 2 & pairs << 4
+				u[2] |= h >> 4 & pairs << 4
+				u[3] |= h >> 6 & pairs << 4
+			}
+			for j, v := range u {
+				even := (v&evens)*f + shift
+				odd := (v>>8&evens)*f + shift
+				bad |= (even ^ 0x4000*lanes) | (odd ^ 0x4000*lanes) | ((even - lanes) ^ 0x4000*lanes) | ((odd - lanes) ^ 0x4000*lanes)
+				le.PutUint64(asBytes(o[8*j:8*j+8]), (even&evens|odd&evens<<8)^0x8080808080808080)
+			}
+			if bad&0xff00ff00ff00ff00 != 0 {
+				return g
+			}
+			if rest := d - at; rest < GroupSize {
+				copy(values[row+at:row+d], spare[:])
+				for _, v := range spare[rest:] {
+					if v != 0 {
+						return g
+					}
+				}
+			}
+		}
+	}
+	return -1
+}
+
+// checkGroups checks that the values of a tensor in groups are what its
+// factors and bits can give.
+func (t *Tensor) checkGroups() error {
+	d := t.Shape[1]
+	if t.Bits != 6 && t.Bits != 4 || len(t.Groups) != t.Shape[0]*groupsOf(d) {
+		return errors.New("spinfile: tensor " + t.Name + " has " + strconv.Itoa(t.Bits) + " bits and " + strconv.Itoa(len(t.Groups)) +
+			" groups, want 4, 6 or 8 bits and " + strconv.Itoa(t.Shape[0]*groupsOf(d)) + " groups")
+	}
+	half := 1 << (t.Bits - 1)
+	for g, f := range t.Groups {
+		from := g/groupsOf(d)*d + g%groupsOf(d)*GroupSize
+		to := min(from+GroupSize, (g/groupsOf(d)+1)*d)
+		for i, v := range t.Int8[from:to] {
+			if f == 0 || int(v)%int(f) != 0 || int(v)/int(f) < -half || int(v)/int(f) >= half {
+				return errors.New("spinfile: tensor " + t.Name + " has the value " + strconv.Itoa(int(v)) + " at " + strconv.Itoa(from+i) +
+					", which is no product of " + strconv.Itoa(int(f)) + " and " + strconv.Itoa(t.Bits) + " bits")
+			}
+		}
+	}
+	return nil
+}
+
+// QuantizeEmbedding returns a model whose embeddings are Int8 and stored in 8,
+// 6 or 4 bits a value, sharing all else with m. Embeddings that have as many
+// bits already stay as they are. Other numbers of bits are a mistake of the
+// caller.
+//
+// With 8 bits the largest value of a row is 127, as in Quantize. With fewer,
+// factors are those of least squared error, and so is then a row's scale.
+func (m *Model) QuantizeEmbedding(bits int) *Model {
+	if bits != 8 && bits != 6 && bits != 4 {
+		panic("spinfile: QuantizeEmbedding takes 8, 6 or 4 bits")
+	}
+	q := *m
+	q.Tensors = append([]Tensor(nil), m.Tensors...)
+	for i := range q.Tensors {
+		t := &q.Tensors[i]
+		switch {
+		case t.Kind != arch.Embedding || t.Int8 != nil && t.storedBits() == bits:
+		case bits == 8:
+			t.quantize8()
+		default:
+			w, d := t.Floats(), t.Shape[1]
+			t.Data, t.Bits = nil, bits
+			t.Int8, t.Scale = make([]int8, len(w)), make([]float32, t.Shape[0])
+			t.Groups = make([]uint8, t.Shape[0]*groupsOf(d))
+			for r := range t.Scale {
+				t.Scale[r] = fitRow(t.Int8[r*d:(r+1)*d], t.Groups[r*groupsOf(d):(r+1)*groupsOf(d)], w[r*d:(r+1)*d], bits)
+			}
+		}
+	}
+	return &q
+}
+
+// storedBits is 8, 6 or 4 for an Int8 tensor.
+func (t *Tensor) storedBits() int {
+	if t.Bits == 0 {
+		return 8
+	}
+	return t.Bits
+}
+
+// fitRow quantises a row in groups and returns its scale. Products are
+// rounded before they are added, so that every machine gives the same.
+func fitRow(q []int8, factors []uint8, w []float32, bits int) float32 {
+	scale := scale8(w)
+	var x [GroupSize]float32
+	for range 2 { // once more with the scale that fits
+		var dot, norm float64
+		for g := range factors {
+			from, to := g*GroupSize, min(len(w), (g+1)*GroupSize)
+			group := x[:to-from]
+			for j, v := range w[from:to] {
+				group[j] = v / scale
+			}
+			factors[g] = fitFactor(group, bits)
+			roundGroup(q[from:to], group, factors[g], bits)
+			for j, v := range q[from:to] {
+				dot += float64(float64(w[from+j]) * float64(v))
+				norm += float64(float64(v) * float64(v))
+			}
+		}
+		if s := float32(dot / norm); norm > 0 && s > 0 && s <= math.MaxFloat32 {
+			scale = s
+		}
+	}
+	return scale
+}
+
+// limits are the least and the greatest q of a group with factor f.
+func limits(f uint8, bits int) (lo, hi float32) {
+	half, most := float32(int(1)<<(bits-1)), float32(127/int(f))
+	return -min(half, most), min(half-1, most)
+}
+
+// magicRound added and taken away again rounds a small float32 to an integer,
+// half to even.
+const magicRound = 3 << 22
+
+// fitFactor is the factor with the least squared error of the group x.
+func fitFactor(x []float32, bits int) uint8 {
+	var top float32
+	for _, v := range x {
+		top = max(top, v, -v)
+	}
+	_, hi := limits(1, bits)
+	most := int(math.Ceil(float64(top / hi)))
+	best, least := uint8(1), float32(math.Inf(1))
+	for f := max(1, most*6/10); f <= min(127, max(1, most)); f++ {
+		lo, hi := limits(uint8(f), bits)
+		step, inverse := float32(f), 1/float32(f)
+		var sum float32
+		for _, v := range x {
+			k := min(hi, max(lo, float32(float32(v*inverse)+magicRound)-magicRound))
+			e := v - float32(step*k)
+			sum += float32(e * e)
+		}
+		if sum < least {
+			best, least = uint8(f), sum
+		}
+	}
+	return best
+}
+
+// roundGroup sets q to the multiples of f that are nearest to x.
+func roundGroup(q []int8, x []float32, f uint8, bits int) {
+	lo, hi := limits(f, bits)
+	inverse := 1 / float32(f)
+	for j, v := range x {
+		q[j] = int8(f) * int8(min(hi, max(lo, float32(float32(v*inverse)+magicRound)-magicRound)))
+	}
+}
