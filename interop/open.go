@@ -35,10 +35,13 @@ type State struct {
 const maxState = 16 << 20
 
 // Open reads the model at path: a run directory (its best checkpoint, else
-// its last), a checkpoint directory, or a .safetensors file with state.json
-// beside it. Latents are quantised. Meta holds "source" (the weights file)
-// and "step".
+// its last), a checkpoint directory, a .safetensors file with state.json
+// beside it, or a .spinnet file. Latents are quantised. Meta holds "source"
+// (the weights file) and "step".
 func Open(path string) (*spinfile.Model, error) {
+	if filepath.Ext(path) == ".spinnet" {
+		return openSpinnet(path)
+	}
 	weights, err := Resolve(path)
 	if err != nil {
 		return nil, err
