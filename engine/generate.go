@@ -63,13 +63,14 @@ func Generate(ctx context.Context, s *Session, tok tokenizer.Tokenizer, prompt [
 	start = time.Now()
 	defer func() { r.Decode = time.Since(start) }()
 	out := stream{emit: emit, stop: o.Stop}
+	end, hasEnd := tokenizer.End(tok)
 	for r.Tokens < o.MaxTokens {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
 		id := sampler.Next(logits)
 		r.Tokens++
-		if tok.Kind() == tokenizer.KindGPT2 && id == tokenizer.EndOfText {
+		if hasEnd && id == end {
 			r.Reason = ReasonStop
 			break
 		}

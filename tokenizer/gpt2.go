@@ -48,9 +48,9 @@ func expandGPT2() *vocabulary {
 			v.bytes = append(v.bytes, gpt2Data[id])
 			v.byteID[gpt2Data[id]] = uint16(id)
 		} else {
-			p := gpt2Data[256+4*(id-256):][:4]
-			v.bytes = append(v.bytes, v.token(int32(p[0])|int32(p[1])<<8)...)
-			v.bytes = append(v.bytes, v.token(int32(p[2])|int32(p[3])<<8)...)
+			left, right := parts(int32(id))
+			v.bytes = append(v.bytes, v.token(left)...)
+			v.bytes = append(v.bytes, v.token(right)...)
 		}
 		v.start[id+1] = uint32(len(v.bytes))
 		h := hashBytes(v.bytes[v.start[id]:])

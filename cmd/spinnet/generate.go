@@ -40,8 +40,8 @@ func newGenerateCmd() *cobra.Command {
 		Use:   "generate MODEL",
 		Short: "Continue a text",
 		Long: `Generate continues a prompt with a model: a run's folder (its best checkpoint,
-else its last), a checkpoint's folder, or a .safetensors file with state.json
-beside it. The prompt comes from --prompt, --prompt-file or standard input; on a
+else its last), a checkpoint's folder, a .safetensors file with state.json
+beside it, or a .spinnet file. The prompt comes from --prompt, --prompt-file or standard input; on a
 terminal without one, each line typed is a prompt until an empty line. An empty
 prompt starts from a line's beginning (GPT-2: from a document's).
 
@@ -188,7 +188,7 @@ func loadModel(path string, threads int) (*loaded, error) {
 	}
 	l := &loaded{model: m}
 	if m.Tokenizer.Kind != "" {
-		if l.tok, err = tokenizer.New(m.Tokenizer.Kind, m.Tokenizer.Chars); err != nil {
+		if l.tok, err = engine.NewTokenizer(m.Tokenizer); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -218,8 +218,8 @@ func (l *loaded) encode(what, text string) ([]int32, error) {
 
 // start gives the id that an empty prompt starts from.
 func (l *loaded) start() int32 {
-	if l.tok.Kind() == tokenizer.KindGPT2 {
-		return tokenizer.EndOfText
+	if id, ok := tokenizer.End(l.tok); ok {
+		return id
 	}
 	if ids, err := l.tok.Encode(nil, []byte("\n")); err == nil {
 		return ids[0]
