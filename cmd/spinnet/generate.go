@@ -16,10 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"spinnet/dataset"
 	"spinnet/engine"
-	"spinnet/interop"
-	"spinnet/spinfile"
 	"spinnet/tokenizer"
 )
 
@@ -30,8 +27,9 @@ const maxPrompt = 256 << 20
 type generateFlags struct {
 	prompt, promptFile string
 	options            engine.GenerateOptions
-	samples, threads   int
+	samples            int
 	echo, json, stats  bool
+	engineFlags
 }
 
 func newGenerateCmd() *cobra.Command {
@@ -72,7 +70,7 @@ seed + i. Text may go on past the model's context length.`,
 	fl.BoolVar(&f.echo, "echo", false, "write the prompt before each continuation")
 	fl.BoolVar(&f.json, "json", false, "write one JSON object for each continuation")
 	fl.BoolVar(&f.stats, "stats", false, "print times, speeds and memory to standard error")
-	fl.IntVar(&f.threads, "threads", 0, "threads to compute with (0: one a core)")
+	f.add(fl)
 	cmd.MarkFlagsMutuallyExclusive("prompt", "prompt-file")
 	return cmd
 }
@@ -92,10 +90,9 @@ func (f *generateFlags) check() error {
 		return usagef("--max-tokens %d: want 0 or more", f.options.MaxTokens)
 	case f.samples < 1:
 		return usagef("--num-samples %d: want 1 or more", f.samples)
-	case f.threads < 0:
-		return usagef("--threads %d: want 0 or more", f.threads)
 	}
-	return nil
+	_, err := f.engineFlags.options()
+	return err
 }
 
 // runGenerate is "spinnet generate".
@@ -118,7 +115,7 @@ func runGenerate(cmd *cobra.Command, path string, f *generateFlags) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	var err error
-	if g.loaded, err = loadModel(path, f.threads); err != nil {
+	if g.loaded, err = loadModel(path, &f.engineFlags); err != nil {
 		return err
 	}
 	defer g.engine.Close()
@@ -171,51 +168,6 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// loaded is a model ready to run.
-type loaded struct {
-	model  *spinfile.Model
-	engine *engine.Engine
-	tok    tokenizer.Tokenizer // nil when the model does not say which
-	time   time.Duration
-}
-
-// loadModel opens a model file and packs it.
-func loadModel(path string, threads int) (*loaded, error) {
-	start := time.Now()
-	m, err := interop.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	l := &loaded{model: m}
-	if m.Tokenizer.Kind != "" {
-		if l.tok, err = engine.NewTokenizer(m.Tokenizer); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	if l.engine, err = engine.New(m, engine.Options{Threads: threads}); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	l.time = time.Since(start)
-	return l, nil
-}
-
-// encode makes ids of text.
-func (l *loaded) encode(what, text string) ([]int32, error) {
-	if l.tok == nil {
-		return nil, &dataset.HintError{Err: errors.New("the model does not say how text becomes tokens"),
-			Text: "its state.json needs a tokenizer; spinnet score --ids takes token ids"}
-	}
-	ids, err := l.tok.Encode(nil, []byte(text))
-	if err == nil {
-		return ids, nil
-	}
-	err = fmt.Errorf("%s: %w", what, err)
-	if chars := l.tok.Chars(); chars != "" {
-		err = &dataset.HintError{Err: err, Text: fmt.Sprintf("the model knows these characters only: %q", chars)}
-	}
-	return nil, err
-}
-
 // start gives the id that an empty prompt starts from.
 func (l *loaded) start() int32 {
 	if id, ok := tokenizer.End(l.tok); ok {
@@ -256,6 +208,11 @@ func (g *generator) samples(ctx context.Context, prompt string) error {
 	if len(ids) == 0 {
 		ids = []int32{g.start()}
 	}
+	if g.flags.numeric != "" || g.options.Int8Cache {
+		if err := g.compare(ctx, ids); err != nil {
+			return err
+		}
+	}
 	for i := range g.flags.samples {
 		if i > 0 && !g.flags.json {
 			if _, err := fmt.Fprintf(g.out, "----- sample %d -----\n", i+1); err != nil {
@@ -267,6 +224,18 @@ func (g *generator) samples(ctx context.Context, prompt string) error {
 		}
 	}
 	return nil
+}
+
+// compare says what the arithmetic asked for costs on the prompt.
+func (g *generator) compare(ctx context.Context, ids []int32) error {
+	if len(ids) < 2 {
+		return nil
+	}
+	r, err := g.engine.Score(ctx, ids, nil)
+	if err != nil {
+		return err
+	}
+	return g.reportLoss(ctx, g.log, "the prompt", ids, r.Loss)
 }
 
 // one writes one continuation, as it comes unless it is JSON.
@@ -351,7 +320,7 @@ func (g *generator) printStats() {
 	// The first token of a continuation comes out of the prefill.
 	fmt.Fprintf(g.log, "load     %s (%s)\n", g.time.Round(time.Microsecond*100), g.model.Meta["source"])
 	fmt.Fprintf(g.log, "prefill  %d tokens, %s\n", r.PromptTokens, rate(r.PromptTokens, r.Prefill))
-	fmt.Fprintf(g.log, "decode   %d tokens, %s, %d threads\n", r.Tokens, rate(r.Tokens, r.Decode), g.engine.Threads())
+	fmt.Fprintf(g.log, "decode   %d tokens, %s, %d threads, %s\n", r.Tokens, rate(r.Tokens, r.Decode), g.engine.Threads(), g.engine.Numeric())
 	if peak := peakRSS(); peak > 0 {
 		fmt.Fprintf(g.log, "memory   %s at most\n", bytesText(peak))
 	}

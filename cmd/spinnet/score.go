@@ -21,7 +21,7 @@ import (
 type scoreFlags struct {
 	text, file, ids string
 	json, logits    bool
-	threads         int
+	engineFlags
 }
 
 // scored is a score as JSON.
@@ -57,7 +57,7 @@ position, those that predict the text's last token.`,
 	fl.StringVar(&f.ids, "ids", "", "token `IDS` to score, separated by spaces or commas")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object with loss, bits_per_byte, tokens and logprobs")
 	fl.BoolVar(&f.logits, "logits", false, "add the last position's logits")
-	fl.IntVar(&f.threads, "threads", 0, "threads to compute with (0: one a core)")
+	f.add(fl)
 	cmd.MarkFlagsMutuallyExclusive("text", "file", "ids")
 	return cmd
 }
@@ -68,8 +68,8 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 	if !given("text") && !given("file") && !given("ids") {
 		return &usageError{errors.New("nothing to score"), "give one of --text, --file and --ids"}
 	}
-	if f.threads < 0 {
-		return usagef("--threads %d: want 0 or more", f.threads)
+	if _, err := f.options(); err != nil {
+		return err
 	}
 	what, text := "--text", f.text
 	var ids []int32
@@ -86,7 +86,7 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 			return err
 		}
 	}
-	l, err := loadModel(path, f.threads)
+	l, err := loadModel(path, &f.engineFlags)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,13 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 	if f.logits {
 		s.Logits = r.Logits
 	}
-	return s.print(cmd.OutOrStdout(), f.json)
+	if err := s.print(cmd.OutOrStdout(), f.json); err != nil {
+		return err
+	}
+	if f.numeric == "" && !l.options.Int8Cache {
+		return nil
+	}
+	return l.reportLoss(ctx, cmd.ErrOrStderr(), what, ids, r.Loss)
 }
 
 // print writes the score as JSON or as lines.

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"spinnet/dataset"
+	"spinnet/engine"
+	"spinnet/interop"
+	"spinnet/spinfile"
+	"spinnet/tokenizer"
+)
+
+// engineFlags are the options of every command that runs a model.
+type engineFlags struct {
+	threads          int
+	numeric, kvCache string
+}
+
+func (f *engineFlags) add(fl *pflag.FlagSet) {
+	fl.IntVar(&f.threads, "threads", 0, "threads to compute with (0: one a core)")
+	fl.StringVar(&f.numeric, "numeric", "", "arithmetic, int8 or float (default: what the model was trained for)")
+	fl.StringVar(&f.kvCache, "kv-cache", "float", "keep keys and values as float or, in a quarter of the memory, int8")
+}
+
+// options checks the flags.
+func (f *engineFlags) options() (engine.Options, error) {
+	o := engine.Options{Threads: f.threads, Numeric: f.numeric, Int8Cache: f.kvCache == "int8"}
+	switch {
+	case f.threads < 0:
+		return o, usagef("--threads %d: want 0 or more", f.threads)
+	case f.numeric != "" && f.numeric != engine.Float && f.numeric != engine.Int8:
+		return o, usagef("--numeric %s: want float or int8", f.numeric)
+	case f.kvCache != "float" && f.kvCache != "int8":
+		return o, usagef("--kv-cache %s: want float or int8", f.kvCache)
+	}
+	return o, nil
+}
+
+// loaded is a model ready to run.
+type loaded struct {
+	model   *spinfile.Model
+	engine  *engine.Engine
+	options engine.Options
+	tok     tokenizer.Tokenizer // nil when the model does not say which
+	time    time.Duration
+}
+
+// loadModel opens a model file and packs it.
+func loadModel(path string, f *engineFlags) (*loaded, error) {
+	o, err := f.options()
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	m, err := interop.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	l := &loaded{model: m, options: o}
+	if m.Tokenizer.Kind != "" {
+		if l.tok, err = engine.NewTokenizer(m.Tokenizer); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if l.engine, err = engine.New(m, o); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	l.time = time.Since(start)
+	return l, nil
+}
+
+// encode makes ids of text.
+func (l *loaded) encode(what, text string) ([]int32, error) {
+	if l.tok == nil {
+		return nil, &dataset.HintError{Err: errors.New("the model does not say how text becomes tokens"),
+			Text: "its state.json needs a tokenizer; spinnet score --ids takes token ids"}
+	}
+	ids, err := l.tok.Encode(nil, []byte(text))
+	if err == nil {
+		return ids, nil
+	}
+	err = fmt.Errorf("%s: %w", what, err)
+	if chars := l.tok.Chars(); chars != "" {
+		err = &dataset.HintError{Err: err, Text: fmt.Sprintf("the model knows these characters only: %q", chars)}
+	}
+	return nil, err
+}
+
+// usualLoss is the loss of ids in the arithmetic that the model would run in
+// without options, for comparison. ok is false when that is what it runs in,
+// or there is nothing to predict.
+func (l *loaded) usualLoss(ctx context.Context, ids []int32) (loss float64, numeric string, ok bool, err error) {
+	e, err := engine.New(l.model, engine.Options{Threads: l.options.Threads})
+	if err != nil {
+		return 0, "", false, err
+	}
+	defer e.Close()
+	if len(ids) < 2 || e.Numeric() == l.engine.Numeric() && !l.options.Int8Cache {
+		return 0, "", false, nil
+	}
+	r, err := e.Score(ctx, ids, nil)
+	return r.Loss, e.Numeric(), err == nil, err
+}
+
+// reportLoss says on w what the chosen arithmetic costs on a text.
+func (l *loaded) reportLoss(ctx context.Context, w io.Writer, what string, ids []int32, loss float64) error {
+	usual, numeric, ok, err := l.usualLoss(ctx, ids)
+	if err != nil || !ok {
+		return err
+	}
+	own := l.engine.Numeric()
+	if l.options.Int8Cache {
+		own += " with an int8 cache"
+	}
+	_, err = fmt.Fprintf(w, "loss on %s: %.6f in %s, %.6f in %s (%+.2f %%)\n", what, loss, own, usual, numeric, 100*(loss/usual-1))
+	return err
+}
