@@ -32,13 +32,15 @@ type benchResult struct {
 	TokensPerS    float64  `json:"tokens_per_s,omitempty"`
 	PeakGFLOPS    float64  `json:"peak_gflops,omitempty"` // register-only FMA loop in the same run, same threads
 	MBPerS        float64  `json:"mb_per_s,omitempty"`
-	Allocs        *float64 `json:"allocs,omitempty"`          // heap allocations a call
-	PeakMemoryMiB float64  `json:"peak_memory_mib,omitempty"` // of the process
+	Allocs        *float64 `json:"allocs,omitempty"`  // heap allocations a call
+	PeakMemoryMiB float64  `json:"rss_mb,omitempty"`  // most memory of the process
+	Context       int      `json:"context,omitempty"` // tokens before the one decoded, or of the prompt
 }
 
 // benchContext is what a bench is given.
 type benchContext struct {
 	name    string
+	model   string // --model, or "" for models of our own
 	threads []int
 	report  func(benchResult) error
 }
@@ -80,7 +82,7 @@ func (b *benchContext) Measure(f func()) (median time.Duration, allocs float64) 
 }
 
 func newBenchCmd() *cobra.Command {
-	asJSON, list, threads := false, false, 0
+	asJSON, list, threads, model := false, false, 0, ""
 	cmd := &cobra.Command{
 		Use:   "bench [PREFIX]",
 		Short: "Measure the kernels, training and tokenising on this machine",
@@ -123,7 +125,7 @@ but fused multiply–adds reaches in the same run.`,
 				report = func(r benchResult) error { return enc.Encode(r) }
 			}
 			for _, b := range chosen {
-				if err := b.Run(&benchContext{b.Name, counts, report}); err != nil {
+				if err := b.Run(&benchContext{b.Name, model, counts, report}); err != nil {
 					return fmt.Errorf("bench %s: %w", b.Name, err)
 				}
 			}
@@ -131,6 +133,7 @@ but fused multiply–adds reaches in the same run.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	cmd.Flags().StringVar(&model, "model", "", "decode, prefill and load: measure this `MODEL`")
 	cmd.Flags().BoolVar(&list, "list", false, "print the names only")
 	cmd.Flags().IntVar(&threads, "threads", 0, "measure with this many threads (default 1 and one a core)")
 	return cmd
