@@ -13,30 +13,26 @@ import "math"
 const exactLanes = 16
 
 // exactKernels is one set's implementations; each has the signature and the
-// meaning of its plain definition, refExact….
+// meaning of its plain definition, refExact…. What needs neither a sum nor an
+// exponential is exact in vectorKernels already.
 type exactKernels struct {
-	sumSquares  func(x []float32) float32
-	scaleMul    func(y, x, w []float32, s float32)
-	quantize8   func(q []int8, x []float32, inv float32)
-	scaleInt32  func(y []float32, acc []int32, s float32, g []float32)
-	rotate      func(x, cos, sin []float32)
-	scores      func(scores, q, keys []float32, ld int, scale float32)
-	softmax     func(x []float32)
-	values      func(o, w, values []float32)
-	values8     func(o, w []float32, values []int8)
-	swiglu      func(y, gate, up []float32)
-	exp         func(y, x []float32)
-	expScaled   func(y, x []float32, top, inv float32) float32
-	embedding8  func(y []float32, q []int8, s float32)
-	scaleScores func(scores []float32, acc []int32, k []float32, s float32)
+	sumSquares func(x []float32) float32
+	quantize8  func(q []int8, x []float32, inv float32)
+	scaleInt32 func(y []float32, acc []int32, s float32, g []float32)
+	rotate     func(x, cos, sin []float32)
+	scores     func(scores, q, keys []float32, ld int, scale float32)
+	values     func(o, w, values []float32)
+	values8    func(o, w []float32, values []int8)
+	swiglu     func(y, gate, up []float32)
+	exp        func(y, x []float32)
+	expScaled  func(y, x []float32, top, inv float32) float32
+	embedding8 func(y []float32, q []int8, s float32)
 }
 
 var refExact = exactKernels{
-	sumSquares: refExactSumSquares, scaleMul: refScaleMul, quantize8: refExactQuantize8,
-	scaleInt32: refExactScaleInt32, rotate: refExactRotate, scores: refExactScores,
-	softmax: refExactSoftmax, values: refExactValues, values8: refExactValues8,
-	swiglu: refSwiGLU, exp: refExp, expScaled: refExactExpScaled, embedding8: refEmbedding8,
-	scaleScores: refExactScaleScores,
+	sumSquares: refExactSumSquares, quantize8: refExactQuantize8, scaleInt32: refExactScaleInt32,
+	rotate: refExactRotate, scores: refExactScores, values: refExactValues, values8: refExactValues8,
+	swiglu: refSwiGLU, exp: refExp, expScaled: refExactExpScaled, embedding8: refExactEmbedding8,
 }
 
 // exact returns the implementations in use.
@@ -62,10 +58,9 @@ func refExactSumSquares(x []float32) float32 {
 
 // ExactRMSNorm is y = x·r ∘ w for one row, r = 1/√(mean(x²) + eps).
 func ExactRMSNorm(y, x, w []float32, eps float32) {
-	e := exact()
-	mean := e.sumSquares(x) / float32(len(x))
+	mean := exact().sumSquares(x) / float32(len(x))
 	r := 1 / float32(math.Sqrt(float64(mean+eps)))
-	e.scaleMul(y, x[:len(y)], w[:len(y)], r)
+	vector().scaleMul(y, x[:len(y)], w[:len(y)], r)
 }
 
 // ExactQuantize8 rounds x to int8: with a = max|x|, q = clamp(roundeven(
@@ -103,7 +98,7 @@ func refExactScaleInt32(y []float32, acc []int32, s float32, g []float32) {
 // ExactEmbedding8 is y = s·q, a row of an int8 embedding.
 func ExactEmbedding8(y []float32, q []int8, s float32) { exact().embedding8(y, q[:len(y)], s) }
 
-func refEmbedding8(y []float32, q []int8, s float32) {
+func refExactEmbedding8(y []float32, q []int8, s float32) {
 	for i, v := range q {
 		y[i] = s * float32(v)
 	}
@@ -147,25 +142,14 @@ func refExactScores(scores, q, keys []float32, ld int, scale float32) {
 // query against int8 keys: s is the query's scale times that of the scores,
 // k the keys'.
 func ExactScaleScores(scores []float32, acc []int32, k []float32, s float32) {
-	exact().scaleScores(scores, acc[:len(scores)], k[:len(scores)], s)
-}
-
-func refExactScaleScores(scores []float32, acc []int32, k []float32, s float32) {
-	for i, v := range acc {
-		scores[i] = float32(v) * float32(s*k[i])
-	}
+	ExactScaleInt32(scores, acc, s, k)
 }
 
 // ExactSoftmax replaces x by exp(x−max)·(1/Σ exp(x−max)).
 func ExactSoftmax(x []float32) {
 	if len(x) > 0 {
-		exact().softmax(x)
+		Scale(x, 1/ExactExpScaled(x, x, vector().maxOf(x), 1))
 	}
-}
-
-func refExactSoftmax(x []float32) {
-	s := refExactExpScaled(x, x, refMaxOf(x), 1)
-	refScale(x, 1/s)
 }
 
 // refExactExpScaled is y = exp((x−top)·inv), and returns the sum.

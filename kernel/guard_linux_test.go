@@ -47,6 +47,14 @@ func (f *fence) floats(n int) []float32 {
 	return x
 }
 
+func (f *fence) int8s(n int) []int8 {
+	return unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(f.bytes(n)))), n)
+}
+
+func (f *fence) int32s(n int) []int32 {
+	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(f.bytes(4*n)))), n)
+}
+
 // TestNothingOutside runs the kernels on operands that end where a page ends
 // or begin where one begins, so that reading beyond them faults too.
 func TestNothingOutside(t *testing.T) {
@@ -94,11 +102,28 @@ func TestNothingOutside(t *testing.T) {
 		for cols := range 70 {
 			try(t, fmt.Sprintf("int8 product of %d columns", cols), func(f *fence) {
 				for rows := range 6 {
-					w, x, y := f.bytes(rows*cols), f.bytes(cols), f.floats(rows)
-					MatVecInt8(unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(y))), rows),
-						unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(w))), len(w)),
-						unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(x))), len(x)), rows, cols)
+					MatVecInt8(f.int32s(rows), f.int8s(rows*cols), f.int8s(cols), rows, cols)
 				}
+			})
+		}
+		for n := range 70 {
+			try(t, fmt.Sprintf("exact steps of %d", n), func(f *fence) {
+				e, x, y, q := exact(), f.floats(n), f.floats(n), f.int8s(n)
+				e.sumSquares(x)
+				e.quantize8(q, x, 3)
+				e.scaleInt32(y, f.int32s(n), 2, x)
+				e.swiglu(y, x, f.floats(n))
+				e.exp(y, x)
+				e.expScaled(y, x, 3, 1)
+				e.embedding8(y, q, 2)
+				if n > 0 {
+					e.rotate(f.floats(6*n), x, y)
+					for _, ld := range []int{n, n + 3} {
+						e.scores(y, f.floats(18), f.floats(17*ld+n), ld, 1)
+					}
+				}
+				e.values(y, f.floats(3), f.floats(3*n))
+				e.values8(y, f.floats(3), f.int8s(3*n))
 			})
 		}
 		for mr := 1; mr <= 14; mr++ {

@@ -3,7 +3,7 @@
 #include "textflag.h"
 
 // func int8TileZ1(t *byte)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·int8TileZ1(SB), NOSPLIT, $0-8
 	MOVQ         t+0(FP), AX
 	MOVQ         (AX), BX
@@ -12,12 +12,12 @@ TEXT ·int8TileZ1(SB), NOSPLIT, $0-8
 	MOVQ         48(AX), SI
 	VPBROADCASTD (SI), Z0
 	VMOVDQU32    Z0, Z1
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VPXORD       Z7, Z7, Z7
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
 	SUBQ         $0x04, DX
 	JLT          rest
 
@@ -77,7 +77,7 @@ done:
 	RET
 
 // func int8TileZ2(t *byte)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·int8TileZ2(SB), NOSPLIT, $0-8
 	MOVQ         t+0(FP), AX
 	MOVQ         8(AX), BX
@@ -89,18 +89,18 @@ TEXT ·int8TileZ2(SB), NOSPLIT, $0-8
 	VMOVDQU32    Z0, Z1
 	VPBROADCASTD 4(DI), Z2
 	VMOVDQU32    Z2, Z3
-	VPXORD       Z4, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VPXORD       Z7, Z7, Z7
-	VPXORD       Z8, Z8, Z8
-	VPXORD       Z9, Z9, Z9
-	VPXORD       Z10, Z10, Z10
-	VPXORD       Z11, Z11, Z11
-	VPXORD       Z12, Z12, Z12
-	VPXORD       Z13, Z13, Z13
-	VPXORD       Z14, Z14, Z14
-	VPXORD       Z15, Z15, Z15
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
 	SUBQ         $0x04, DX
 	JLT          rest
 
@@ -184,7 +184,7 @@ done:
 	RET
 
 // func int8TileZ3(t *byte)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·int8TileZ3(SB), NOSPLIT, $0-8
 	MOVQ         t+0(FP), AX
 	MOVQ         8(AX), BX
@@ -198,12 +198,12 @@ TEXT ·int8TileZ3(SB), NOSPLIT, $0-8
 	VMOVDQU32    Z2, Z3
 	VPBROADCASTD 8(DI), Z4
 	VMOVDQU32    Z4, Z5
-	VPXORD       Z6, Z6, Z6
-	VPXORD       Z7, Z7, Z7
-	VPXORD       Z8, Z8, Z8
-	VPXORD       Z9, Z9, Z9
-	VPXORD       Z10, Z10, Z10
-	VPXORD       Z11, Z11, Z11
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
 	SUBQ         $0x04, DX
 	JLT          rest
 
@@ -299,7 +299,7 @@ done:
 	RET
 
 // func int8TileZ4(t *byte)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·int8TileZ4(SB), NOSPLIT, $0-8
 	MOVQ         t+0(FP), AX
 	MOVQ         8(AX), BX
@@ -317,14 +317,14 @@ TEXT ·int8TileZ4(SB), NOSPLIT, $0-8
 	VMOVDQU32    Z4, Z5
 	VPBROADCASTD 12(R8), Z6
 	VMOVDQU32    Z6, Z7
-	VPXORD       Z8, Z8, Z8
-	VPXORD       Z9, Z9, Z9
-	VPXORD       Z10, Z10, Z10
-	VPXORD       Z11, Z11, Z11
-	VPXORD       Z12, Z12, Z12
-	VPXORD       Z13, Z13, Z13
-	VPXORD       Z14, Z14, Z14
-	VPXORD       Z15, Z15, Z15
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
 	SUBQ         $0x04, DX
 	JLT          rest
 
@@ -4904,23 +4904,23 @@ done:
 	RET
 
 // func peakInt8Z(n int)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512DQ, AVX512VNNI
 TEXT ·peakInt8Z(SB), NOSPLIT, $0-8
 	MOVQ   n+0(FP), AX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
 
 loop:
 	VPDPBUSD Z12, Z13, Z0

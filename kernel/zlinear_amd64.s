@@ -715,7 +715,7 @@ vec:
 	RET
 
 // func gatherPackZ(dst *byte, src *byte, index *byte, dstRow int, k int, mask uint64, maskY *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·gatherPackZ(SB), NOSPLIT, $0-56
 	MOVQ    dst+0(FP), AX
 	MOVQ    src+8(FP), CX
@@ -727,7 +727,7 @@ TEXT ·gatherPackZ(SB), NOSPLIT, $0-56
 	KMOVW   DX, K1
 
 loop:
-	VPXORD     Z1, Z1, Z1
+	VXORPS     Z1, Z1, Z1
 	KMOVW      K1, K2
 	VGATHERDPS (CX)(Z0*4), K2, Z1
 	VMOVUPS    Z1, (AX)

@@ -323,14 +323,14 @@ done1:
 	RET
 
 // func sumSquaresZ(x []float32) float64
-// Requires: AVX, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
 TEXT ·sumSquaresZ(SB), NOSPLIT, $0-32
 	MOVQ   x_base+0(FP), AX
 	MOVQ   x_len+8(FP), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
 	XORQ   DX, DX
 	LEAQ   32(DX), BX
 	CMPQ   BX, CX
@@ -403,10 +403,10 @@ done1:
 TEXT ·absSumZ(SB), NOSPLIT, $0-32
 	MOVQ   x_base+0(FP), AX
 	MOVQ   x_len+8(FP), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
 	XORQ   DX, DX
 	LEAQ   32(DX), BX
 	CMPQ   BX, CX
@@ -483,10 +483,10 @@ done1:
 TEXT ·maxAbsZ(SB), NOSPLIT, $0-28
 	MOVQ   x_base+0(FP), AX
 	MOVQ   x_len+8(FP), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
 	XORQ   DX, DX
 	LEAQ   64(DX), BX
 	CMPQ   BX, CX
@@ -620,14 +620,14 @@ done1:
 	RET
 
 // func sumSquares32Z(x []float32) float32
-// Requires: AVX, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
 TEXT ·sumSquares32Z(SB), NOSPLIT, $0-28
 	MOVQ   x_base+0(FP), AX
 	MOVQ   x_len+8(FP), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
 	XORQ   DX, DX
 	LEAQ   64(DX), BX
 	CMPQ   BX, CX
@@ -686,15 +686,15 @@ done1:
 	RET
 
 // func dotZ(a []float32, b []float32) float32
-// Requires: AVX, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
 TEXT ·dotZ(SB), NOSPLIT, $0-52
 	MOVQ   a_base+0(FP), AX
 	MOVQ   b_base+24(FP), CX
 	MOVQ   a_len+8(FP), DX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
 	XORQ   BX, BX
 	LEAQ   64(BX), SI
 	CMPQ   SI, DX
@@ -759,16 +759,16 @@ done1:
 	RET
 
 // func dot3Z(a []float32, b []float32, c []float32) float32
-// Requires: AVX, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
 TEXT ·dot3Z(SB), NOSPLIT, $0-76
 	MOVQ   a_base+0(FP), AX
 	MOVQ   b_base+24(FP), CX
 	MOVQ   c_base+48(FP), DX
 	MOVQ   a_len+8(FP), BX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
 	XORQ   SI, SI
 	LEAQ   64(SI), DI
 	CMPQ   DI, BX
@@ -1336,7 +1336,7 @@ done1:
 	RET
 
 // func expAffineZ(y []float32, x []float32, a float32, b float32) float32
-// Requires: AVX, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
 TEXT ·expAffineZ(SB), NOSPLIT, $0-60
 	MOVQ         y_base+0(FP), AX
 	MOVQ         x_base+24(FP), CX
@@ -1344,8 +1344,8 @@ TEXT ·expAffineZ(SB), NOSPLIT, $0-60
 	VBROADCASTSS a+48(FP), Z0
 	VBROADCASTSS b+52(FP), Z1
 	VBROADCASTSS vectorConst<>+256(SB), Z2
-	VPXORD       Z3, Z3, Z3
-	VPXORD       Z4, Z4, Z4
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
 	XORQ         BX, BX
 	LEAQ         32(BX), SI
 	CMPQ         SI, DX
@@ -2145,9 +2145,9 @@ out11:
 	BZHIL     R10, R11, R11
 	KMOVW     R11, K1
 	VMOVUPS.Z (AX)(R9*4), K1, Z5
-	VMOVAPS   Z3, Z9
-	VMOVAPS   Z5, K1, Z9
-	VMAXPS    Z3, Z9, Z3
+	VMOVAPS   Z3, Z6
+	VMOVAPS   Z5, K1, Z6
+	VMAXPS    Z3, Z6, Z3
 
 done1:
 	VMAXPS        Z3, Z4, Z3
@@ -2163,54 +2163,54 @@ done1:
 	VMULPS        Z0, Z3, Z3
 	VMOVSS        X3, (CX)
 	VXORPS.BCST   vectorConst<>+608(SB), Z3, Z3
-	VPXORD        Z6, Z6, Z6
-	VPXORD        Z7, Z7, Z7
+	VXORPS        Z4, Z4, Z4
+	VXORPS        Z5, Z5, Z5
 	XORQ          R9, R9
 	LEAQ          32(R9), R10
 	CMPQ          R10, BX
 	JGT           out02
 
 again02:
-	VMOVUPS           (AX)(R9*4), Z4
-	VFMADD213PS       Z3, Z0, Z4
-	VMINPS            Z4, Z1, Z5
-	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z9
-	VRNDSCALEPS       $0x00, Z9, Z9
-	VFNMADD231PS.BCST vectorConst<>+320(SB), Z9, Z5
-	VFNMADD231PS.BCST vectorConst<>+352(SB), Z9, Z5
-	VBROADCASTSS      vectorConst<>+384(SB), Z10
-	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z10
-	VMULPS            Z5, Z5, Z11
-	VFMADD213PS       Z5, Z11, Z10
-	VADDPS.BCST       vectorConst<>+96(SB), Z10, Z5
-	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
-	VSCALEFPS.Z       Z9, Z5, K1, Z4
-	VMOVUPS           Z4, (AX)(R9*4)
-	VADDPS            Z4, Z6, Z6
-	VMOVUPS           64(AX)(R9*4), Z4
-	VFMADD213PS       Z3, Z0, Z4
-	VMINPS            Z4, Z1, Z5
-	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z9
-	VRNDSCALEPS       $0x00, Z9, Z9
-	VFNMADD231PS.BCST vectorConst<>+320(SB), Z9, Z5
-	VFNMADD231PS.BCST vectorConst<>+352(SB), Z9, Z5
-	VBROADCASTSS      vectorConst<>+384(SB), Z10
-	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z10
-	VMULPS            Z5, Z5, Z11
-	VFMADD213PS       Z5, Z11, Z10
-	VADDPS.BCST       vectorConst<>+96(SB), Z10, Z5
-	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
-	VSCALEFPS.Z       Z9, Z5, K1, Z4
-	VMOVUPS           Z4, 64(AX)(R9*4)
-	VADDPS            Z4, Z7, Z7
+	VMOVUPS           (AX)(R9*4), Z6
+	VFMADD213PS       Z3, Z0, Z6
+	VMINPS            Z6, Z1, Z7
+	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
+	VRNDSCALEPS       $0x00, Z8, Z8
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
+	VBROADCASTSS      vectorConst<>+384(SB), Z9
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
+	VMULPS            Z7, Z7, Z10
+	VFMADD213PS       Z7, Z10, Z9
+	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
+	VSCALEFPS.Z       Z8, Z7, K1, Z6
+	VMOVUPS           Z6, (AX)(R9*4)
+	VADDPS            Z6, Z4, Z4
+	VMOVUPS           64(AX)(R9*4), Z6
+	VFMADD213PS       Z3, Z0, Z6
+	VMINPS            Z6, Z1, Z7
+	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
+	VRNDSCALEPS       $0x00, Z8, Z8
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
+	VBROADCASTSS      vectorConst<>+384(SB), Z9
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
+	VMULPS            Z7, Z7, Z10
+	VFMADD213PS       Z7, Z10, Z9
+	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
+	VSCALEFPS.Z       Z8, Z7, K1, Z6
+	VMOVUPS           Z6, 64(AX)(R9*4)
+	VADDPS            Z6, Z5, Z5
 	MOVQ              R10, R9
 	ADDQ              $0x20, R10
 	CMPQ              R10, BX
@@ -2222,26 +2222,26 @@ out02:
 	JGT  out12
 
 again12:
-	VMOVUPS           (AX)(R9*4), Z4
-	VFMADD213PS       Z3, Z0, Z4
-	VMINPS            Z4, Z1, Z5
-	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z9
-	VRNDSCALEPS       $0x00, Z9, Z9
-	VFNMADD231PS.BCST vectorConst<>+320(SB), Z9, Z5
-	VFNMADD231PS.BCST vectorConst<>+352(SB), Z9, Z5
-	VBROADCASTSS      vectorConst<>+384(SB), Z10
-	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z10
-	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z10
-	VMULPS            Z5, Z5, Z11
-	VFMADD213PS       Z5, Z11, Z10
-	VADDPS.BCST       vectorConst<>+96(SB), Z10, Z5
-	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
-	VSCALEFPS.Z       Z9, Z5, K1, Z4
-	VMOVUPS           Z4, (AX)(R9*4)
-	VADDPS            Z4, Z6, Z6
+	VMOVUPS           (AX)(R9*4), Z6
+	VFMADD213PS       Z3, Z0, Z6
+	VMINPS            Z6, Z1, Z7
+	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
+	VRNDSCALEPS       $0x00, Z8, Z8
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
+	VBROADCASTSS      vectorConst<>+384(SB), Z9
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
+	VMULPS            Z7, Z7, Z10
+	VFMADD213PS       Z7, Z10, Z9
+	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
+	VSCALEFPS.Z       Z8, Z7, K1, Z6
+	VMOVUPS           Z6, (AX)(R9*4)
+	VADDPS            Z6, Z4, Z4
 	MOVQ              R10, R9
 	ADDQ              $0x10, R10
 	CMPQ              R10, BX
@@ -2254,32 +2254,32 @@ out12:
 	MOVL              $-1, R11
 	BZHIL             R10, R11, R11
 	KMOVW             R11, K1
-	VMOVUPS.Z         (AX)(R9*4), K1, Z4
-	VFMADD213PS       Z3, Z0, Z4
-	VMINPS            Z4, Z1, Z3
-	VMULPS.BCST       vectorConst<>+288(SB), Z3, Z5
-	VRNDSCALEPS       $0x00, Z5, Z5
-	VFNMADD231PS.BCST vectorConst<>+320(SB), Z5, Z3
-	VFNMADD231PS.BCST vectorConst<>+352(SB), Z5, Z3
-	VBROADCASTSS      vectorConst<>+384(SB), Z9
-	VFMADD213PS.BCST  vectorConst<>+416(SB), Z3, Z9
-	VFMADD213PS.BCST  vectorConst<>+448(SB), Z3, Z9
-	VFMADD213PS.BCST  vectorConst<>+480(SB), Z3, Z9
-	VFMADD213PS.BCST  vectorConst<>+512(SB), Z3, Z9
-	VFMADD213PS.BCST  vectorConst<>+544(SB), Z3, Z9
-	VMULPS            Z3, Z3, Z10
-	VFMADD213PS       Z3, Z10, Z9
-	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z3
-	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K2
-	VSCALEFPS.Z       Z5, Z3, K2, Z3
+	VMOVUPS.Z         (AX)(R9*4), K1, Z6
+	VFMADD213PS       Z3, Z0, Z6
+	VMINPS            Z6, Z1, Z3
+	VMULPS.BCST       vectorConst<>+288(SB), Z3, Z7
+	VRNDSCALEPS       $0x00, Z7, Z7
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z7, Z3
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z7, Z3
+	VBROADCASTSS      vectorConst<>+384(SB), Z8
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z3, Z8
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z3, Z8
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z3, Z8
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z3, Z8
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z3, Z8
+	VMULPS            Z3, Z3, Z9
+	VFMADD213PS       Z3, Z9, Z8
+	VADDPS.BCST       vectorConst<>+96(SB), Z8, Z3
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K2
+	VSCALEFPS.Z       Z7, Z3, K2, Z3
 	VMOVUPS.Z         Z3, K1, Z3
 	VMOVUPS           Z3, (AX)(R9*4)
-	VADDPS            Z3, Z6, Z6
+	VADDPS            Z3, Z4, Z4
 
 done2:
-	VADDPS        Z6, Z7, Z6
-	VEXTRACTF64X4 $0x01, Z6, Y3
-	VADDPS        Y3, Y6, Y3
+	VADDPS        Z4, Z5, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y3
+	VADDPS        Y3, Y4, Y3
 	VEXTRACTF32X4 $0x01, Y3, X4
 	VADDPS        X4, X3, X4
 	VPERMILPS     $0x4e, X4, X3
@@ -2287,14 +2287,14 @@ done2:
 	VPERMILPS     $0xb1, X4, X3
 	VADDPS        X3, X4, X4
 	VMOVSS        X4, (DX)
-	VPXORD        Z8, Z8, Z8
+	VXORPS        Z3, Z3, Z3
 	LEAQ          15(BX), R9
 	ANDQ          $-16, R9
 
 zero1:
 	CMPQ    R9, DI
 	JGE     zeroed1
-	VMOVUPS Z8, (AX)(R9*4)
+	VMOVUPS Z3, (AX)(R9*4)
 	ADDQ    $0x10, R9
 	JMP     zero1
 
@@ -2330,7 +2330,7 @@ TEXT ·softmaxRowsBackwardZ(SB), NOSPLIT, $0-128
 
 row:
 	VBROADCASTSS (DX), Z2
-	VXORPS.BCST  vectorConst<>+608(SB), Z2, Z5
+	VXORPS.BCST  vectorConst<>+608(SB), Z2, Z3
 	VBROADCASTSS (BX), Z2
 	XORQ         R10, R10
 	LEAQ         32(R10), R11
@@ -2338,54 +2338,54 @@ row:
 	JGT          out01
 
 again01:
-	VMOVUPS           (AX)(R10*4), Z6
-	VFMADD213PS       Z5, Z0, Z6
-	VMINPS            Z6, Z1, Z7
-	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
-	VRNDSCALEPS       $0x00, Z8, Z8
-	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
-	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
-	VBROADCASTSS      vectorConst<>+384(SB), Z9
-	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
-	VMULPS            Z7, Z7, Z10
-	VFMADD213PS       Z7, Z10, Z9
-	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
-	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
-	VSCALEFPS.Z       Z8, Z7, K1, Z6
-	VMOVUPS           Z6, (AX)(R10*4)
-	VMOVUPS           (CX)(R10*4), Z7
-	VSUBPS            Z2, Z7, Z7
-	VMULPS            Z0, Z6, Z6
-	VMULPS            Z7, Z6, Z6
-	VMOVUPS           Z6, (CX)(R10*4)
-	VMOVUPS           64(AX)(R10*4), Z6
-	VFMADD213PS       Z5, Z0, Z6
-	VMINPS            Z6, Z1, Z7
-	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
-	VRNDSCALEPS       $0x00, Z8, Z8
-	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
-	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
-	VBROADCASTSS      vectorConst<>+384(SB), Z9
-	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
-	VMULPS            Z7, Z7, Z10
-	VFMADD213PS       Z7, Z10, Z9
-	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
-	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
-	VSCALEFPS.Z       Z8, Z7, K1, Z6
-	VMOVUPS           Z6, 64(AX)(R10*4)
-	VMOVUPS           64(CX)(R10*4), Z7
-	VSUBPS            Z2, Z7, Z7
-	VMULPS            Z0, Z6, Z6
-	VMULPS            Z7, Z6, Z6
-	VMOVUPS           Z6, 64(CX)(R10*4)
+	VMOVUPS           (AX)(R10*4), Z4
+	VFMADD213PS       Z3, Z0, Z4
+	VMINPS            Z4, Z1, Z5
+	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z6
+	VRNDSCALEPS       $0x00, Z6, Z6
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z6, Z5
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z6, Z5
+	VBROADCASTSS      vectorConst<>+384(SB), Z7
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z7
+	VMULPS            Z5, Z5, Z8
+	VFMADD213PS       Z5, Z8, Z7
+	VADDPS.BCST       vectorConst<>+96(SB), Z7, Z5
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
+	VSCALEFPS.Z       Z6, Z5, K1, Z4
+	VMOVUPS           Z4, (AX)(R10*4)
+	VMOVUPS           (CX)(R10*4), Z5
+	VSUBPS            Z2, Z5, Z5
+	VMULPS            Z0, Z4, Z4
+	VMULPS            Z5, Z4, Z4
+	VMOVUPS           Z4, (CX)(R10*4)
+	VMOVUPS           64(AX)(R10*4), Z4
+	VFMADD213PS       Z3, Z0, Z4
+	VMINPS            Z4, Z1, Z5
+	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z6
+	VRNDSCALEPS       $0x00, Z6, Z6
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z6, Z5
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z6, Z5
+	VBROADCASTSS      vectorConst<>+384(SB), Z7
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z7
+	VMULPS            Z5, Z5, Z8
+	VFMADD213PS       Z5, Z8, Z7
+	VADDPS.BCST       vectorConst<>+96(SB), Z7, Z5
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
+	VSCALEFPS.Z       Z6, Z5, K1, Z4
+	VMOVUPS           Z4, 64(AX)(R10*4)
+	VMOVUPS           64(CX)(R10*4), Z5
+	VSUBPS            Z2, Z5, Z5
+	VMULPS            Z0, Z4, Z4
+	VMULPS            Z5, Z4, Z4
+	VMOVUPS           Z4, 64(CX)(R10*4)
 	MOVQ              R11, R10
 	ADDQ              $0x20, R11
 	CMPQ              R11, SI
@@ -2397,30 +2397,30 @@ out01:
 	JGT  out11
 
 again11:
-	VMOVUPS           (AX)(R10*4), Z6
-	VFMADD213PS       Z5, Z0, Z6
-	VMINPS            Z6, Z1, Z7
-	VMULPS.BCST       vectorConst<>+288(SB), Z7, Z8
-	VRNDSCALEPS       $0x00, Z8, Z8
-	VFNMADD231PS.BCST vectorConst<>+320(SB), Z8, Z7
-	VFNMADD231PS.BCST vectorConst<>+352(SB), Z8, Z7
-	VBROADCASTSS      vectorConst<>+384(SB), Z9
-	VFMADD213PS.BCST  vectorConst<>+416(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+448(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+480(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+512(SB), Z7, Z9
-	VFMADD213PS.BCST  vectorConst<>+544(SB), Z7, Z9
-	VMULPS            Z7, Z7, Z10
-	VFMADD213PS       Z7, Z10, Z9
-	VADDPS.BCST       vectorConst<>+96(SB), Z9, Z7
-	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K1
-	VSCALEFPS.Z       Z8, Z7, K1, Z6
-	VMOVUPS           Z6, (AX)(R10*4)
-	VMOVUPS           (CX)(R10*4), Z7
-	VSUBPS            Z2, Z7, Z7
-	VMULPS            Z0, Z6, Z6
-	VMULPS            Z7, Z6, Z6
-	VMOVUPS           Z6, (CX)(R10*4)
+	VMOVUPS           (AX)(R10*4), Z4
+	VFMADD213PS       Z3, Z0, Z4
+	VMINPS            Z4, Z1, Z5
+	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z6
+	VRNDSCALEPS       $0x00, Z6, Z6
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z6, Z5
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z6, Z5
+	VBROADCASTSS      vectorConst<>+384(SB), Z7
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z7
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z7
+	VMULPS            Z5, Z5, Z8
+	VFMADD213PS       Z5, Z8, Z7
+	VADDPS.BCST       vectorConst<>+96(SB), Z7, Z5
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K1
+	VSCALEFPS.Z       Z6, Z5, K1, Z4
+	VMOVUPS           Z4, (AX)(R10*4)
+	VMOVUPS           (CX)(R10*4), Z5
+	VSUBPS            Z2, Z5, Z5
+	VMULPS            Z0, Z4, Z4
+	VMULPS            Z5, Z4, Z4
+	VMOVUPS           Z4, (CX)(R10*4)
 	MOVQ              R11, R10
 	ADDQ              $0x10, R11
 	CMPQ              R11, SI
@@ -2433,53 +2433,53 @@ out11:
 	MOVL              $-1, R12
 	BZHIL             R11, R12, R12
 	KMOVW             R12, K1
-	VMOVUPS.Z         (AX)(R10*4), K1, Z6
-	VFMADD213PS       Z5, Z0, Z6
-	VMINPS            Z6, Z1, Z5
-	VMULPS.BCST       vectorConst<>+288(SB), Z5, Z7
-	VRNDSCALEPS       $0x00, Z7, Z7
-	VFNMADD231PS.BCST vectorConst<>+320(SB), Z7, Z5
-	VFNMADD231PS.BCST vectorConst<>+352(SB), Z7, Z5
-	VBROADCASTSS      vectorConst<>+384(SB), Z8
-	VFMADD213PS.BCST  vectorConst<>+416(SB), Z5, Z8
-	VFMADD213PS.BCST  vectorConst<>+448(SB), Z5, Z8
-	VFMADD213PS.BCST  vectorConst<>+480(SB), Z5, Z8
-	VFMADD213PS.BCST  vectorConst<>+512(SB), Z5, Z8
-	VFMADD213PS.BCST  vectorConst<>+544(SB), Z5, Z8
-	VMULPS            Z5, Z5, Z9
-	VFMADD213PS       Z5, Z9, Z8
-	VADDPS.BCST       vectorConst<>+96(SB), Z8, Z5
-	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z6, K2
-	VSCALEFPS.Z       Z7, Z5, K2, Z5
-	VMOVUPS.Z         Z5, K1, Z5
-	VMOVUPS           Z5, (AX)(R10*4)
-	VMOVUPS.Z         (CX)(R10*4), K1, Z6
-	VSUBPS            Z2, Z6, Z2
-	VMULPS            Z0, Z5, Z5
-	VMULPS            Z2, Z5, Z2
+	VMOVUPS.Z         (AX)(R10*4), K1, Z4
+	VFMADD213PS       Z3, Z0, Z4
+	VMINPS            Z4, Z1, Z3
+	VMULPS.BCST       vectorConst<>+288(SB), Z3, Z5
+	VRNDSCALEPS       $0x00, Z5, Z5
+	VFNMADD231PS.BCST vectorConst<>+320(SB), Z5, Z3
+	VFNMADD231PS.BCST vectorConst<>+352(SB), Z5, Z3
+	VBROADCASTSS      vectorConst<>+384(SB), Z6
+	VFMADD213PS.BCST  vectorConst<>+416(SB), Z3, Z6
+	VFMADD213PS.BCST  vectorConst<>+448(SB), Z3, Z6
+	VFMADD213PS.BCST  vectorConst<>+480(SB), Z3, Z6
+	VFMADD213PS.BCST  vectorConst<>+512(SB), Z3, Z6
+	VFMADD213PS.BCST  vectorConst<>+544(SB), Z3, Z6
+	VMULPS            Z3, Z3, Z7
+	VFMADD213PS       Z3, Z7, Z6
+	VADDPS.BCST       vectorConst<>+96(SB), Z6, Z3
+	VCMPPS.BCST       $0x15, vectorConst<>+576(SB), Z4, K2
+	VSCALEFPS.Z       Z5, Z3, K2, Z3
+	VMOVUPS.Z         Z3, K1, Z3
+	VMOVUPS           Z3, (AX)(R10*4)
+	VMOVUPS.Z         (CX)(R10*4), K1, Z4
+	VSUBPS            Z2, Z4, Z2
+	VMULPS            Z0, Z3, Z3
+	VMULPS            Z2, Z3, Z2
 	VMOVUPS           Z2, (CX)(R10*4)
 
 done1:
-	VPXORD Z3, Z3, Z3
+	VXORPS Z2, Z2, Z2
 	LEAQ   15(SI), R10
 	ANDQ   $-16, R10
 
 zero1:
 	CMPQ    R10, R8
 	JGE     zeroed1
-	VMOVUPS Z3, (AX)(R10*4)
+	VMOVUPS Z2, (AX)(R10*4)
 	ADDQ    $0x10, R10
 	JMP     zero1
 
 zeroed1:
-	VPXORD Z4, Z4, Z4
+	VXORPS Z2, Z2, Z2
 	LEAQ   15(SI), R10
 	ANDQ   $-16, R10
 
 zero2:
 	CMPQ    R10, R8
 	JGE     zeroed2
-	VMOVUPS Z4, (CX)(R10*4)
+	VMOVUPS Z2, (CX)(R10*4)
 	ADDQ    $0x10, R10
 	JMP     zero2
 
@@ -2497,7 +2497,7 @@ test:
 	RET
 
 // func matVecInt8Z(y []int32, w []int8, x []int8)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, BMI2
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, BMI2
 TEXT ·matVecInt8Z(SB), NOSPLIT, $0-72
 	MOVQ y_base+0(FP), AX
 	MOVQ y_len+8(FP), CX
@@ -2513,14 +2513,14 @@ rows4:
 	LEAQ         (R8)(SI*1), R9
 	XORQ         R10, R10
 	VPBROADCASTD vectorConst<>+640(SB), Z0
-	VPXORD       Z1, Z1, Z1
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VPXORD       Z7, Z7, Z7
-	VPXORD       Z8, Z8, Z8
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
 	MOVQ         $0x00000040, R11
 	CMPQ         R11, SI
 	JGT          tail4
@@ -2571,43 +2571,43 @@ done4:
 	VPSUBD        Z5, Z1, Z1
 	VEXTRACTF64X4 $0x01, Z1, Y0
 	VPADDD        Y0, Y1, Y0
-	VEXTRACTF32X4 $0x01, Y0, X9
-	VPADDD        X9, X0, X9
-	VPSHUFD       $0x4e, X9, X0
-	VPADDD        X0, X9, X9
-	VPSHUFD       $0xb1, X9, X0
-	VPADDD        X0, X9, X9
-	VMOVD         X9, (AX)
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VPADDD        X1, X0, X1
+	VPSHUFD       $0x4e, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VPADDD        X0, X1, X1
+	VMOVD         X1, (AX)
 	VPSUBD        Z6, Z2, Z2
 	VEXTRACTF64X4 $0x01, Z2, Y0
 	VPADDD        Y0, Y2, Y0
-	VEXTRACTF32X4 $0x01, Y0, X9
-	VPADDD        X9, X0, X9
-	VPSHUFD       $0x4e, X9, X0
-	VPADDD        X0, X9, X9
-	VPSHUFD       $0xb1, X9, X0
-	VPADDD        X0, X9, X9
-	VMOVD         X9, 4(AX)
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VPADDD        X1, X0, X1
+	VPSHUFD       $0x4e, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VPADDD        X0, X1, X1
+	VMOVD         X1, 4(AX)
 	VPSUBD        Z7, Z3, Z3
 	VEXTRACTF64X4 $0x01, Z3, Y0
 	VPADDD        Y0, Y3, Y0
-	VEXTRACTF32X4 $0x01, Y0, X9
-	VPADDD        X9, X0, X9
-	VPSHUFD       $0x4e, X9, X0
-	VPADDD        X0, X9, X9
-	VPSHUFD       $0xb1, X9, X0
-	VPADDD        X0, X9, X9
-	VMOVD         X9, 8(AX)
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VPADDD        X1, X0, X1
+	VPSHUFD       $0x4e, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VPADDD        X0, X1, X1
+	VMOVD         X1, 8(AX)
 	VPSUBD        Z8, Z4, Z4
 	VEXTRACTF64X4 $0x01, Z4, Y0
 	VPADDD        Y0, Y4, Y0
-	VEXTRACTF32X4 $0x01, Y0, X9
-	VPADDD        X9, X0, X9
-	VPSHUFD       $0x4e, X9, X0
-	VPADDD        X0, X9, X9
-	VPSHUFD       $0xb1, X9, X0
-	VPADDD        X0, X9, X9
-	VMOVD         X9, 12(AX)
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VPADDD        X1, X0, X1
+	VPSHUFD       $0x4e, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VPADDD        X0, X1, X1
+	VMOVD         X1, 12(AX)
 	ADDQ          $0x10, AX
 	LEAQ          (R9)(SI*1), DX
 	SUBQ          $0x04, CX
@@ -2619,18 +2619,18 @@ rows1:
 	JLT          out1
 	XORQ         DI, DI
 	VPBROADCASTD vectorConst<>+640(SB), Z0
-	VPXORD       Z11, Z11, Z11
-	VPXORD       Z12, Z12, Z12
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
 	MOVQ         $0x00000040, R8
 	CMPQ         R8, SI
 	JGT          tail1
 
 step1:
-	VMOVDQU8 (BX)(DI*1), Z1
-	VPXORD   Z0, Z1, Z1
-	VMOVDQU8 (DX)(DI*1), Z2
-	VPDPBUSD Z2, Z1, Z11
-	VPDPBUSD Z2, Z0, Z12
+	VMOVDQU8 (BX)(DI*1), Z3
+	VPXORD   Z0, Z3, Z3
+	VMOVDQU8 (DX)(DI*1), Z4
+	VPDPBUSD Z4, Z3, Z1
+	VPDPBUSD Z4, Z0, Z2
 	MOVQ     R8, DI
 	ADDQ     $0x40, R8
 	CMPQ     R8, SI
@@ -2643,16 +2643,16 @@ tail1:
 	MOVQ       $-1, R9
 	BZHIQ      R8, R9, R9
 	KMOVQ      R9, K1
-	VMOVDQU8.Z (BX)(DI*1), K1, Z1
-	VPXORD     Z0, Z1, Z1
-	VMOVDQU8.Z (DX)(DI*1), K1, Z2
-	VPDPBUSD   Z2, Z1, Z11
-	VPDPBUSD   Z2, Z0, Z12
+	VMOVDQU8.Z (BX)(DI*1), K1, Z3
+	VPXORD     Z0, Z3, Z3
+	VMOVDQU8.Z (DX)(DI*1), K1, Z4
+	VPDPBUSD   Z4, Z3, Z1
+	VPDPBUSD   Z4, Z0, Z2
 
 done1:
-	VPSUBD        Z12, Z11, Z11
-	VEXTRACTF64X4 $0x01, Z11, Y0
-	VPADDD        Y0, Y11, Y0
+	VPSUBD        Z2, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VPADDD        Y0, Y1, Y0
 	VEXTRACTF32X4 $0x01, Y0, X1
 	VPADDD        X1, X0, X1
 	VPSHUFD       $0x4e, X1, X0

@@ -46,13 +46,8 @@ var (
 
 func (s isa) bytes() int { return 4 * s.lanes }
 
-func (s isa) zero(v VecVirtual) {
-	if s.lanes == 16 {
-		VPXORD(v, v, v)
-	} else {
-		VXORPS(v, v, v)
-	}
-}
+// zero: avo takes only this one not to read its operand.
+func (s isa) zero(v VecVirtual) { VXORPS(v, v, v) }
 
 // gemm writes the register tiles: C[mr × nv vectors] = from + Σ over
 // segments of A[mr,k]·B[k, nv vectors].

@@ -19,6 +19,7 @@ var generators = []struct {
 	name string
 	add  func()
 }{
+	{"exact", exact},
 	{"gemm", gemm},
 	{"int8", int8Tiles},
 	{"linear", linear},

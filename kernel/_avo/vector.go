@@ -175,15 +175,17 @@ func (p span) at(base GPVirtual) Mem {
 }
 
 // load reads a vector, 0 in absent lanes.
-func (p span) load(base GPVirtual) VecVirtual {
+func (p span) load(base GPVirtual) VecVirtual { return p.loadAt(p.at(base)) }
+
+func (p span) loadAt(at Mem) VecVirtual {
 	d := p.s.vec()
 	switch {
 	case !p.last:
-		VMOVUPS(p.at(base), d)
+		VMOVUPS(at, d)
 	case p.s.lanes == 16:
-		VMOVUPS_Z(p.at(base), p.k, d)
+		VMOVUPS_Z(at, p.k, d)
 	default:
-		VMASKMOVPS(p.at(base), p.y, d)
+		VMASKMOVPS(at, p.y, d)
 	}
 	return d
 }
@@ -385,7 +387,11 @@ func (s isa) exp(x, high VecVirtual) VecVirtual {
 	}
 	q := s.mul(c, c)
 	s.horner(p, q, c)
-	y := s.add(p, f32(1))
+	return s.scaleExp(s.add(p, f32(1)), n, x)
+}
+
+// scaleExp is y·2ⁿ, 0 where x is below expLow. y is overwritten.
+func (s isa) scaleExp(y, n, x VecVirtual) VecVirtual {
 	low := f32(-87)
 	if s.lanes == 16 {
 		k := K()
@@ -653,62 +659,62 @@ func (s isa) rowKernels() {
 		end()
 	}
 
-	// Pairs of x with cos and sin of half their number, repeated for every
-	// head of the row.
-	for _, name := range []string{"rotate", "rotateBack"} {
-		p, n := s.fn(name, "func(x, cos, sin []float32)", "x", "cos", "sin")
-		x, width := p[0], GP64()
-		Load(Param("cos").Len(), width)
-		ADDQ(width, width)
-		stop := GP64()
-		LEAQ(Mem{Base: x, Index: n, Scale: 4}, stop)
-		JMP(LabelRef("test"))
-		Label("head")
-		s.loop(width, 1, func(l span) {
-			v := l.load(x)
-			angle := func(base GPVirtual) VecVirtual {
-				d := s.vec()
-				at := Mem{Base: base, Index: l.i, Scale: 2}
-				if !l.last {
-					VPMOVZXDQ(at, d)
-				} else if s.lanes == 16 {
-					// The pairs' mask: every other bit of the floats' is as good
-					// as the first half of it.
-					k := K()
-					PairMask(l.k, k)
-					h := YMM()
-					VMOVUPS_Z(at, k, h)
-					VPMOVZXDQ(h, d)
-				} else {
-					m, h := XMM(), XMM()
-					VPERMILPS(U8(0x08), l.y.AsX(), m) // words 0, 2 → 0, 1
-					t := XMM()
-					VEXTRACTF128(U8(1), l.y, t)
-					VPERMILPS(U8(0x08), t, t)
-					VMOVLHPS(t, m, m)
-					VMASKMOVPS(at, m, h)
-					VPMOVZXDQ(h, d)
-				}
-				VMOVSLDUP(d, d)
-				return d
-			}
-			c, sn := angle(p[1]), angle(p[2])
-			w := s.vec()
-			VPERMILPS(U8(0xb1), v, w)
-			w = s.mul(w, sn)
-			if name == "rotate" {
-				VFMADDSUB213PS(w, c, v)
+	s.rotation("rotate", func(v, c, w VecVirtual) { VFMADDSUB213PS(w, c, v) })
+	s.rotation("rotateBack", func(v, c, w VecVirtual) { VFMSUBADD213PS(w, c, v) })
+}
+
+// rotation is pairs of x with cos and sin of half their number, repeated for
+// every head of the row. turn makes v, x, the result; c is cos, and w the
+// pairs of x swapped, times sin.
+func (s isa) rotation(name string, turn func(v, c, w VecVirtual)) {
+	p, n := s.fn(name, "func(x, cos, sin []float32)", "x", "cos", "sin")
+	x, width := p[0], GP64()
+	Load(Param("cos").Len(), width)
+	ADDQ(width, width)
+	stop := GP64()
+	LEAQ(Mem{Base: x, Index: n, Scale: 4}, stop)
+	JMP(LabelRef("test"))
+	Label("head")
+	s.loop(width, 1, func(l span) {
+		v := l.load(x)
+		angle := func(base GPVirtual) VecVirtual {
+			d := s.vec()
+			at := Mem{Base: base, Index: l.i, Scale: 2}
+			if !l.last {
+				VPMOVZXDQ(at, d)
+			} else if s.lanes == 16 {
+				// The pairs' mask: every other bit of the floats' is as good
+				// as the first half of it.
+				k := K()
+				PairMask(l.k, k)
+				h := YMM()
+				VMOVUPS_Z(at, k, h)
+				VPMOVZXDQ(h, d)
 			} else {
-				VFMSUBADD213PS(w, c, v)
+				m, h := XMM(), XMM()
+				VPERMILPS(U8(0x08), l.y.AsX(), m) // words 0, 2 → 0, 1
+				t := XMM()
+				VEXTRACTF128(U8(1), l.y, t)
+				VPERMILPS(U8(0x08), t, t)
+				VMOVLHPS(t, m, m)
+				VMASKMOVPS(at, m, h)
+				VPMOVZXDQ(h, d)
 			}
-			l.store(v, x)
-		})
-		LEAQ(Mem{Base: x, Index: width, Scale: 4}, x)
-		Label("test")
-		CMPQ(x, stop)
-		JCS(LabelRef("head"))
-		end()
-	}
+			VMOVSLDUP(d, d)
+			return d
+		}
+		c, sn := angle(p[1]), angle(p[2])
+		w := s.vec()
+		VPERMILPS(U8(0xb1), v, w)
+		w = s.mul(w, sn)
+		turn(v, c, w)
+		l.store(v, x)
+	})
+	LEAQ(Mem{Base: x, Index: width, Scale: 4}, x)
+	Label("test")
+	CMPQ(x, stop)
+	JCS(LabelRef("head"))
+	end()
 }
 
 // PairMask halves a mask of pairs of lanes: bit i of the result is bit 2i.
