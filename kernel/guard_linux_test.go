@@ -122,6 +122,8 @@ func TestNothingOutside(t *testing.T) {
 						e.scores(y, f.floats(18), f.floats(17*ld+n), ld, 1)
 					}
 				}
+				int8Tiles().sum(q)
+				int8Tiles().expand(f.int8s(4*n), f.int8s(2*n), f.int8s(4), 2, n, 2*n)
 				e.values(y, f.floats(3), f.floats(3*n))
 				e.values8(y, f.floats(3), f.int8s(3*n))
 			})

@@ -21,12 +21,12 @@ import (
 //
 // whatever the algebra, and a row of C is a part of the output.
 type Int8Linear struct {
-	t      *algebra.Table
 	n      int // dimension of the algebra
 	K      int // input width of a part
 	N      int // output widths of a part, of all layers together
 	outs   []int
 	gain   []float32 // [N]: g
+	minus  []int8    // [n, n]: −1 where the part at place k of row i is negated
 	bias   int32     // added to the weights so that they are unsigned: 1, or 128
 	k4     int       // steps of four columns
 	width  int       // columns of a panel
@@ -46,7 +46,7 @@ const maxInt8Width = 1 << 16
 // inPart. ternary promises weights of −1, 0 and +1, which have a faster
 // kernel; others are −127 … 127.
 func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight) *Int8Linear {
-	l := &Int8Linear{t: t, n: t.N, K: inPart, bias: 128}
+	l := &Int8Linear{n: t.N, K: inPart, bias: 128}
 	if ternary {
 		l.bias = 1
 	}
@@ -62,6 +62,11 @@ func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight)
 		l.outs = append(l.outs, out)
 		l.gain = append(l.gain, w.Gain...)
 		l.N += out
+	}
+	for i := range l.n {
+		for k := range l.n {
+			l.minus = append(l.minus, min(0, t.Sign[i][i^k]))
+		}
 	}
 	l.k4 = (cols + 3) / 4
 	l.width = 2 * int8Tiles().lanes
@@ -97,29 +102,22 @@ func (l *Int8Linear) Stride() int { return 4 * l.k4 }
 func (l *Int8Linear) CStride() int { return l.Panels() * l.width }
 
 // Expand writes the rows of A [n, Stride] of one token, and what its rows of
-// C start from, [n]: −bias·Σ of the row. neg is scratch of the length of q.
-func (l *Int8Linear) Expand(a []int8, start []int32, q, neg []int8) {
-	n, width := l.n, l.K
-	q, neg = q[:n*width], neg[:n*width]
-	negate8(neg, q)
+// C start from, [n]: −bias·Σ of the row.
+func (l *Int8Linear) Expand(a []int8, start []int32, q, _ []int8) {
+	n, width, stride := l.n, l.K, l.Stride()
+	s := int8Tiles()
+	a, q, start = a[:n*stride], q[:n*width], start[:n]
+	s.expand(a, q, l.minus, n, width, stride)
 	var sums [16]int32
 	for j := range n {
-		sums[j] = sum8(q[j*width : (j+1)*width])
+		sums[j] = s.sum(q[j*width : (j+1)*width])
 	}
-	for i := range n {
-		row := a[i*l.Stride() : (i+1)*l.Stride()]
+	for i := range start {
+		clear(a[i*stride+n*width : (i+1)*stride])
 		total := int32(0)
-		for k := range n {
-			j := i ^ k
-			if l.t.Sign[i][j] > 0 {
-				copy(row[k*width:], q[j*width:(j+1)*width])
-				total += sums[j]
-			} else {
-				copy(row[k*width:], neg[j*width:(j+1)*width])
-				total -= sums[j]
-			}
+		for k, m := range l.minus[i*n : (i+1)*n] {
+			total += sums[i^k] ^ int32(m) - int32(m)
 		}
-		clear(row[n*width:])
 		start[i] = -l.bias * total
 	}
 }
@@ -189,6 +187,8 @@ type int8TileArgs struct {
 type int8TileSet struct {
 	lanes        int             // int32 values of a vector
 	narrow, wide []func(t *byte) // narrow: B is at most 2
+	expand       func(a, q, minus []int8, n, width, stride int)
+	sum          func(x []int8) int32
 }
 
 // int8Tiles is the implementation of the active set.
@@ -198,6 +198,7 @@ func int8Tiles() *int8TileSet { return int8TileSets[active] }
 var refInt8Tiles = &int8TileSet{lanes: refLanes,
 	narrow: []func(*byte){nil, refInt8Tile(1), refInt8Tile(2), refInt8Tile(3), refInt8Tile(4)},
 	wide:   []func(*byte){nil, refInt8Tile(1), refInt8Tile(2), refInt8Tile(3), refInt8Tile(4)},
+	expand: refInt8Expand, sum: refInt8Sum,
 }
 
 func refInt8Tile(mr int) func(*byte) {
@@ -223,15 +224,21 @@ func refInt8Tile(mr int) func(*byte) {
 	}
 }
 
-// negate8 is y = −x.
-func negate8(y, x []int8) {
-	for i, v := range x {
-		y[i] = -v
+// refInt8Expand copies the parts of q to their places in each row of a,
+// negated where minus is −1.
+func refInt8Expand(a, q, minus []int8, n, width, stride int) {
+	for i := range n {
+		for k := range n {
+			m, part := minus[i*n+k], a[i*stride+k*width:][:width]
+			for c, v := range q[(i^k)*width:][:width] {
+				part[c] = v ^ m - m
+			}
+		}
 	}
 }
 
-// sum8 adds up x.
-func sum8(x []int8) int32 {
+// refInt8Sum adds up x.
+func refInt8Sum(x []int8) int32 {
 	var s int32
 	for _, v := range x {
 		s += int32(v)

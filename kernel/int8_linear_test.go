@@ -181,3 +181,33 @@ func checkInt8Tile(t *testing.T, r *rand.Rand, run func(*byte), mr, k4, width, m
 		}
 	}
 }
+
+// TestInt8Expand compares the expansion and the sums of every set with their
+// definitions, at all widths, and that nothing but the parts is written.
+func TestInt8Expand(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	eachSet(t, func(t *testing.T) {
+		s := int8Tiles()
+		for width := range 200 {
+			x := randomInt8(width+1, r)[1:]
+			if got, want := s.sum(x), refInt8Sum(x); got != want {
+				t.Fatalf("sum of %d: got %d, want %d", width, got, want)
+			}
+			n := 1 << r.IntN(4)
+			stride := n*width + r.IntN(4)
+			q, minus := randomInt8(n*width, r), make([]int8, n*n)
+			for i := range minus {
+				minus[i] = -int8(r.IntN(2))
+			}
+			got := randomInt8(n*stride+9, r)
+			want := append([]int8(nil), got...)
+			s.expand(got[:n*stride], q, minus, n, width, stride)
+			refInt8Expand(want[:n*stride], q, minus, n, width, stride)
+			for i := range want {
+				if got[i] != want[i] {
+					t.Fatalf("%d parts of %d: byte %d is %d, want %d", n, width, i, got[i], want[i])
+				}
+			}
+		}
+	})
+}

@@ -74,6 +74,18 @@ func int8TileWideY3(t *byte)
 //go:noescape
 func int8TileWideY4(t *byte)
 
+//go:noescape
+func int8ExpandZ(a []int8, q []int8, minus []int8, n int, width int, stride int)
+
+//go:noescape
+func int8SumZ(x []int8) int32
+
+//go:noescape
+func int8ExpandY(a []int8, q []int8, minus []int8, n int, width int, stride int)
+
+//go:noescape
+func int8SumY(x []int8) int32
+
 func peakInt8Z(n int)
 
 func peakInt8Y(n int)

@@ -4903,6 +4903,228 @@ done:
 	VZEROUPPER
 	RET
 
+// func int8ExpandZ(a []int8, q []int8, minus []int8, n int, width int, stride int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·int8ExpandZ(SB), NOSPLIT, $0-96
+	MOVQ a_base+0(FP), AX
+	MOVQ q_base+24(FP), CX
+	MOVQ minus_base+48(FP), DX
+	MOVQ n+72(FP), BX
+	MOVQ width+80(FP), SI
+	MOVQ stride+88(FP), DI
+	XORQ R8, R8
+
+row:
+	MOVQ AX, R10
+	XORQ R9, R9
+
+part:
+	MOVQ         R8, R11
+	XORQ         R9, R11
+	IMULQ        SI, R11
+	ADDQ         CX, R11
+	VPBROADCASTB (DX), Z0
+	XORQ         R12, R12
+	MOVQ         $0x00000040, R13
+	CMPQ         R13, SI
+	JGT          rest1
+
+whole1:
+	VPXORD    (R11)(R12*1), Z0, Z1
+	VPSUBB    Z0, Z1, Z1
+	VMOVDQU32 Z1, (R10)(R12*1)
+	MOVQ      R13, R12
+	ADDQ      $0x40, R13
+	CMPQ      R13, SI
+	JLE       whole1
+
+rest1:
+	MOVQ       SI, R13
+	SUBQ       R12, R13
+	JZ         end1
+	MOVQ       $-1, R14
+	BZHIQ      R13, R14, R14
+	KMOVQ      R14, K1
+	VMOVDQU8.Z (R11)(R12*1), K1, Z1
+	VPXORD     Z1, Z0, Z1
+	VPSUBB     Z0, Z1, Z1
+	VMOVDQU8   Z1, K1, (R10)(R12*1)
+
+end1:
+	ADDQ SI, R10
+	INCQ DX
+	INCQ R9
+	CMPQ R9, BX
+	JLT  part
+	ADDQ DI, AX
+	INCQ R8
+	CMPQ R8, BX
+	JLT  row
+	VZEROUPPER
+	RET
+
+// func int8SumZ(x []int8) int32
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2
+TEXT ·int8SumZ(SB), NOSPLIT, $0-28
+	MOVQ         x_base+0(FP), AX
+	MOVQ         x_len+8(FP), CX
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VPBROADCASTD vectorConst<>+64(SB), Z3
+	XORQ         BX, BX
+	XORQ         DX, DX
+	MOVQ         $0x00000040, SI
+	CMPQ         SI, CX
+	JGT          rest1
+
+whole1:
+	VPXORD  (AX)(DX*1), Z3, Z2
+	VPSADBW Z1, Z2, Z2
+	VPADDQ  Z2, Z0, Z0
+	MOVQ    SI, DX
+	ADDQ    $0x40, SI
+	CMPQ    SI, CX
+	JLE     whole1
+
+rest1:
+	MOVQ       CX, SI
+	SUBQ       DX, SI
+	JZ         end1
+	MOVQ       $-1, DI
+	BZHIQ      SI, DI, DI
+	KMOVQ      DI, K1
+	VMOVDQU8.Z (AX)(DX*1), K1, Z2
+	VMOVDQU8.Z Z3, K1, Z3
+	VPXORD     Z3, Z2, Z2
+	VPSADBW    Z1, Z2, Z2
+	VPADDQ     Z2, Z0, Z0
+
+end1:
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VPADDQ        Y1, Y0, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VPADDQ        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPADDQ        X1, X0, X0
+	VMOVQ         X0, AX
+	ADDQ          BX, AX
+	SHLQ          $0x07, CX
+	SUBQ          CX, AX
+	MOVL          AX, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func int8ExpandY(a []int8, q []int8, minus []int8, n int, width int, stride int)
+// Requires: AVX, AVX2
+TEXT ·int8ExpandY(SB), NOSPLIT, $0-96
+	MOVQ a_base+0(FP), AX
+	MOVQ q_base+24(FP), CX
+	MOVQ minus_base+48(FP), DX
+	MOVQ n+72(FP), BX
+	MOVQ width+80(FP), SI
+	MOVQ stride+88(FP), DI
+	XORQ R8, R8
+
+row:
+	MOVQ AX, R10
+	XORQ R9, R9
+
+part:
+	MOVQ         R8, R11
+	XORQ         R9, R11
+	IMULQ        SI, R11
+	ADDQ         CX, R11
+	VPBROADCASTB (DX), Y0
+	XORQ         R12, R12
+	MOVQ         $0x00000020, R13
+	CMPQ         R13, SI
+	JGT          rest1
+
+whole1:
+	VPXOR   (R11)(R12*1), Y0, Y1
+	VPSUBB  Y0, Y1, Y1
+	VMOVDQU Y1, (R10)(R12*1)
+	MOVQ    R13, R12
+	ADDQ    $0x20, R13
+	CMPQ    R13, SI
+	JLE     whole1
+
+rest1:
+	MOVQ SI, R13
+	SUBQ R12, R13
+	JZ   end1
+
+single1:
+	MOVBLSX (R11)(R12*1), R13
+	MOVBLSX (DX), R14
+	XORL    R14, R13
+	SUBL    R14, R13
+	MOVB    R13, (R10)(R12*1)
+	INCQ    R12
+	CMPQ    R12, SI
+	JLT     single1
+
+end1:
+	ADDQ SI, R10
+	INCQ DX
+	INCQ R9
+	CMPQ R9, BX
+	JLT  part
+	ADDQ DI, AX
+	INCQ R8
+	CMPQ R8, BX
+	JLT  row
+	VZEROUPPER
+	RET
+
+// func int8SumY(x []int8) int32
+// Requires: AVX, AVX2
+TEXT ·int8SumY(SB), NOSPLIT, $0-28
+	MOVQ         x_base+0(FP), AX
+	MOVQ         x_len+8(FP), CX
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VPBROADCASTD vectorConst<>+64(SB), Y3
+	XORQ         BX, BX
+	XORQ         DX, DX
+	MOVQ         $0x00000020, SI
+	CMPQ         SI, CX
+	JGT          rest1
+
+whole1:
+	VPXOR   (AX)(DX*1), Y3, Y2
+	VPSADBW Y1, Y2, Y2
+	VPADDQ  Y2, Y0, Y0
+	MOVQ    SI, DX
+	ADDQ    $0x20, SI
+	CMPQ    SI, CX
+	JLE     whole1
+
+rest1:
+	MOVQ CX, SI
+	SUBQ DX, SI
+	JZ   end1
+
+single1:
+	MOVBQSX (AX)(DX*1), SI
+	LEAQ    128(BX)(SI*1), BX
+	INCQ    DX
+	CMPQ    DX, CX
+	JLT     single1
+
+end1:
+	VEXTRACTF128 $0x01, Y0, X1
+	VPADDQ       X1, X0, X1
+	VPSHUFD      $0x4e, X1, X0
+	VPADDQ       X0, X1, X1
+	VMOVQ        X1, AX
+	ADDQ         BX, AX
+	SHLQ         $0x07, CX
+	SUBQ         CX, AX
+	MOVL         AX, ret+24(FP)
+	VZEROUPPER
+	RET
+
 // func peakInt8Z(n int)
 // Requires: AVX, AVX512DQ, AVX512VNNI
 TEXT ·peakInt8Z(SB), NOSPLIT, $0-8
@@ -5005,7 +5227,15 @@ DATA vectorConst<>+48(SB)/4, $0x00ff00ff
 DATA vectorConst<>+52(SB)/4, $0x00ff00ff
 DATA vectorConst<>+56(SB)/4, $0x00ff00ff
 DATA vectorConst<>+60(SB)/4, $0x00ff00ff
-GLOBL vectorConst<>(SB), RODATA|NOPTR, $64
+DATA vectorConst<>+64(SB)/4, $0x80808080
+DATA vectorConst<>+68(SB)/4, $0x80808080
+DATA vectorConst<>+72(SB)/4, $0x80808080
+DATA vectorConst<>+76(SB)/4, $0x80808080
+DATA vectorConst<>+80(SB)/4, $0x80808080
+DATA vectorConst<>+84(SB)/4, $0x80808080
+DATA vectorConst<>+88(SB)/4, $0x80808080
+DATA vectorConst<>+92(SB)/4, $0x80808080
+GLOBL vectorConst<>(SB), RODATA|NOPTR, $96
 
 DATA vectorMask<>+0(SB)/4, $0xffffffff
 DATA vectorMask<>+4(SB)/4, $0xffffffff

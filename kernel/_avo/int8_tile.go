@@ -35,8 +35,163 @@ func int8Tiles() {
 	for mr := 1; mr <= 4; mr++ {
 		int8TileWide(mr)
 	}
+	for _, s := range []isa{avx512, avx2} {
+		s.int8Expand()
+		s.int8Sum()
+	}
 	peakInt8()
 	vectorData()
+}
+
+// bytesLoop steps through n bytes at base+i in whole vectors, and then the
+// rest: under a mask with AVX-512, else byte by byte.
+func (s isa) bytesLoop(i, n GPVirtual, whole func(), masked func(k Register), single func()) {
+	loops++
+	label := func(name string) string { return fmt.Sprintf("%s%d", name, loops) }
+	next, left := GP64(), GP64()
+	XORQ(i, i)
+	MOVQ(U32(s.bytes()), next)
+	CMPQ(next, n)
+	JGT(LabelRef(label("rest")))
+	Label(label("whole"))
+	whole()
+	MOVQ(next, i)
+	ADDQ(Imm(uint64(s.bytes())), next)
+	CMPQ(next, n)
+	JLE(LabelRef(label("whole")))
+	Label(label("rest"))
+	MOVQ(n, left)
+	SUBQ(i, left)
+	JZ(LabelRef(label("end")))
+	if s.lanes == 16 {
+		m, k := GP64(), K()
+		MOVQ(I32(-1), m)
+		BZHIQ(left, m, m)
+		KMOVQ(m, k)
+		masked(k)
+	} else {
+		Label(label("single"))
+		single()
+		INCQ(i)
+		CMPQ(i, n)
+		JLT(LabelRef(label("single")))
+	}
+	Label(label("end"))
+}
+
+// int8Expand copies the n parts of q into each of n rows, part i xor k to
+// place k of row i, negated where minus is −1 and not 0: (v xor m) − m.
+func (s isa) int8Expand() {
+	TEXT("int8Expand"+s.letter, NOSPLIT, "func(a, q, minus []int8, n, width, stride int)")
+	Pragma("noescape")
+	loops = 0
+	var p [6]GPVirtual
+	for i, name := range []string{"a", "q", "minus", "n", "width", "stride"} {
+		p[i] = GP64()
+		if i < 3 {
+			Load(Param(name).Base(), p[i])
+		} else {
+			Load(Param(name), p[i])
+		}
+	}
+	a, q, minus, n, width, stride := p[0], p[1], p[2], p[3], p[4], p[5]
+	row, k := GP64(), GP64()
+	XORQ(row, row)
+	Label("row")
+	to := GP64()
+	MOVQ(a, to)
+	XORQ(k, k)
+	Label("part")
+	from, i := GP64(), GP64()
+	MOVQ(row, from)
+	XORQ(k, from)
+	IMULQ(width, from)
+	ADDQ(q, from)
+	m, v := s.vec(), s.vec()
+	VPBROADCASTB(Mem{Base: minus}, m)
+	at := func(base GPVirtual) Mem { return Mem{Base: base, Index: i, Scale: 1} }
+	s.bytesLoop(i, width, func() {
+		if s.lanes == 16 {
+			VPXORD(at(from), m, v)
+			VPSUBB(m, v, v)
+			VMOVDQU32(v, at(to))
+			return
+		}
+		VPXOR(at(from), m, v)
+		VPSUBB(m, v, v)
+		VMOVDQU(v, at(to))
+	}, func(mask Register) {
+		VMOVDQU8_Z(at(from), mask, v)
+		VPXORD(v, m, v)
+		VPSUBB(m, v, v)
+		VMOVDQU8(v, mask, at(to))
+	}, func() {
+		b, c := GP32(), GP32()
+		MOVBLSX(at(from), b)
+		MOVBLSX(Mem{Base: minus}, c)
+		XORL(c, b)
+		SUBL(c, b)
+		MOVB(b.As8(), at(to))
+	})
+	ADDQ(width, to)
+	INCQ(minus)
+	INCQ(k)
+	CMPQ(k, n)
+	JLT(LabelRef("part"))
+	ADDQ(stride, a)
+	INCQ(row)
+	CMPQ(row, n)
+	JLT(LabelRef("row"))
+	end()
+}
+
+// int8Sum adds up bytes: VPSADBW adds eight unsigned ones, x+128.
+func (s isa) int8Sum() {
+	TEXT("int8Sum"+s.letter, NOSPLIT, "func(x []int8) int32")
+	Pragma("noescape")
+	loops = 0
+	x, n, i, sum := GP64(), GP64(), GP64(), GP64()
+	Load(Param("x").Base(), x)
+	Load(Param("x").Len(), n)
+	acc, zero, v := s.zeros(), s.zeros(), s.vec()
+	flip := s.vec()
+	VPBROADCASTD(bits32(0x80808080).mem(), flip)
+	rest := GP64()
+	XORQ(rest, rest)
+	at := Mem{Base: x, Index: i, Scale: 1}
+	add := func() {
+		VPSADBW(zero, v, v)
+		VPADDQ(v, acc, acc)
+	}
+	s.bytesLoop(i, n, func() {
+		if s.lanes == 16 {
+			VPXORD(at, flip, v)
+		} else {
+			VPXOR(at, flip, v)
+		}
+		add()
+	}, func(mask Register) {
+		VMOVDQU8_Z(at, mask, v)
+		masked := s.vec()
+		VMOVDQU8_Z(flip, mask, masked)
+		VPXORD(masked, v, v)
+		add()
+	}, func() {
+		b := GP64()
+		MOVBQSX(at, b)
+		LEAQ(Mem{Base: rest, Index: b, Scale: 1, Disp: 128}, rest)
+	})
+	f := s.fold(acc, VPADDQ)
+	t := XMM()
+	VPSHUFD(U8(0x4e), f, t)
+	VPADDQ(t, f, f)
+	VMOVQ(f, sum)
+	ADDQ(rest, sum)
+	SHLQ(U8(7), n)
+	SUBQ(n, sum)
+	Store(sum.As32(), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
 }
 
 // int8Tile is what the tiles have in common.
