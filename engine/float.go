@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"math"
 	"strings"
 
 	"spinnet/algebra"
@@ -135,7 +134,7 @@ type floatRun struct {
 	cos, sin                   []float32 // [chunk, head_dim/2], rotations of the rows
 	h, z, q, k, v, o, mixed, t []float32 // rows of activations
 	gate, up                   []float32
-	scores                     [][]float32 // of each worker
+	workers                    []attention
 
 	rows rowTask
 	attn attentionTask
@@ -144,7 +143,7 @@ type floatRun struct {
 
 func newFloatRun(s *Session, m *floatModel) *floatRun {
 	c := &s.e.config
-	r := &floatRun{s: s, m: m, scores: make([][]float32, s.e.pool.Threads())}
+	r := &floatRun{s: s, m: m, workers: make([]attention, s.e.pool.Threads())}
 	for _, b := range []struct {
 		p     *[]float32
 		width int
@@ -164,10 +163,8 @@ func newFloatRun(s *Session, m *floatModel) *floatRun {
 func (r *floatRun) forward(ids []int32) {
 	e, c, n := r.s.e, &r.s.e.config, len(ids)
 	d := c.NEmbd
-	for i, row := range r.scores {
-		if size := min(r.s.cache.ring, c.BlockSize); len(row) < size {
-			r.scores[i] = make([]float32, size)
-		}
+	for i := range r.workers {
+		r.workers[i].fit(&r.s.cache)
 	}
 	kernel.EmbeddingGather(r.h[:n*d], r.m.embedding, ids, d)
 	r.s.rotations(r.cos, r.sin, n)
@@ -313,47 +310,16 @@ func (r *floatRun) store(layer, lo, hi int) {
 	}
 }
 
-// attentionTask is causal attention of a chunk's rows over the cache: item i
-// is row i / NKVHead and key-value head i mod NKVHead, with the query heads
-// that share it.
+// attentionTask is the attention of a chunk's rows: item i is row i / NKVHead
+// and key-value head i mod NKVHead.
 type attentionTask struct {
 	r     *floatRun
 	layer int
 }
 
-// Do computes o = softmax(q·Kᵀ/√head_dim)·V for one row and key-value head
-// over the last block_size positions, in ascending order: the ring is read
-// in two pieces, up to its end and from its start.
+// Do does one row and key-value head.
 func (t *attentionTask) Do(item, worker int) {
-	r, k := t.r, &t.r.s.cache
-	c := &r.s.e.config
-	row, g := item/c.NKVHead, item%c.NKVHead
-	hd, ring := c.HeadDim(), k.ring
-	at, n1, n := k.span(r.s.pos + row)
-	keys := k.keys[t.layer][g*hd*ring : (g+1)*hd*ring]
-	values := k.values[t.layer][g*hd*ring : (g+1)*hd*ring]
-	scores := r.scores[worker][:n]
-	scale := float32(1 / math.Sqrt(float64(hd)))
-	share := c.NHead / c.NKVHead
-	for head := g * share; head < (g+1)*share; head++ {
-		q := r.q[row*c.NEmbd+head*hd:][:hd]
-		o := r.o[row*c.NEmbd+head*hd:][:hd]
-		clear(scores)
-		for ch, x := range q {
-			line := keys[ch*ring : (ch+1)*ring]
-			kernel.Axpy(scores[:n1], x*scale, line[at:at+n1])
-			if n1 < n {
-				kernel.Axpy(scores[n1:], x*scale, line[:n-n1])
-			}
-		}
-		kernel.SoftmaxRow(scores)
-		clear(o)
-		for j, w := range scores {
-			slot := at + j
-			if slot >= ring {
-				slot -= ring
-			}
-			kernel.Axpy(o, w, values[slot*hd:][:hd])
-		}
-	}
+	r, c := t.r, &t.r.s.e.config
+	row, g, d := item/c.NKVHead, item%c.NKVHead, c.NEmbd
+	r.s.cache.attend(&r.workers[worker], t.layer, r.s.pos+row, g, r.q[row*d:(row+1)*d], r.o[row*d:(row+1)*d])
 }

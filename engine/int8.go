@@ -130,9 +130,9 @@ type int8Scratch struct {
 	a      []int8    // of Int8Linear: rows of a block
 	start  []int32
 	c      []int32
-	scores []float32 // of one query
-	acc    []int32   // of one query, or of logits
+	acc    []int32 // of logits
 	tile   kernel.Int8Scratch
+	attention
 }
 
 func newInt8Run(s *Session, m *int8Model) *int8Run {
@@ -188,9 +188,7 @@ func (r *int8Run) forward(ids []int32) {
 	c, n := &r.s.e.config, len(ids)
 	d := c.NEmbd
 	for i := range r.scratch {
-		if w, size := &r.scratch[i], min(r.s.cache.ring, c.BlockSize); len(w.scores) < size {
-			w.scores, w.acc = make([]float32, size), make([]int32, max(size, headBlock))
-		}
+		r.scratch[i].attention.fit(&r.s.cache)
 	}
 	for i, id := range ids {
 		row := r.m.embedding.Int8[int(id)*d:][:d]
@@ -367,61 +365,14 @@ func (r *int8Run) store(layer, lo, hi int) {
 		k, v := r.k[i*kv:(i+1)*kv], r.v[i*kv:(i+1)*kv]
 		kernel.ExactRotate(r.q[i*d:(i+1)*d], cos, sin)
 		kernel.ExactRotate(k, cos, sin)
-		if r.s.cache.int8 {
-			r.s.cache.store8(layer, r.s.pos+i, k, v)
-		} else {
-			r.s.cache.store(layer, r.s.pos+i, k, v)
-		}
+		r.s.cache.store(layer, r.s.pos+i, k, v)
 	}
 }
 
-// attend computes o = softmax(q·Kᵀ/√head_dim)·V for one row and key-value
-// head, over the last block_size positions in ascending order: the ring is
-// read in two pieces, up to its end and from its start.
+// attend is the attention of a row over a key-value head.
 func (r *int8Run) attend(w *int8Scratch, layer, row, g int) {
-	c, k := &r.s.e.config, &r.s.cache
-	hd, ring := k.hd, k.ring
-	at, n1, n := k.span(r.s.pos + row)
-	scores := w.scores[:n]
-	scale := float32(1 / math.Sqrt(float64(hd)))
-	share := c.NHead / c.NKVHead
-	for head := g * share; head < (g+1)*share; head++ {
-		q := r.q[row*c.NEmbd+head*hd:][:hd]
-		o := r.o[row*c.NEmbd+head*hd:][:hd]
-		if k.int8 {
-			r.attend8(w, layer, g, at, n1, scores, q, o, scale)
-			continue
-		}
-		keys := k.keys[layer][g*hd*ring : (g+1)*hd*ring]
-		values := k.values[layer][g*hd*ring : (g+1)*hd*ring]
-		kernel.ExactScores(scores[:n1], q, keys[at:], ring, scale)
-		kernel.ExactScores(scores[n1:], q, keys, ring, scale)
-		kernel.ExactSoftmax(scores)
-		clear(o)
-		kernel.ExactValues(o, scores[:n1], values[at*hd:])
-		kernel.ExactValues(o, scores[n1:], values)
-	}
-}
-
-// attend8 is attend's head over an int8 cache: the query is rounded too, its
-// products with the keys are exact; the values' scales go into the weights.
-func (r *int8Run) attend8(w *int8Scratch, layer, g, at, n1 int, scores, q, o []float32, scale float32) {
-	k := &r.s.cache
-	hd, ring, n := k.hd, k.ring, len(scores)
-	keys, values := k.keys8[layer][g*hd*ring:(g+1)*hd*ring], k.values8[layer][g*hd*ring:(g+1)*hd*ring]
-	keyScale, valueScale := k.keyScale[layer][g*ring:(g+1)*ring], k.valueScale[layer][g*ring:(g+1)*ring]
-	qs := kernel.ExactQuantize8(w.q[:hd], q)
-	for _, span := range [2][3]int{{0, n1, at}, {n1, n, 0}} {
-		lo, hi, slot := span[0], span[1], span[2]
-		kernel.MatVecInt8(w.acc[:hi-lo], keys[slot*hd:], w.q[:hd], hi-lo, hd)
-		kernel.ExactScaleScores(scores[lo:hi], w.acc, keyScale[slot:], qs*scale)
-	}
-	kernel.ExactSoftmax(scores)
-	kernel.Mul(scores[:n1], scores[:n1], valueScale[at:])
-	kernel.Mul(scores[n1:], scores[n1:], valueScale)
-	clear(o)
-	kernel.ExactValues8(o, scores[:n1], values[at*hd:])
-	kernel.ExactValues8(o, scores[n1:], values)
+	d := len(w.z)
+	r.s.cache.attend(&w.attention, layer, r.s.pos+row, g, r.q[row*d:(row+1)*d], r.o[row*d:(row+1)*d])
 }
 
 // mix applies the head mixer to rows lo … hi−1 of o, in groups of as many

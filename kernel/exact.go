@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"strconv"
+)
 
 // The float32 steps of int8 inference (SPEC §7). Every machine and kernel set
 // gives the same bits: no fused multiply–add (a product that is added to
@@ -20,7 +23,7 @@ type exactKernels struct {
 	quantize8  func(q []int8, x []float32, inv float32)
 	scaleInt32 func(y []float32, acc []int32, s float32, g []float32)
 	rotate     func(x, cos, sin []float32)
-	scores     func(scores, q, keys []float32, ld int, scale float32)
+	scores     func(scores, q, keys []float32, scale float32)
 	values     func(o, w, values []float32)
 	values8    func(o, w []float32, values []int8)
 	swiglu     func(y, gate, up []float32)
@@ -117,22 +120,25 @@ func refExactRotate(x, cos, sin []float32) {
 	}
 }
 
-// ExactScores is scores[p] = scale·Σ_i q[i]·keys[i·ld+p]: one query against
-// keys that are stored transposed, positions beside each other.
-func ExactScores(scores, q, keys []float32, ld int, scale float32) {
-	if len(scores) == 0 || len(q) == 0 {
-		clear(scores)
-		return
+// ExactBlock is the number of positions that keys are stored together for.
+const ExactBlock = 16
+
+// ExactScores is scores[p] = scale·Σ_i q[i]·k_p[i], one query against keys that
+// are stored transposed in blocks of ExactBlock positions: keys
+// [len(scores)/16][len(q)][16]. len(scores) is a multiple of ExactBlock.
+func ExactScores(scores, q, keys []float32, scale float32) {
+	if len(scores)%ExactBlock != 0 {
+		panic("kernel: " + strconv.Itoa(len(scores)) + " scores are not whole blocks of " + strconv.Itoa(ExactBlock))
 	}
-	_ = keys[(len(q)-1)*ld+len(scores)-1]
-	exact().scores(scores, q, keys, ld, scale)
+	exact().scores(scores, q, keys[:len(scores)*len(q)], scale)
 }
 
-func refExactScores(scores, q, keys []float32, ld int, scale float32) {
+func refExactScores(scores, q, keys []float32, scale float32) {
 	for p := range scores {
+		block := keys[p/ExactBlock*len(q)*ExactBlock:]
 		var s [exactLanes]float32
 		for i, v := range q {
-			s[i%exactLanes] += float32(v * keys[i*ld+p])
+			s[i%exactLanes] += float32(v * block[i*ExactBlock+p%ExactBlock])
 		}
 		scores[p] = scale * fold16(&s)
 	}

@@ -20,7 +20,7 @@ func BenchmarkExact(b *testing.B) {
 		{"scaleInt32/512", func() { ExactScaleInt32(y[:512], acc[:512], 0.1, w[:512]) }},
 		{"embedding8/512", func() { ExactEmbedding8(y[:512], q[:512], 0.1) }},
 		{"rotate/512", func() { ExactRotate(y[:512], w[:32], w[32:64]) }},
-		{"scores/64x256", func() { ExactScores(y[:256], x[:64], keys, 272, 0.125) }},
+		{"scores/64x256", func() { ExactScores(y[:256], x[:64], keys, 0.125) }},
 		{"softmax/256", func() { copy(weights, x[:256]); ExactSoftmax(weights) }},
 		{"values/64x256", func() { ExactValues(y[:64], w[:256], keys[:64*256]) }},
 		{"values8/64x256", func() { ExactValues8(y[:64], w[:256], values8) }},

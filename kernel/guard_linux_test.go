@@ -118,9 +118,8 @@ func TestNothingOutside(t *testing.T) {
 				e.embedding8(y, q, 2)
 				if n > 0 {
 					e.rotate(f.floats(6*n), x, y)
-					for _, ld := range []int{n, n + 3} {
-						e.scores(y, f.floats(18), f.floats(17*ld+n), ld, 1)
-					}
+					whole := (n + ExactBlock - 1) / ExactBlock * ExactBlock
+					e.scores(f.floats(whole), f.floats(18), f.floats(18*whole), 1)
 				}
 				int8Tiles().sum(q)
 				int8Tiles().expand(f.int8s(4*n), f.int8s(2*n), f.int8s(4), 2, n, 2*n)

@@ -27,7 +27,7 @@ func exactEmbedding8Z(y []float32, q []int8, s float32)
 func exactRotateZ(x []float32, cos []float32, sin []float32)
 
 //go:noescape
-func exactScoresZ(scores []float32, q []float32, keys []float32, ld int, scale float32)
+func exactScoresZ(scores []float32, q []float32, keys []float32, scale float32)
 
 //go:noescape
 func exactValuesZ(o []float32, w []float32, values []float32)
@@ -60,7 +60,7 @@ func exactEmbedding8Y(y []float32, q []int8, s float32)
 func exactRotateY(x []float32, cos []float32, sin []float32)
 
 //go:noescape
-func exactScoresY(scores []float32, q []float32, keys []float32, ld int, scale float32)
+func exactScoresY(scores []float32, q []float32, keys []float32, scale float32)
 
 //go:noescape
 func exactValuesY(o []float32, w []float32, values []float32)

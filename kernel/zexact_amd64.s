@@ -711,20 +711,18 @@ test:
 	VZEROUPPER
 	RET
 
-// func exactScoresZ(scores []float32, q []float32, keys []float32, ld int, scale float32)
+// func exactScoresZ(scores []float32, q []float32, keys []float32, scale float32)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·exactScoresZ(SB), NOSPLIT, $0-84
+TEXT ·exactScoresZ(SB), NOSPLIT, $0-76
 	MOVQ         scores_base+0(FP), AX
 	MOVQ         q_base+24(FP), CX
 	MOVQ         keys_base+48(FP), DX
 	MOVQ         scores_len+8(FP), BX
-	VBROADCASTSS scale+80(FP), Z0
+	VBROADCASTSS scale+72(FP), Z0
 	MOVQ         q_len+32(FP), SI
-	MOVQ         ld+72(FP), DI
-	SHLQ         $0x02, DI
-	XORQ         R8, R8
-	LEAQ         16(R8), R9
-	CMPQ         R9, BX
+	XORQ         DI, DI
+	LEAQ         16(DI), R8
+	CMPQ         R8, BX
 	JGT          out01
 
 again01:
@@ -744,178 +742,181 @@ again01:
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
-	MOVQ   CX, R10
-	LEAQ   (DX)(R8*4), R11
-	MOVQ   SI, R12
-	SUBQ   $0x10, R12
+	MOVQ   CX, R9
+	MOVQ   DI, R10
+	ANDQ   $-16, R10
+	IMULQ  SI, R10
+	LEAQ   (DX)(R10*4), R10
+	MOVQ   SI, R11
+	SUBQ   $0x10, R11
 	JLT    rest1x0
 
 sixteen1x0:
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST (R10), Z17, Z17
-	VADDPS      Z17, Z1, Z1
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 4(R10), Z17, Z17
-	VADDPS      Z17, Z2, Z2
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 8(R10), Z17, Z17
-	VADDPS      Z17, Z3, Z3
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 12(R10), Z17, Z17
-	VADDPS      Z17, Z4, Z4
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 16(R10), Z17, Z17
-	VADDPS      Z17, Z5, Z5
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 20(R10), Z17, Z17
-	VADDPS      Z17, Z6, Z6
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 24(R10), Z17, Z17
-	VADDPS      Z17, Z7, Z7
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 28(R10), Z17, Z17
-	VADDPS      Z17, Z8, Z8
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 32(R10), Z17, Z17
-	VADDPS      Z17, Z9, Z9
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 36(R10), Z17, Z17
-	VADDPS      Z17, Z10, Z10
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 40(R10), Z17, Z17
-	VADDPS      Z17, Z11, Z11
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 44(R10), Z17, Z17
-	VADDPS      Z17, Z12, Z12
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 48(R10), Z17, Z17
-	VADDPS      Z17, Z13, Z13
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 52(R10), Z17, Z17
-	VADDPS      Z17, Z14, Z14
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 56(R10), Z17, Z17
-	VADDPS      Z17, Z15, Z15
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 60(R10), Z17, Z17
-	VADDPS      Z17, Z16, Z16
+	VMOVUPS     (R10), Z17
 	ADDQ        $0x40, R10
-	SUBQ        $0x10, R12
+	VMULPS.BCST (R9), Z17, Z17
+	VADDPS      Z17, Z1, Z1
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 4(R9), Z17, Z17
+	VADDPS      Z17, Z2, Z2
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 8(R9), Z17, Z17
+	VADDPS      Z17, Z3, Z3
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 12(R9), Z17, Z17
+	VADDPS      Z17, Z4, Z4
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 16(R9), Z17, Z17
+	VADDPS      Z17, Z5, Z5
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 20(R9), Z17, Z17
+	VADDPS      Z17, Z6, Z6
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 24(R9), Z17, Z17
+	VADDPS      Z17, Z7, Z7
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 28(R9), Z17, Z17
+	VADDPS      Z17, Z8, Z8
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 32(R9), Z17, Z17
+	VADDPS      Z17, Z9, Z9
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 36(R9), Z17, Z17
+	VADDPS      Z17, Z10, Z10
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 40(R9), Z17, Z17
+	VADDPS      Z17, Z11, Z11
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 44(R9), Z17, Z17
+	VADDPS      Z17, Z12, Z12
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 48(R9), Z17, Z17
+	VADDPS      Z17, Z13, Z13
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 52(R9), Z17, Z17
+	VADDPS      Z17, Z14, Z14
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 56(R9), Z17, Z17
+	VADDPS      Z17, Z15, Z15
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 60(R9), Z17, Z17
+	VADDPS      Z17, Z16, Z16
+	ADDQ        $0x40, R9
+	SUBQ        $0x10, R11
 	JGE         sixteen1x0
 
 rest1x0:
-	ADDQ        $0x10, R12
-	CMPQ        R12, $0x00
+	ADDQ        $0x10, R11
+	CMPQ        R11, $0x00
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST (R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST (R9), Z17, Z17
 	VADDPS      Z17, Z1, Z1
-	CMPQ        R12, $0x01
+	CMPQ        R11, $0x01
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 4(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 4(R9), Z17, Z17
 	VADDPS      Z17, Z2, Z2
-	CMPQ        R12, $0x02
+	CMPQ        R11, $0x02
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 8(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 8(R9), Z17, Z17
 	VADDPS      Z17, Z3, Z3
-	CMPQ        R12, $0x03
+	CMPQ        R11, $0x03
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 12(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 12(R9), Z17, Z17
 	VADDPS      Z17, Z4, Z4
-	CMPQ        R12, $0x04
+	CMPQ        R11, $0x04
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 16(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 16(R9), Z17, Z17
 	VADDPS      Z17, Z5, Z5
-	CMPQ        R12, $0x05
+	CMPQ        R11, $0x05
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 20(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 20(R9), Z17, Z17
 	VADDPS      Z17, Z6, Z6
-	CMPQ        R12, $0x06
+	CMPQ        R11, $0x06
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 24(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 24(R9), Z17, Z17
 	VADDPS      Z17, Z7, Z7
-	CMPQ        R12, $0x07
+	CMPQ        R11, $0x07
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 28(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 28(R9), Z17, Z17
 	VADDPS      Z17, Z8, Z8
-	CMPQ        R12, $0x08
+	CMPQ        R11, $0x08
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 32(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 32(R9), Z17, Z17
 	VADDPS      Z17, Z9, Z9
-	CMPQ        R12, $0x09
+	CMPQ        R11, $0x09
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 36(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 36(R9), Z17, Z17
 	VADDPS      Z17, Z10, Z10
-	CMPQ        R12, $0x0a
+	CMPQ        R11, $0x0a
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 40(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 40(R9), Z17, Z17
 	VADDPS      Z17, Z11, Z11
-	CMPQ        R12, $0x0b
+	CMPQ        R11, $0x0b
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 44(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 44(R9), Z17, Z17
 	VADDPS      Z17, Z12, Z12
-	CMPQ        R12, $0x0c
+	CMPQ        R11, $0x0c
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 48(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 48(R9), Z17, Z17
 	VADDPS      Z17, Z13, Z13
-	CMPQ        R12, $0x0d
+	CMPQ        R11, $0x0d
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 52(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 52(R9), Z17, Z17
 	VADDPS      Z17, Z14, Z14
-	CMPQ        R12, $0x0e
+	CMPQ        R11, $0x0e
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 56(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 56(R9), Z17, Z17
 	VADDPS      Z17, Z15, Z15
-	CMPQ        R12, $0x0f
+	CMPQ        R11, $0x0f
 	JLE         fold1x0
-	VMOVUPS     (R11), Z17
-	ADDQ        DI, R11
-	VMULPS.BCST 60(R10), Z17, Z17
+	VMOVUPS     (R10), Z17
+	ADDQ        $0x40, R10
+	VMULPS.BCST 60(R9), Z17, Z17
 	VADDPS      Z17, Z16, Z16
 
 fold1x0:
@@ -935,18 +936,18 @@ fold1x0:
 	VADDPS  Z4, Z2, Z2
 	VADDPS  Z2, Z1, Z1
 	VMULPS  Z0, Z1, Z1
-	VMOVUPS Z1, (AX)(R8*4)
-	MOVQ    R9, R8
-	ADDQ    $0x10, R9
-	CMPQ    R9, BX
+	VMOVUPS Z1, (AX)(DI*4)
+	MOVQ    R8, DI
+	ADDQ    $0x10, R8
+	CMPQ    R8, BX
 	JLE     again01
 
 out01:
-	SUBQ   R8, BX
+	SUBQ   DI, BX
 	JLE    done1
-	MOVL   $-1, R9
-	BZHIL  BX, R9, R9
-	KMOVW  R9, K1
+	MOVL   $-1, R8
+	BZHIL  BX, R8, R8
+	KMOVW  R8, K1
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
@@ -963,176 +964,179 @@ out01:
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
-	LEAQ   (DX)(R8*4), DX
-	MOVQ   SI, BX
-	SUBQ   $0x10, BX
+	MOVQ   DI, BX
+	ANDQ   $-16, BX
+	IMULQ  SI, BX
+	LEAQ   (DX)(BX*4), BX
+	MOVQ   SI, DX
+	SUBQ   $0x10, DX
 	JLT    rest2x0
 
 sixteen2x0:
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST (CX), Z17, Z17
 	VADDPS      Z17, Z1, Z1
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 4(CX), Z17, Z17
 	VADDPS      Z17, Z2, Z2
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 8(CX), Z17, Z17
 	VADDPS      Z17, Z3, Z3
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 12(CX), Z17, Z17
 	VADDPS      Z17, Z4, Z4
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 16(CX), Z17, Z17
 	VADDPS      Z17, Z5, Z5
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 20(CX), Z17, Z17
 	VADDPS      Z17, Z6, Z6
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 24(CX), Z17, Z17
 	VADDPS      Z17, Z7, Z7
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 28(CX), Z17, Z17
 	VADDPS      Z17, Z8, Z8
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 32(CX), Z17, Z17
 	VADDPS      Z17, Z9, Z9
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 36(CX), Z17, Z17
 	VADDPS      Z17, Z10, Z10
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 40(CX), Z17, Z17
 	VADDPS      Z17, Z11, Z11
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 44(CX), Z17, Z17
 	VADDPS      Z17, Z12, Z12
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 48(CX), Z17, Z17
 	VADDPS      Z17, Z13, Z13
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 52(CX), Z17, Z17
 	VADDPS      Z17, Z14, Z14
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 56(CX), Z17, Z17
 	VADDPS      Z17, Z15, Z15
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 60(CX), Z17, Z17
 	VADDPS      Z17, Z16, Z16
 	ADDQ        $0x40, CX
-	SUBQ        $0x10, BX
+	SUBQ        $0x10, DX
 	JGE         sixteen2x0
 
 rest2x0:
-	ADDQ        $0x10, BX
-	CMPQ        BX, $0x00
+	ADDQ        $0x10, DX
+	CMPQ        DX, $0x00
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST (CX), Z17, Z17
 	VADDPS      Z17, Z1, Z1
-	CMPQ        BX, $0x01
+	CMPQ        DX, $0x01
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 4(CX), Z17, Z17
 	VADDPS      Z17, Z2, Z2
-	CMPQ        BX, $0x02
+	CMPQ        DX, $0x02
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 8(CX), Z17, Z17
 	VADDPS      Z17, Z3, Z3
-	CMPQ        BX, $0x03
+	CMPQ        DX, $0x03
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 12(CX), Z17, Z17
 	VADDPS      Z17, Z4, Z4
-	CMPQ        BX, $0x04
+	CMPQ        DX, $0x04
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 16(CX), Z17, Z17
 	VADDPS      Z17, Z5, Z5
-	CMPQ        BX, $0x05
+	CMPQ        DX, $0x05
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 20(CX), Z17, Z17
 	VADDPS      Z17, Z6, Z6
-	CMPQ        BX, $0x06
+	CMPQ        DX, $0x06
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 24(CX), Z17, Z17
 	VADDPS      Z17, Z7, Z7
-	CMPQ        BX, $0x07
+	CMPQ        DX, $0x07
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 28(CX), Z17, Z17
 	VADDPS      Z17, Z8, Z8
-	CMPQ        BX, $0x08
+	CMPQ        DX, $0x08
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 32(CX), Z17, Z17
 	VADDPS      Z17, Z9, Z9
-	CMPQ        BX, $0x09
+	CMPQ        DX, $0x09
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 36(CX), Z17, Z17
 	VADDPS      Z17, Z10, Z10
-	CMPQ        BX, $0x0a
+	CMPQ        DX, $0x0a
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 40(CX), Z17, Z17
 	VADDPS      Z17, Z11, Z11
-	CMPQ        BX, $0x0b
+	CMPQ        DX, $0x0b
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 44(CX), Z17, Z17
 	VADDPS      Z17, Z12, Z12
-	CMPQ        BX, $0x0c
+	CMPQ        DX, $0x0c
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 48(CX), Z17, Z17
 	VADDPS      Z17, Z13, Z13
-	CMPQ        BX, $0x0d
+	CMPQ        DX, $0x0d
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 52(CX), Z17, Z17
 	VADDPS      Z17, Z14, Z14
-	CMPQ        BX, $0x0e
+	CMPQ        DX, $0x0e
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 56(CX), Z17, Z17
 	VADDPS      Z17, Z15, Z15
-	CMPQ        BX, $0x0f
+	CMPQ        DX, $0x0f
 	JLE         fold2x0
-	VMOVUPS.Z   (DX), K1, Z17
-	ADDQ        DI, DX
+	VMOVUPS.Z   (BX), K1, Z17
+	ADDQ        $0x40, BX
 	VMULPS.BCST 60(CX), Z17, Z17
 	VADDPS      Z17, Z16, Z16
 
@@ -1153,7 +1157,7 @@ fold2x0:
 	VADDPS  Z4, Z2, Z2
 	VADDPS  Z2, Z1, Z1
 	VMULPS  Z0, Z1, Z0
-	VMOVUPS Z0, K1, (AX)(R8*4)
+	VMOVUPS Z0, K1, (AX)(DI*4)
 
 done1:
 	VZEROUPPER
@@ -2489,21 +2493,18 @@ test:
 	VZEROUPPER
 	RET
 
-// func exactScoresY(scores []float32, q []float32, keys []float32, ld int, scale float32)
+// func exactScoresY(scores []float32, q []float32, keys []float32, scale float32)
 // Requires: AVX
-TEXT ·exactScoresY(SB), NOSPLIT, $0-84
+TEXT ·exactScoresY(SB), NOSPLIT, $0-76
 	MOVQ         scores_base+0(FP), AX
 	MOVQ         q_base+24(FP), CX
 	MOVQ         keys_base+48(FP), DX
 	MOVQ         scores_len+8(FP), BX
-	VBROADCASTSS scale+80(FP), Y0
+	VBROADCASTSS scale+72(FP), Y0
 	MOVQ         q_len+32(FP), SI
-	MOVQ         ld+72(FP), DI
-	SHLQ         $0x02, DI
-	SHLQ         $0x01, DI
-	XORQ         R8, R8
-	LEAQ         8(R8), R9
-	CMPQ         R9, BX
+	XORQ         DI, DI
+	LEAQ         8(DI), R8
+	CMPQ         R8, BX
 	JGT          out01
 
 again01:
@@ -2515,113 +2516,119 @@ again01:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
-	MOVQ   CX, R10
-	LEAQ   (DX)(R8*4), R11
-	MOVQ   SI, R12
-	SUBQ   $0x10, R12
+	MOVQ   CX, R9
+	MOVQ   DI, R10
+	ANDQ   $-16, R10
+	IMULQ  SI, R10
+	LEAQ   (DX)(R10*4), R10
+	MOVQ   DI, R11
+	ANDQ   $0x0f, R11
+	LEAQ   (R10)(R11*4), R10
+	MOVQ   SI, R11
+	SUBQ   $0x10, R11
 	JLT    rest1x0
 
 sixteen1x0:
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS (R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS (R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y1, Y1
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 8(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 8(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y2, Y2
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 16(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 16(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y3, Y3
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 24(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 24(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y4, Y4
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 32(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 32(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y5, Y5
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 40(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 40(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y6, Y6
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 48(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 48(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y7, Y7
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 56(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 56(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y8, Y8
-	ADDQ         $0x40, R10
-	SUBQ         $0x10, R12
+	ADDQ         $0x40, R9
+	SUBQ         $0x10, R11
 	JGE          sixteen1x0
 
 rest1x0:
-	ADDQ         $0x10, R12
-	CMPQ         R12, $0x00
+	ADDQ         $0x10, R11
+	CMPQ         R11, $0x00
 	JLE          fold1x0
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS (R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS (R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y1, Y1
-	CMPQ         R12, $0x02
+	CMPQ         R11, $0x02
 	JLE          fold1x0
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 8(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 8(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y2, Y2
-	CMPQ         R12, $0x04
+	CMPQ         R11, $0x04
 	JLE          fold1x0
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 16(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 16(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y3, Y3
-	CMPQ         R12, $0x06
+	CMPQ         R11, $0x06
 	JLE          fold1x0
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 24(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 24(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y4, Y4
-	CMPQ         R12, $0x08
+	CMPQ         R11, $0x08
 	JLE          fold1x0
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 32(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 32(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y5, Y5
-	CMPQ         R12, $0x0a
+	CMPQ         R11, $0x0a
 	JLE          fold1x0
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 40(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 40(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y6, Y6
-	CMPQ         R12, $0x0c
+	CMPQ         R11, $0x0c
 	JLE          fold1x0
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 48(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 48(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y7, Y7
-	CMPQ         R12, $0x0e
+	CMPQ         R11, $0x0e
 	JLE          fold1x0
-	VMOVUPS      (R11), Y9
-	ADDQ         DI, R11
-	VBROADCASTSS 56(R10), Y10
+	VMOVUPS      (R10), Y9
+	ADDQ         $0x80, R10
+	VBROADCASTSS 56(R9), Y10
 	VMULPS       Y10, Y9, Y9
 	VADDPS       Y9, Y8, Y8
 
@@ -2641,116 +2648,119 @@ fold1x0:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	MOVQ   CX, R10
-	LEAQ   (DX)(R8*4), R11
-	MOVQ   DI, R12
-	SHRQ   $0x01, R12
-	ADDQ   R12, R11
-	MOVQ   SI, R12
-	SUBQ   $0x10, R12
+	MOVQ   CX, R9
+	MOVQ   DI, R10
+	ANDQ   $-16, R10
+	IMULQ  SI, R10
+	LEAQ   (DX)(R10*4), R10
+	MOVQ   DI, R11
+	ANDQ   $0x0f, R11
+	LEAQ   64(R10)(R11*4), R10
+	MOVQ   SI, R11
+	SUBQ   $0x10, R11
 	JLT    rest1x1
 
 sixteen1x1:
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 4(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 4(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y2, Y2
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 12(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 12(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y3, Y3
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 20(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 20(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y4, Y4
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 28(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 28(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y5, Y5
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 36(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 36(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y6, Y6
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 44(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 44(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y7, Y7
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 52(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 52(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y8, Y8
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 60(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 60(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y9, Y9
-	ADDQ         $0x40, R10
-	SUBQ         $0x10, R12
+	ADDQ         $0x40, R9
+	SUBQ         $0x10, R11
 	JGE          sixteen1x1
 
 rest1x1:
-	ADDQ         $0x10, R12
-	CMPQ         R12, $0x01
+	ADDQ         $0x10, R11
+	CMPQ         R11, $0x01
 	JLE          fold1x1
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 4(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 4(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y2, Y2
-	CMPQ         R12, $0x03
+	CMPQ         R11, $0x03
 	JLE          fold1x1
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 12(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 12(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y3, Y3
-	CMPQ         R12, $0x05
+	CMPQ         R11, $0x05
 	JLE          fold1x1
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 20(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 20(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y4, Y4
-	CMPQ         R12, $0x07
+	CMPQ         R11, $0x07
 	JLE          fold1x1
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 28(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 28(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y5, Y5
-	CMPQ         R12, $0x09
+	CMPQ         R11, $0x09
 	JLE          fold1x1
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 36(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 36(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y6, Y6
-	CMPQ         R12, $0x0b
+	CMPQ         R11, $0x0b
 	JLE          fold1x1
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 44(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 44(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y7, Y7
-	CMPQ         R12, $0x0d
+	CMPQ         R11, $0x0d
 	JLE          fold1x1
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 52(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 52(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y8, Y8
-	CMPQ         R12, $0x0f
+	CMPQ         R11, $0x0f
 	JLE          fold1x1
-	VMOVUPS      (R11), Y10
-	ADDQ         DI, R11
-	VBROADCASTSS 60(R10), Y11
+	VMOVUPS      (R10), Y10
+	ADDQ         $0x80, R10
+	VBROADCASTSS 60(R9), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y9, Y9
 
@@ -2764,18 +2774,18 @@ fold1x1:
 	VADDPS  Y3, Y2, Y2
 	VADDPS  Y2, Y1, Y1
 	VMULPS  Y0, Y1, Y1
-	VMOVUPS Y1, (AX)(R8*4)
-	MOVQ    R9, R8
-	ADDQ    $0x08, R9
-	CMPQ    R9, BX
+	VMOVUPS Y1, (AX)(DI*4)
+	MOVQ    R8, DI
+	ADDQ    $0x08, R8
+	CMPQ    R8, BX
 	JLE     again01
 
 out01:
-	SUBQ    R8, BX
+	SUBQ    DI, BX
 	JLE     done1
-	LEAQ    vectorMask<>+0(SB), R9
+	LEAQ    vectorMask<>+0(SB), R8
 	NEGQ    BX
-	VMOVUPS 32(R9)(BX*4), Y1
+	VMOVUPS 32(R8)(BX*4), Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
@@ -2785,111 +2795,117 @@ out01:
 	VXORPS  Y8, Y8, Y8
 	VXORPS  Y9, Y9, Y9
 	MOVQ    CX, BX
-	LEAQ    (DX)(R8*4), R9
-	MOVQ    SI, R10
-	SUBQ    $0x10, R10
+	MOVQ    DI, R8
+	ANDQ    $-16, R8
+	IMULQ   SI, R8
+	LEAQ    (DX)(R8*4), R8
+	MOVQ    DI, R9
+	ANDQ    $0x0f, R9
+	LEAQ    (R8)(R9*4), R8
+	MOVQ    SI, R9
+	SUBQ    $0x10, R9
 	JLT     rest2x0
 
 sixteen2x0:
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS (BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y2, Y2
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 8(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y3, Y3
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 16(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y4, Y4
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 24(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y5, Y5
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 32(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y6, Y6
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 40(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y7, Y7
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 48(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y8, Y8
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 56(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y9, Y9
 	ADDQ         $0x40, BX
-	SUBQ         $0x10, R10
+	SUBQ         $0x10, R9
 	JGE          sixteen2x0
 
 rest2x0:
-	ADDQ         $0x10, R10
-	CMPQ         R10, $0x00
+	ADDQ         $0x10, R9
+	CMPQ         R9, $0x00
 	JLE          fold2x0
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS (BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y2, Y2
-	CMPQ         R10, $0x02
+	CMPQ         R9, $0x02
 	JLE          fold2x0
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 8(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y3, Y3
-	CMPQ         R10, $0x04
+	CMPQ         R9, $0x04
 	JLE          fold2x0
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 16(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y4, Y4
-	CMPQ         R10, $0x06
+	CMPQ         R9, $0x06
 	JLE          fold2x0
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 24(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y5, Y5
-	CMPQ         R10, $0x08
+	CMPQ         R9, $0x08
 	JLE          fold2x0
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 32(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y6, Y6
-	CMPQ         R10, $0x0a
+	CMPQ         R9, $0x0a
 	JLE          fold2x0
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 40(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y7, Y7
-	CMPQ         R10, $0x0c
+	CMPQ         R9, $0x0c
 	JLE          fold2x0
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 48(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y8, Y8
-	CMPQ         R10, $0x0e
+	CMPQ         R9, $0x0e
 	JLE          fold2x0
-	VMASKMOVPS   (R9), Y1, Y10
-	ADDQ         DI, R9
+	VMASKMOVPS   (R8), Y1, Y10
+	ADDQ         $0x80, R8
 	VBROADCASTSS 56(BX), Y11
 	VMULPS       Y11, Y10, Y10
 	VADDPS       Y10, Y9, Y9
@@ -2910,114 +2926,117 @@ fold2x0:
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
-	LEAQ   (DX)(R8*4), DX
 	MOVQ   DI, BX
-	SHRQ   $0x01, BX
-	ADDQ   BX, DX
-	MOVQ   SI, BX
-	SUBQ   $0x10, BX
+	ANDQ   $-16, BX
+	IMULQ  SI, BX
+	LEAQ   (DX)(BX*4), BX
+	MOVQ   DI, DX
+	ANDQ   $0x0f, DX
+	LEAQ   64(BX)(DX*4), BX
+	MOVQ   SI, DX
+	SUBQ   $0x10, DX
 	JLT    rest2x1
 
 sixteen2x1:
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 4(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y3, Y3
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 12(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y4, Y4
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 20(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y5, Y5
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 28(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y6, Y6
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 36(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y7, Y7
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 44(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y8, Y8
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 52(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y9, Y9
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 60(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y10, Y10
 	ADDQ         $0x40, CX
-	SUBQ         $0x10, BX
+	SUBQ         $0x10, DX
 	JGE          sixteen2x1
 
 rest2x1:
-	ADDQ         $0x10, BX
-	CMPQ         BX, $0x01
+	ADDQ         $0x10, DX
+	CMPQ         DX, $0x01
 	JLE          fold2x1
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 4(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y3, Y3
-	CMPQ         BX, $0x03
+	CMPQ         DX, $0x03
 	JLE          fold2x1
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 12(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y4, Y4
-	CMPQ         BX, $0x05
+	CMPQ         DX, $0x05
 	JLE          fold2x1
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 20(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y5, Y5
-	CMPQ         BX, $0x07
+	CMPQ         DX, $0x07
 	JLE          fold2x1
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 28(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y6, Y6
-	CMPQ         BX, $0x09
+	CMPQ         DX, $0x09
 	JLE          fold2x1
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 36(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y7, Y7
-	CMPQ         BX, $0x0b
+	CMPQ         DX, $0x0b
 	JLE          fold2x1
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 44(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y8, Y8
-	CMPQ         BX, $0x0d
+	CMPQ         DX, $0x0d
 	JLE          fold2x1
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 52(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y9, Y9
-	CMPQ         BX, $0x0f
+	CMPQ         DX, $0x0f
 	JLE          fold2x1
-	VMASKMOVPS   (DX), Y1, Y11
-	ADDQ         DI, DX
+	VMASKMOVPS   (BX), Y1, Y11
+	ADDQ         $0x80, BX
 	VBROADCASTSS 60(CX), Y12
 	VMULPS       Y12, Y11, Y11
 	VADDPS       Y11, Y10, Y10
@@ -3032,7 +3051,7 @@ fold2x1:
 	VADDPS     Y4, Y3, Y3
 	VADDPS     Y3, Y2, Y2
 	VMULPS     Y0, Y2, Y0
-	VMASKMOVPS Y0, Y1, (AX)(R8*4)
+	VMASKMOVPS Y0, Y1, (AX)(DI*4)
 
 done1:
 	VZEROUPPER

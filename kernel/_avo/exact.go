@@ -243,16 +243,12 @@ func (s isa) exactEmbedding8() {
 // of a sum. AVX2 has registers for half of them: first the even, then the odd
 // ones, which the order of the additions keeps apart until the last.
 func (s isa) exactScores() {
-	p, n := s.fn("exactScores", "func(scores, q, keys []float32, ld int, scale float32)", "scores", "q", "keys")
+	p, n := s.fn("exactScores", "func(scores, q, keys []float32, scale float32)", "scores", "q", "keys")
 	scale := s.scalar("scale")
-	width, ld := GP64(), GP64()
+	width := GP64()
 	Load(Param("q").Len(), width)
-	Load(Param("ld"), ld)
 	passes := 16 / s.lanes
-	SHLQ(U8(2), ld) // bytes from one element of a key to the next
-	if passes == 2 {
-		SHLQ(U8(1), ld)
-	}
+	const line = 64 // bytes from one element of a block's keys to the next
 	parts := 0
 	s.loop(n, 1, func(l span) {
 		parts++
@@ -262,16 +258,20 @@ func (s isa) exactScores() {
 			acc := s.accumulators(s.lanes)
 			q, key, left := GP64(), GP64(), GP64()
 			MOVQ(p[1], q)
-			LEAQ(Mem{Base: p[2], Index: l.i, Scale: 4}, key)
-			if pass == 1 {
-				half := GP64()
-				MOVQ(ld, half)
-				SHRQ(U8(1), half)
-				ADDQ(half, key)
+			// Block i/16 is 16·width values on, position i%16 within it.
+			MOVQ(l.i, key)
+			ANDQ(I8(-16), key)
+			IMULQ(width, key)
+			LEAQ(Mem{Base: p[2], Index: key, Scale: 4}, key)
+			if s.lanes < 16 {
+				within := GP64()
+				MOVQ(l.i, within)
+				ANDQ(Imm(15), within)
+				LEAQ(Mem{Base: key, Index: within, Scale: 4, Disp: pass * line}, key)
 			}
 			step := func(j int) {
 				x := l.loadAt(Mem{Base: key})
-				ADDQ(ld, key)
+				ADDQ(Imm(uint64(passes*line)), key)
 				at := Mem{Base: q, Disp: 4 * (passes*j + pass)}
 				if s.lanes == 16 {
 					VMULPS_BCST(at, x, x)
