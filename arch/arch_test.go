@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
@@ -89,6 +90,8 @@ func TestValidateNamesTheKey(t *testing.T) {
 		change(&c)
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
+		} else if e, ok := errors.AsType[*ConfigError](err); !ok || len(e.Keys) == 0 {
+			t.Errorf("%v names no key", err)
 		}
 	}
 }

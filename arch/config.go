@@ -4,7 +4,6 @@
 package arch
 
 import (
-	"errors"
 	"strconv"
 	"strings"
 )
@@ -129,8 +128,22 @@ const (
 	maxTheta  = 1e12
 )
 
-// Validate checks a configuration whose defaults are filled. The error names
-// the key, the value and what would be allowed.
+// ConfigError is a mistake in a configuration.
+type ConfigError struct {
+	Keys   []string // that it is about, the likeliest culprit first
+	Reason string   // with the value and what would be allowed
+}
+
+// Error gives the reason.
+func (e *ConfigError) Error() string { return "arch: " + e.Reason }
+
+// bad makes the error about keys, which are separated by spaces.
+func bad(keys, reason string) error {
+	return &ConfigError{strings.Fields(keys), reason}
+}
+
+// Validate checks a configuration whose defaults are filled. The error is a
+// *ConfigError.
 func (c Config) Validate() error {
 	for _, f := range []struct {
 		key     string
@@ -141,58 +154,61 @@ func (c Config) Validate() error {
 		{"block_size", c.BlockSize, maxBlock}, {"vocab_size", c.VocabSize, maxVocab},
 	} {
 		if f.v < 1 || f.v > f.most {
-			return errors.New("arch: " + f.key + " = " + itoa(f.v) + ", want 1 to " + itoa(f.most))
+			return bad(f.key, f.key+" = "+itoa(f.v)+", want 1 to "+itoa(f.most))
 		}
 	}
 	if c.NEmbd%c.NHead != 0 {
-		return errors.New("arch: n_embd = " + itoa(c.NEmbd) + " is not a multiple of n_head = " + itoa(c.NHead))
+		return bad("n_head n_embd", "n_embd = "+itoa(c.NEmbd)+" is not a multiple of n_head = "+itoa(c.NHead))
 	}
 	if c.HeadDim()%2 != 0 {
-		return errors.New("arch: head width n_embd/n_head = " + itoa(c.HeadDim()) + " is odd; rotary embedding turns pairs")
+		return bad("n_head n_embd", "head width n_embd/n_head = "+itoa(c.HeadDim())+" is odd; rotary embedding turns pairs")
 	}
 	if c.NHead%c.NKVHead != 0 {
-		return errors.New("arch: n_head = " + itoa(c.NHead) + " is not a multiple of n_kv_head = " + itoa(c.NKVHead))
+		return bad("n_kv_head n_head", "n_head = "+itoa(c.NHead)+" is not a multiple of n_kv_head = "+itoa(c.NKVHead))
 	}
 	for _, name := range strings.Split(c.Algebra, ",") {
 		name = strings.TrimSpace(name)
 		n := AlgebraDim(name)
 		if n == 0 || !validSeed(name) {
-			return errors.New("arch: unknown algebra " + strconv.Quote(name) + ", want one of " + strings.Join(AlgebraNames, ", "))
+			return bad("algebra", "unknown algebra "+strconv.Quote(name)+", want one of "+strings.Join(AlgebraNames, ", "))
 		}
 		for _, w := range []struct {
-			key string
-			v   int
-		}{{"n_embd", c.NEmbd}, {"hidden_dim", c.HiddenDim}, {"n_kv_head × head width", c.KVDim()}} {
+			keys, what string
+			v          int
+		}{
+			{"n_embd algebra", "n_embd", c.NEmbd}, {"hidden_dim algebra n_embd", "hidden_dim", c.HiddenDim},
+			{"n_kv_head algebra n_head n_embd", "n_kv_head × head width", c.KVDim()},
+		} {
 			if w.v%n != 0 {
-				return errors.New("arch: " + w.key + " = " + itoa(w.v) + " is not a multiple of " + itoa(n) + ", the dimension of algebra " + strconv.Quote(name))
+				return bad(w.keys, w.what+" = "+itoa(w.v)+" is not a multiple of "+itoa(n)+", the dimension of algebra "+strconv.Quote(name))
 			}
 		}
 	}
 	switch c.Quantizer {
 	case Classic, AbsMean, None:
 	default:
-		return errors.New("arch: unknown quantizer " + strconv.Quote(c.Quantizer) + ", want classic, absmean or none")
+		return bad("quantizer", "unknown quantizer "+strconv.Quote(c.Quantizer)+", want classic, absmean or none")
 	}
 	if c.ActBits != 0 && c.ActBits != 8 {
-		return errors.New("arch: act_bits = " + itoa(c.ActBits) + ", want 0 or 8")
+		return bad("act_bits", "act_bits = "+itoa(c.ActBits)+", want 0 or 8")
 	}
 	if !(c.Dropout >= 0 && c.Dropout < 1) {
-		return errors.New("arch: dropout = " + strconv.FormatFloat(c.Dropout, 'g', -1, 64) + ", want 0 or more and under 1")
+		return bad("dropout", "dropout = "+strconv.FormatFloat(c.Dropout, 'g', -1, 64)+", want 0 or more and under 1")
 	}
 	if !(c.NormEps > 0 && c.NormEps < 1) {
-		return errors.New("arch: norm_eps = " + strconv.FormatFloat(c.NormEps, 'g', -1, 64) + ", want more than 0 and under 1")
+		return bad("norm_eps", "norm_eps = "+strconv.FormatFloat(c.NormEps, 'g', -1, 64)+", want more than 0 and under 1")
 	}
 	if !(c.RopeTheta >= 1 && c.RopeTheta <= maxTheta) {
-		return errors.New("arch: rope_theta = " + strconv.FormatFloat(c.RopeTheta, 'g', -1, 64) + ", want 1 to 1e12")
+		return bad("rope_theta", "rope_theta = "+strconv.FormatFloat(c.RopeTheta, 'g', -1, 64)+", want 1 to 1e12")
 	}
 	if c.OctonionAttention {
 		n := AlgebraDim(c.MixerAlgebra)
 		if n == 0 || !validSeed(c.MixerAlgebra) {
-			return errors.New("arch: unknown mixer_algebra " + strconv.Quote(c.MixerAlgebra) + ", want one of " + strings.Join(AlgebraNames, ", "))
+			return bad("mixer_algebra", "unknown mixer_algebra "+strconv.Quote(c.MixerAlgebra)+", want one of "+strings.Join(AlgebraNames, ", "))
 		}
 		if c.NHead%n != 0 {
-			return errors.New("arch: the head mixer needs n_head to be a multiple of " + itoa(n) + ", the dimension of " + strconv.Quote(c.MixerAlgebra) +
-				"; n_head = " + itoa(c.NHead) + " (or set octonion_attention = false)")
+			return bad("n_head octonion_attention mixer_algebra", "the head mixer needs n_head to be a multiple of "+itoa(n)+", the dimension of "+strconv.Quote(c.MixerAlgebra)+
+				"; n_head = "+itoa(c.NHead)+" (or set octonion_attention = false)")
 		}
 	}
 	return nil
