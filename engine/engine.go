@@ -48,8 +48,8 @@ type Engine struct {
 	int8  *int8Model
 }
 
-// maxThreads bounds what a mistyped number of threads can start.
-const maxThreads = 1 << 12 // as for the key threads of a recipe
+// MaxThreads bounds what a mistyped number of threads can start.
+const MaxThreads = 1 << 12
 
 // New packs a model's weights. The model must be valid; tensors that need no
 // packing are shared, not copied.
@@ -57,8 +57,8 @@ func New(m *spinfile.Model, o Options) (*Engine, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	if o.Threads > maxThreads {
-		return nil, errors.New("engine: " + itoa(o.Threads) + " threads, want at most " + itoa(maxThreads))
+	if o.Threads > MaxThreads {
+		return nil, errors.New("engine: " + itoa(o.Threads) + " threads, want at most " + itoa(MaxThreads))
 	}
 	numeric := o.Numeric
 	if numeric == "" {

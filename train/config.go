@@ -16,20 +16,17 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"spinnet/arch"
-)
-
-// Initialisations of the weights.
-const (
-	InitClassic = "classic" // linears U(−1, 1), beta 0.1, embedding and mixer N(0, 0.02) (SPEC §2)
-	InitScaled  = "scaled"  // linears N(0, 1/√fan_in): what absmean learns best from
+	"spinnet/engine"
+	"spinnet/model"
 )
 
 // Config is one training recipe: the keys of a TOML file, which are also the
 // --key=value options of "spinnet train". The usage tags are the single
 // description of each key; help texts and docs/training.md are made from them.
 //
-// A Config that LoadConfig returned is valid and has its rules applied
-// (hidden_dim, n_kv_head, lr_decay_iters and out_dir hold what will be used).
+// A Config that LoadConfig returned is valid. It holds 0 for a key that is left
+// to its rule (hidden_dim, n_kv_head, lr_decay_iters), so that the rule applies
+// anew when another key changes; Resolved gives what will be used.
 type Config struct {
 	Dataset string `toml:"dataset" json:"dataset" usage:"prepared corpus: a name under datasets/ or the path of a folder"`
 	OutDir  string `toml:"out_dir" json:"out_dir" usage:"run folder for checkpoints and metrics; empty: runs/ and the recipe's name"`
@@ -87,7 +84,7 @@ func DefaultConfig() Config {
 	return Config{
 		Seed: 1337, Device: "cpu",
 		NLayer: 8, NHead: 8, NEmbd: 512, BlockSize: 256,
-		Algebra: "walsh", Quantizer: arch.AbsMean, MixerAlgebra: "octonion", Init: InitScaled,
+		Algebra: "walsh", Quantizer: arch.AbsMean, MixerAlgebra: "octonion", Init: model.InitScaled,
 		BatchSize: 32, GradAccum: 1, MaxIters: 5000, SampleTokens: 200, SamplePrompt: "\n",
 		EvalInterval: 250, EvalIters: 0, LogInterval: 10, CheckInterval: 250, KeepCheck: 2,
 		LearningRate: 3e-3, MinLR: 1e-5, DecayLR: true, WarmupIters: 100,
@@ -104,7 +101,7 @@ type Key struct {
 	Default string // as TOML writes it
 }
 
-// Keys lists the keys of a recipe in the order of Resolved.
+// Keys lists the keys of a recipe in the order of TOML.
 func Keys() []Key {
 	v := reflect.ValueOf(DefaultConfig())
 	keys := make([]Key, v.NumField())
@@ -144,8 +141,8 @@ func fieldByKey(key string) int {
 
 // ConfigError is a mistake in a recipe or an override.
 type ConfigError struct {
-	Where  string // "file.toml:12", "file.toml" or "--key=value"
-	Key    string // "" when no single key is at fault
+	Where  string   // "file.toml:12", "file.toml" or "--key=value"
+	Keys   []string // at fault, the likeliest first; none when it is no key's
 	Reason string
 	Near   string // nearest valid key for an unknown one, else ""
 }
@@ -174,7 +171,7 @@ func LoadConfig(path string, data []byte, overrides []string) (Config, error) {
 	c := DefaultConfig()
 	d := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
-		return Config{}, tomlError(path, err)
+		return Config{}, tomlError(path, data, err)
 	}
 	from := map[string]string{} // key → the override that set it last
 	for _, o := range overrides {
@@ -184,18 +181,13 @@ func LoadConfig(path string, data []byte, overrides []string) (Config, error) {
 		}
 		from[key] = o
 	}
-	c = c.resolve(path)
+	if c.OutDir == "" {
+		name := filepath.Base(path)
+		c.OutDir = filepath.Join("runs", strings.TrimSuffix(name, filepath.Ext(name)))
+	}
 	err := c.Validate()
-	var ce *ConfigError
-	if errors.As(err, &ce) {
-		switch o, line := from[ce.Key], keyLine(data, ce.Key); {
-		case o != "":
-			ce.Where = "--" + strings.TrimLeft(o, "-")
-		case line > 0:
-			ce.Where = fmt.Sprintf("%s:%d", path, line)
-		default:
-			ce.Where = path
-		}
+	if ce, ok := errors.AsType[*ConfigError](err); ok {
+		ce.Where = placeOf(ce.Keys, path, data, from)
 	}
 	if err != nil {
 		return Config{}, err
@@ -203,14 +195,33 @@ func LoadConfig(path string, data []byte, overrides []string) (Config, error) {
 	return c, nil
 }
 
+// placeOf is where the first of the keys that was set at all was set last: an
+// override, a line of the file, or the file alone.
+func placeOf(keys []string, path string, data []byte, from map[string]string) string {
+	for _, k := range keys {
+		if o := from[k]; o != "" {
+			return "--" + strings.TrimLeft(o, "-")
+		}
+	}
+	for _, k := range keys {
+		if line := keyLine(data, k); line > 0 {
+			return fmt.Sprintf("%s:%d", path, line)
+		}
+	}
+	return path
+}
+
 // tomlError turns the decoder's errors into ours: file, line, key, and what
 // would be right.
-func tomlError(path string, err error) error {
+func tomlError(path string, data []byte, err error) error {
 	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		first := &missing.Errors[0]
 		line, _ := first.Position()
-		key := strings.Join(first.Key(), ".")
-		return &ConfigError{fmt.Sprintf("%s:%d", path, line), key, fmt.Sprintf("unknown key %q", key), nearestKey(key)}
+		e := unknownKey(fmt.Sprintf("%s:%d", path, line), strings.Join(first.Key(), "."))
+		if text := slices.Collect(bytes.Lines(data))[line-1]; bytes.HasPrefix(bytes.TrimSpace(text), []byte("[")) {
+			e.Reason, e.Near = e.Reason+": a recipe has no tables, only keys", ""
+		}
+		return e
 	}
 	bad, ok := errors.AsType[*toml.DecodeError](err)
 	if !ok {
@@ -220,9 +231,21 @@ func tomlError(path string, err error) error {
 	where := fmt.Sprintf("%s:%d", path, line)
 	key := strings.Join(bad.Key(), ".")
 	if i := fieldByKey(key); i >= 0 && strings.Contains(bad.Error(), "cannot") {
-		return &ConfigError{Where: where, Key: key, Reason: fmt.Sprintf("%s: wrong type, want %s", key, typeWanted(i))}
+		return &ConfigError{Where: where, Keys: []string{key}, Reason: fmt.Sprintf("%s: wrong type, want %s", key, typeWanted(i))}
 	}
-	return &ConfigError{Where: where, Key: key, Reason: strings.TrimPrefix(bad.Error(), "toml: ")}
+	return &ConfigError{Where: where, Keys: []string{key}, Reason: strings.TrimPrefix(bad.Error(), "toml: ")}
+}
+
+// unknownKey is the error for a key that there is not.
+func unknownKey(where, key string) *ConfigError {
+	e := &ConfigError{Where: where, Keys: []string{key}, Reason: fmt.Sprintf("unknown key %q", key)}
+	switch name, _, _ := strings.Cut(key, "."); name {
+	case "bias": // a key of the original, which took only false
+		e.Reason += ": no layer has a bias; leave it out"
+	default:
+		e.Near = nearestKey(key)
+	}
+	return e
 }
 
 // typeWanted says what a key takes, with its article and an example.
@@ -248,10 +271,10 @@ func (c *Config) override(o string) (string, error) {
 	where := "--" + strings.TrimLeft(o, "-")
 	field := fieldByKey(key)
 	if field < 0 {
-		return "", &ConfigError{where, key, fmt.Sprintf("unknown key %q", name), nearestKey(key)}
+		return "", unknownKey(where, key)
 	}
 	if !ok {
-		return "", &ConfigError{Where: where, Key: key, Reason: fmt.Sprintf("no value, want --%s=VALUE", key)}
+		return "", &ConfigError{Where: where, Keys: []string{key}, Reason: fmt.Sprintf("no value, want --%s=VALUE", key)}
 	}
 	v := reflect.ValueOf(c).Elem().Field(field)
 	var err error
@@ -280,13 +303,14 @@ func (c *Config) override(o string) (string, error) {
 		if want == "" {
 			want = "true or false"
 		}
-		return "", &ConfigError{Where: where, Key: key, Reason: fmt.Sprintf("%s: wrong type, want %s", key, want)}
+		return "", &ConfigError{Where: where, Keys: []string{key}, Reason: fmt.Sprintf("%s: wrong type, want %s", key, want)}
 	}
 	return key, nil
 }
 
-// resolve fills the keys that have a rule.
-func (c Config) resolve(path string) Config {
+// Resolved is c with the rules of hidden_dim, n_kv_head and lr_decay_iters
+// applied where the keys are 0.
+func (c Config) Resolved() Config {
 	if c.NKVHead == 0 {
 		c.NKVHead = c.NHead
 	}
@@ -300,21 +324,18 @@ func (c Config) resolve(path string) Config {
 	if c.LRDecayIters == 0 {
 		c.LRDecayIters = c.MaxIters
 	}
-	if c.OutDir == "" {
-		name := filepath.Base(path)
-		c.OutDir = filepath.Join("runs", strings.TrimSuffix(name, filepath.Ext(name)))
-	}
 	return c
 }
 
-// Validate checks the ranges of a resolved configuration. The error is a
-// *ConfigError that names the key, its value and what is allowed.
+// Validate checks the ranges of a configuration, with its rules applied. The
+// error is a *ConfigError that names the key, its value and what is allowed.
 func (c Config) Validate() error {
-	bad := func(key, format string, args ...any) error {
-		return &ConfigError{Key: key, Reason: key + fmt.Sprintf(format, args...)}
+	c = c.Resolved()
+	bad := func(key, format string, args ...any) *ConfigError {
+		return &ConfigError{Keys: []string{key}, Reason: key + fmt.Sprintf(format, args...)}
 	}
 	if c.Dataset == "" {
-		return &ConfigError{Key: "dataset", Reason: `no dataset; set dataset = "tinyshakespeare", another name under datasets/, or a path`}
+		return &ConfigError{Keys: []string{"dataset"}, Reason: `no dataset; set dataset = "tinyshakespeare", another name under datasets/, or a path`}
 	}
 	const many = math.MaxInt32
 	for _, k := range []struct {
@@ -324,7 +345,7 @@ func (c Config) Validate() error {
 	}{
 		{"n_layer", c.NLayer, 1, 1 << 12}, {"n_head", c.NHead, 1, 1 << 20}, {"n_kv_head", c.NKVHead, 1, 1 << 20},
 		{"n_embd", c.NEmbd, 1, 1 << 20}, {"hidden_dim", c.HiddenDim, 1, 1 << 20}, {"block_size", c.BlockSize, 1, 1 << 24},
-		{"vocab_size", c.VocabSize, 0, 1 << 24}, {"threads", c.Threads, 0, 1 << 12},
+		{"vocab_size", c.VocabSize, 0, 1 << 24}, {"threads", c.Threads, 0, engine.MaxThreads},
 		{"batch_size", c.BatchSize, 1, 1 << 20}, {"gradient_accumulation_steps", c.GradAccum, 1, 1 << 20},
 		{"max_iters", c.MaxIters, 1, many}, {"sample_tokens", c.SampleTokens, 0, 1 << 20},
 		{"eval_interval", c.EvalInterval, 0, many}, {"eval_iters", c.EvalIters, 0, many},
@@ -337,13 +358,17 @@ func (c Config) Validate() error {
 		}
 	}
 	if c.BatchSize > many/c.BlockSize {
-		return bad("batch_size", " × block_size = %d × %d tokens in a micro-batch, want at most %d; raise gradient_accumulation_steps instead", c.BatchSize, c.BlockSize, many)
+		e := bad("batch_size", " × block_size = %d × %d tokens in a micro-batch, want at most %d; raise gradient_accumulation_steps instead", c.BatchSize, c.BlockSize, many)
+		e.Keys = append(e.Keys, "block_size")
+		return e
 	}
 	if !(c.LearningRate > 0 && c.LearningRate <= 1000) {
 		return bad("learning_rate", " = %v, want more than 0 and at most 1000", c.LearningRate)
 	}
 	if !(c.MinLR >= 0 && c.MinLR <= c.LearningRate) {
-		return bad("min_lr", " = %v, want 0 to learning_rate = %v", c.MinLR, c.LearningRate)
+		e := bad("min_lr", " = %v, want 0 to learning_rate = %v", c.MinLR, c.LearningRate)
+		e.Keys = append(e.Keys, "learning_rate")
+		return e
 	}
 	for _, k := range []struct {
 		key  string
@@ -373,7 +398,7 @@ func (c Config) Validate() error {
 	}{
 		{"device", c.Device, []string{"cpu"}},
 		{"quantizer", c.Quantizer, []string{arch.AbsMean, arch.Classic, arch.None}},
-		{"init", c.Init, []string{InitScaled, InitClassic}},
+		{"init", c.Init, []string{model.InitScaled, model.InitClassic}},
 	} {
 		if !slices.Contains(k.allowed, k.v) {
 			return bad(k.key, " = %q, want %s", k.v, strings.Join(k.allowed, " or "))
@@ -383,16 +408,18 @@ func (c Config) Validate() error {
 		return bad("act_bits", " = %d, want 0 or 8", c.ActBits)
 	}
 	vocab := max(c.VocabSize, 1) // the dataset's, not known here, has no bearing on the rest
-	if err := c.Arch(vocab).Validate(); err != nil {
-		return &ConfigError{Reason: strings.TrimPrefix(err.Error(), "arch: ")}
+	err := c.Arch(vocab).Validate()
+	if e, ok := errors.AsType[*arch.ConfigError](err); ok {
+		return &ConfigError{Keys: e.Keys, Reason: e.Reason}
 	}
-	return nil
+	return err
 }
 
 // Arch is the model this recipe trains on a dataset of the given vocabulary.
 // A vocab_size in the recipe wins; that it covers the dataset is the
 // trainer's check.
 func (c Config) Arch(vocab int) arch.Config {
+	c = c.Resolved()
 	if c.VocabSize > 0 {
 		vocab = c.VocabSize
 	}
@@ -419,6 +446,7 @@ func (c Config) TokensPerStep() int { return c.BatchSize * c.BlockSize * c.GradA
 // linear warm-up lr·(it+1)/(warmup+1), then a cosine from lr to min_lr that
 // ends at lr_decay_iters, min_lr afterwards (SPEC §3).
 func (c Config) LRAt(it int) float64 {
+	c = c.Resolved()
 	switch {
 	case it < c.WarmupIters:
 		return c.LearningRate * float64(it+1) / float64(c.WarmupIters+1)
@@ -451,9 +479,9 @@ func (c Config) Group(p arch.Param) (lrScale, decay float64) {
 	return lrScale, decay
 }
 
-// Resolved is the configuration as TOML with every key in a fixed order;
+// TOML is the configuration as a recipe with every key in a fixed order;
 // LoadConfig reads it back to an equal Config.
-func (c Config) Resolved() string {
+func (c Config) TOML() string {
 	text, err := toml.Marshal(c)
 	if err != nil {
 		panic("train: config does not marshal: " + err.Error()) // flat struct of plain fields
@@ -478,14 +506,19 @@ func keyLine(data []byte, key string) int {
 }
 
 // nearestKey is the valid key with the smallest edit distance to name, or ""
-// when none is near enough to be what was meant.
+// when none is near enough to be what was meant. To have name in it is as near
+// as two edits.
 func nearestKey(name string) string {
-	if len(name) > 64 {
+	if len(name) < 2 || len(name) > 64 {
 		return ""
 	}
-	best, at := "", max(2, len(name)/2)+1
+	best, at := "", max(2, len(name)*3/5)+1
 	for _, k := range Keys() {
-		if d := EditDistance(name, k.Name); d < at {
+		d := EditDistance(name, k.Name)
+		if strings.Contains(k.Name, name) {
+			d = min(d, 2)
+		}
+		if d < at {
 			best, at = k.Name, d
 		}
 	}

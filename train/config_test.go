@@ -23,7 +23,7 @@ func load(t *testing.T, text string, overrides ...string) Config {
 }
 
 func TestLoadConfigRules(t *testing.T) {
-	c := load(t, `dataset = "x"`)
+	c := load(t, `dataset = "x"`).Resolved()
 	for _, r := range []struct {
 		key       string
 		got, want any
@@ -33,8 +33,8 @@ func TestLoadConfigRules(t *testing.T) {
 		{"n_kv_head", c.NKVHead, 8},
 		{"lr_decay_iters", c.LRDecayIters, c.MaxIters},
 		{"dataset folder", c.DatasetDir(), filepath.Join("datasets", "x")},
-		{"classic hidden_dim", load(t, "dataset = 'x'\nquantizer = 'classic'").HiddenDim, 1368},
-		{"d 128 hidden_dim", load(t, "dataset = 'x'\nn_embd = 128").HiddenDim, 384},
+		{"classic hidden_dim", load(t, "dataset = 'x'\nquantizer = 'classic'").Resolved().HiddenDim, 1368},
+		{"d 128 hidden_dim", load(t, "dataset = 'x'\nn_embd = 128").Resolved().HiddenDim, 384},
 		{"path dataset", load(t, `dataset = "./x"`).DatasetDir(), "./x"},
 		{"last override wins", load(t, `dataset = "x"`, "--n_layer=3", "n-layer=4").NLayer, 4},
 		{"override beats file", load(t, "dataset = \"x\"\nlearning_rate = 1", "--learning-rate=2e-3").LearningRate, 2e-3},
@@ -58,8 +58,8 @@ func TestLoadConfigErrors(t *testing.T) {
 	}{
 		{"unknown key", "dataset = 'x'\n\nn_layers = 4", nil, `tiny.toml:3: unknown key "n_layers"; did you mean "n_layer"?`},
 		{"far unknown key", "zzzzzzzz = 4", nil, `tiny.toml:1: unknown key "zzzzzzzz"`},
-		{"original's bias", "dataset = 'x'\nbias = true", nil, `tiny.toml:2: unknown key "bias"`},
-		{"table", "dataset = 'x'\n[model]\nn_layer = 4", nil, `tiny.toml:2: unknown key "model"`},
+		{"original's bias", "dataset = 'x'\nbias = true", nil, `tiny.toml:2: unknown key "bias": no layer has a bias; leave it out`},
+		{"table", "dataset = 'x'\n[model]\nn_layer = 4", nil, `tiny.toml:2: unknown key "model": a recipe has no tables, only keys`},
 		{"string for integer", "dataset = 'x'\nn_layer = 'four'", nil, "tiny.toml:2: n_layer: wrong type, want an integer such as n_layer = 4"},
 		{"float for integer", "n_layer = 4.5", nil, "tiny.toml:1: n_layer: wrong type, want an integer such as n_layer = 4"},
 		{"string for number", "learning_rate = '3e-3'", nil, "tiny.toml:1: learning_rate: wrong type, want a number such as learning_rate = 0.1"},
@@ -78,9 +78,16 @@ func TestLoadConfigErrors(t *testing.T) {
 		{"infinity", "dataset = 'x'\ngrad_clip = inf", nil, "tiny.toml:2: grad_clip = +Inf, want 0 to"},
 		{"min_lr above", "dataset = 'x'\nmin_lr = 1\nlearning_rate = 0.5", nil, "tiny.toml:2: min_lr = 1, want 0 to learning_rate = 0.5"},
 		{"choice", "dataset = 'x'\nquantizer = 'ternary'", nil, `tiny.toml:2: quantizer = "ternary", want absmean or classic or none`},
-		{"heads", "dataset = 'x'\nn_head = 7", nil, "tiny.toml: n_embd = 512 is not a multiple of n_head = 7"},
-		{"mixer heads", "dataset = 'x'\nn_head = 4\noctonion_attention = true", nil, "tiny.toml: the head mixer needs n_head to be a multiple of 8"},
-		{"algebra", "dataset = 'x'\nalgebra = 'octonoin'", nil, `tiny.toml: unknown algebra "octonoin"`},
+		{"heads", "dataset = 'x'\nn_head = 7", nil, "tiny.toml:2: n_embd = 512 is not a multiple of n_head = 7"},
+		{"mixer heads", "dataset = 'x'\nn_head = 4\noctonion_attention = true", nil, "tiny.toml:2: the head mixer needs n_head to be a multiple of 8"},
+		{"algebra", "dataset = 'x'\nalgebra = 'octonoin'", nil, `tiny.toml:2: unknown algebra "octonoin"`},
+		{"mixer heads of the default", "dataset = 'x'\noctonion_attention = true\nmixer_algebra = 'sedenion'", nil, "tiny.toml:2: the head mixer needs n_head to be a multiple of 16"},
+		{"mixer algebra", "dataset = 'x'\noctonion_attention = true\nmixer_algebra = 'octonoin'", nil, `tiny.toml:3: unknown mixer_algebra "octonoin"`},
+		{"width", "dataset = 'x'\nn_head = 2\nn_embd = 12", nil, "tiny.toml:3: n_embd = 12 is not a multiple of 8"},
+		{"hidden width", "dataset = 'x'\nhidden_dim = 12", nil, "tiny.toml:2: hidden_dim = 12 is not a multiple of 8"},
+		{"key heads", "dataset = 'x'\nn_kv_head = 3", nil, "tiny.toml:2: n_head = 8 is not a multiple of n_kv_head = 3"},
+		{"override of heads", "dataset = 'x'\nn_embd = 512", []string{"--n_head=7"}, "--n_head=7: n_embd = 512 is not a multiple"},
+		{"override of the algebra", "dataset = 'x'\nn_head = 2\nn_embd = 12\nhidden_dim = 12\nalgebra = 'real'", []string{"algebra=walsh"}, "--algebra=walsh: n_embd = 12 is not a multiple of 8"},
 		{"huge batch", "dataset = 'x'\nbatch_size = 1000000\nblock_size = 1000000", nil, "tiny.toml:2: batch_size × block_size"},
 		{"override range", "dataset = 'x'\nn_layer = 2", []string{"--n_layer=0"}, "--n_layer=0: n_layer = 0, want 1 to 4096"},
 		{"override type", "dataset = 'x'", []string{"--n-layer=four"}, "--n-layer=four: n_layer: wrong type, want an integer"},
@@ -100,11 +107,28 @@ func TestLoadConfigErrors(t *testing.T) {
 	}
 }
 
-func TestResolvedReadsBack(t *testing.T) {
+func TestTOMLReadsBack(t *testing.T) {
 	c := load(t, "dataset = 'x'\nsample_prompt = \"quo\\\"te'\\n\\u0007\"", "--learning_rate=1e-7", "--min_lr=0", "--seed=9223372036854775807")
-	back := load(t, c.Resolved())
+	back := load(t, c.TOML())
 	if diff := cmp.Diff(c, back); diff != "" {
-		t.Errorf("Resolved does not read back (-want +got):\n%s\n%s", diff, c.Resolved())
+		t.Errorf("TOML does not read back (-want +got):\n%s\n%s", diff, c.TOML())
+	}
+}
+
+// A recipe that was written and read again leaves keys to their rules that it
+// left to them before.
+func TestRulesApplyAnew(t *testing.T) {
+	written := load(t, "dataset = 'x'\nlearning_rate = 1.0\nmin_lr = 0.5").TOML()
+	c := load(t, written, "n_head=16", "n_embd=128", "max_iters=9000")
+	if r := c.Resolved(); r.NKVHead != 16 || r.HiddenDim != 384 || r.LRDecayIters != 9000 {
+		t.Errorf("got n_kv_head %d, hidden_dim %d, lr_decay_iters %d, want 16, 384, 9000", r.NKVHead, r.HiddenDim, r.LRDecayIters)
+	}
+	if lr := c.LRAt(5000); !(lr > 0.6) {
+		t.Errorf("learning rate %v in the middle of the longer run, want the longer cosine", lr)
+	}
+	fixed := load(t, load(t, "dataset = 'x'\nlr_decay_iters = 700").TOML(), "max_iters=9000")
+	if fixed.LRDecayIters != 700 {
+		t.Errorf("a given lr_decay_iters became %d", fixed.LRDecayIters)
 	}
 }
 
@@ -182,7 +206,7 @@ func TestKeysDocumented(t *testing.T) {
 
 func TestNearestKey(t *testing.T) {
 	for _, r := range [][2]string{
-		{"n_layers", "n_layer"}, {"batchsize", "batch_size"}, {"max_iter", "max_iters"}, {"dropuot", "dropout"},
+		{"n_layers", "n_layer"}, {"layers", "n_layer"}, {"lr", "min_lr"}, {"batch", "batch_size"}, {"batchsize", "batch_size"}, {"max_iter", "max_iters"}, {"dropuot", "dropout"},
 		{"", ""}, {"qqqqqqqqqqqq", ""}, {strings.Repeat("n", 100), ""},
 	} {
 		if got := nearestKey(r[0]); got != r[1] {
@@ -208,9 +232,9 @@ func FuzzLoadConfig(f *testing.F) {
 		if err := c.Validate(); err != nil {
 			t.Errorf("loaded, but not valid: %v", err)
 		}
-		back, err := LoadConfig("f.toml", []byte(c.Resolved()), nil)
+		back, err := LoadConfig("f.toml", []byte(c.TOML()), nil)
 		if err != nil || back != c {
-			t.Errorf("Resolved does not read back: %v\n%s", err, c.Resolved())
+			t.Errorf("TOML does not read back: %v\n%s", err, c.TOML())
 		}
 	})
 }

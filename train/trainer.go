@@ -342,7 +342,7 @@ func (t *Trainer) openLog() error {
 	if err := os.MkdirAll(t.cfg.OutDir, 0o755); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(t.cfg.OutDir, "config.toml"), []byte(t.cfg.Resolved()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(t.cfg.OutDir, "config.toml"), []byte(t.cfg.TOML()), 0o644); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
 	after := -1

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"spinnet/engine"
 )
 
 // A bench measures one thing, at every shape and thread count worth knowing,
@@ -53,9 +55,6 @@ func (b *benchContext) Report(r benchResult) error {
 	r.Bench = b.name
 	return b.report(r)
 }
-
-// maxThreads bounds what a mistyped number of threads can start.
-const maxThreads = 1 << 12 // as for the key threads of a recipe
 
 // benchTime is how long Measure repeats a call.
 const benchTime = 600 * time.Millisecond
@@ -114,8 +113,8 @@ but fused multiply–adds reaches in the same run.`,
 			}
 			counts := []int{threads}
 			switch {
-			case threads < 0 || threads > maxThreads:
-				return usagef("--threads %d: want 1 to %d", threads, maxThreads)
+			case threads < 0 || threads > engine.MaxThreads:
+				return usagef("--threads %d: want 1 to %d", threads, engine.MaxThreads)
 			case threads == 0:
 				counts = slices.Compact([]int{1, runtime.GOMAXPROCS(0)})
 			}

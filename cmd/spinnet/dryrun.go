@@ -14,7 +14,7 @@ import (
 // dryRun prints what a run would be: parameters, memory and speed.
 func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 	shape := cfg.Arch(data.VocabSize)
-	fmt.Fprint(w, cfg.Resolved(), "\n")
+	fmt.Fprint(w, cfg.Resolved().TOML(), "\n")
 	printModel(w, cfg, shape)
 	fmt.Fprintf(w, "memory      about %s\n", bytesText(memoryEstimate(cfg, shape)))
 	if err := checkMemory(cfg, shape); err != nil {

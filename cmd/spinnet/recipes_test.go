@@ -5,6 +5,7 @@ import (
 
 	"spinnet/arch"
 	"spinnet/configs"
+	"spinnet/model"
 	"spinnet/train"
 )
 
@@ -32,12 +33,13 @@ func TestRecipes(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
+		c = c.Resolved()
 		want, ok := classics[name]
 		if !ok {
 			if !ours[name] {
 				t.Errorf("%s: not in this test's lists", name)
 			}
-			if c.Quantizer != arch.AbsMean || c.Init != train.InitScaled || c.HiddenDim%128 != 0 {
+			if c.Quantizer != arch.AbsMean || c.Init != model.InitScaled || c.HiddenDim%128 != 0 {
 				t.Errorf("%s is not of our kind: %s, %s, hidden %d", name, c.Quantizer, c.Init, c.HiddenDim)
 			}
 			delete(ours, name)
@@ -48,9 +50,9 @@ func TestRecipes(t *testing.T) {
 		if got != want {
 			t.Errorf("%s:\n got %+v\nwant %+v", name, got, want)
 		}
-		if c.Algebra != "octonion" || c.MixerAlgebra != "octonion" || c.Quantizer != arch.Classic || c.Init != train.InitClassic ||
+		if c.Algebra != "octonion" || c.MixerAlgebra != "octonion" || c.Quantizer != arch.Classic || c.Init != model.InitClassic ||
 			c.Beta1 != 0.9 || c.Beta2 != 0.95 || c.GradClip != 1 || c.Dropout != 0 || c.LRDecayIters != c.MaxIters {
-			t.Errorf("%s has not the classic rest: %s", name, c.Resolved())
+			t.Errorf("%s has not the classic rest: %s", name, c.TOML())
 		}
 		delete(classics, name)
 	}

@@ -162,7 +162,7 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 	if err := checkMemory(cfg, shape); err != nil {
 		return err
 	}
-	fmt.Fprint(log, cfg.Resolved(), "\n")
+	fmt.Fprint(log, cfg.Resolved().TOML(), "\n")
 	printModel(log, cfg, shape)
 
 	t, err := train.New(cfg, data, train.Options{Threads: cfg.Threads})
