@@ -41,8 +41,10 @@ type Eval struct {
 // Writer appends records to a log. Each Write reaches the operating system
 // before it returns, so a killed process loses nothing.
 type Writer struct {
-	f   *os.File
-	buf []byte
+	f    *os.File
+	buf  []byte
+	end  int64 // size of the file
+	last int   // step of the last record, −1 for none
 }
 
 // Append opens the log at path to add to it, making it when there is none. A
@@ -52,15 +54,12 @@ func Append(path string) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runlog: %w", err)
 	}
-	end, err := cut(f, math.MaxInt)
-	if err == nil {
-		_, err = f.Seek(end, io.SeekStart)
-	}
+	end, last, err := cut(f, math.MaxInt)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("runlog: %s: %w", path, err)
 	}
-	return &Writer{f: f}, nil
+	return &Writer{f: f, end: end, last: last}, nil
 }
 
 // Write adds one record.
@@ -75,14 +74,49 @@ func (w *Writer) Write(r Record) error {
 	b = number(b, "tokens_per_s", r.TokensPerSecond)
 	b = number(b, "elapsed_s", r.Elapsed)
 	if r.Eval != nil {
-		b = number(b, "train_loss", r.Eval.Train)
-		b = number(b, "val_loss", r.Eval.Val)
+		b = r.Eval.append(b)
 	}
-	w.buf = append(b, "}\n"...)
-	if _, err := w.f.Write(w.buf); err != nil {
+	w.buf = append(b, closing...)
+	if err := w.put(w.end); err != nil {
+		return err
+	}
+	w.last = r.Step
+	return nil
+}
+
+// closing ends a record.
+const closing = "}\n"
+
+// AddEval adds an evaluation to the last record, if it is of that step: for
+// one that came later than the step, as after an interruption.
+func (w *Writer) AddEval(step int, e Eval) error {
+	if w.last != step {
+		return nil
+	}
+	at := w.end - int64(len(closing))
+	var end [len(closing)]byte
+	if _, err := w.f.ReadAt(end[:], at); err != nil {
 		return fmt.Errorf("runlog: %w", err)
 	}
+	if string(end[:]) != closing {
+		return nil // another program's line
+	}
+	w.buf = append(e.append(w.buf[:0]), closing...)
+	return w.put(at)
+}
+
+// put writes w.buf at an offset, which becomes the end of the log.
+func (w *Writer) put(at int64) error {
+	if _, err := w.f.WriteAt(w.buf, at); err != nil {
+		return fmt.Errorf("runlog: %w", err)
+	}
+	w.end = at + int64(len(w.buf))
 	return nil
+}
+
+// append adds the members of an evaluation to a record.
+func (e Eval) append(b []byte) []byte {
+	return number(number(b, "train_loss", e.Train), "val_loss", e.Val)
 }
 
 // number appends a finite number as a JSON member.
@@ -110,7 +144,7 @@ func Truncate(path string, step int) error {
 	if err != nil {
 		return fmt.Errorf("runlog: %w", err)
 	}
-	if _, err = cut(f, step); err == nil {
+	if _, _, err = cut(f, step); err == nil {
 		err = f.Sync()
 	}
 	if e := f.Close(); err == nil {
@@ -123,9 +157,10 @@ func Truncate(path string, step int) error {
 }
 
 // cut shortens f to the lines before the first record of a later step and
-// before a torn last line, and gives the new length.
-func cut(f *os.File, step int) (int64, error) {
-	keep := int64(0)
+// before a torn last line. It gives the new length, and the step of the last
+// line, or −1 when that is no record.
+func cut(f *os.File, step int) (keep int64, last int, err error) {
+	last = -1
 	br := bufio.NewReader(f)
 	for {
 		line, err := readLine(br)
@@ -133,20 +168,25 @@ func cut(f *os.File, step int) (int64, error) {
 			break // and any torn line with it
 		}
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		var r struct {
-			Step int `json:"step"`
+			Step *int `json:"step"`
 		}
-		if json.Unmarshal(line, &r) == nil && r.Step > step {
+		known := json.Unmarshal(line, &r) == nil && r.Step != nil
+		if known && *r.Step > step {
 			break
+		}
+		last = -1
+		if known {
+			last = *r.Step
 		}
 		keep += int64(len(line))
 	}
 	if size, err := f.Seek(0, io.SeekEnd); err != nil || size == keep {
-		return keep, err
+		return keep, last, err
 	}
-	return keep, f.Truncate(keep)
+	return keep, last, f.Truncate(keep)
 }
 
 // maxLine bounds a line, so that a foreign file cannot take all memory.

@@ -99,6 +99,49 @@ func TestAppendCutsTornLine(t *testing.T) {
 	}
 }
 
+// An evaluation that comes later joins the record of its step, and no other.
+func TestAddEval(t *testing.T) {
+	path := filepath.Join(t.TempDir(), File)
+	write(t, path, Record{Step: 1}, Record{Step: 2, Loss: 0.5})
+	w, err := Append(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	want := []Record{{Step: 1}, {Step: 2, Loss: 0.5, Eval: &Eval{1.25, 1.5}}, {Step: 3, Eval: &Eval{2, math.NaN()}}, {Step: 4}}
+	for _, err := range []error{
+		w.AddEval(1, Eval{9, 9}), w.AddEval(2, *want[1].Eval), w.AddEval(3, Eval{9, 9}),
+		w.Write(Record{Step: 3}), w.AddEval(3, *want[2].Eval), w.Write(want[3]),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateNaNs()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	foreign := filepath.Join(t.TempDir(), File)
+	const text = `{"step":1}` + "\n" + `{"x":1}` + "\n"
+	if err := os.WriteFile(foreign, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Append(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.AddEval(1, Eval{1, 1}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(foreign); string(got) != text {
+		t.Errorf("a foreign line became %q", got)
+	}
+}
+
 func TestReadErrors(t *testing.T) {
 	for _, r := range []struct{ name, text, want string }{
 		{"not JSON", "{\"step\":1}\nhello\n", "runlog: line 2: invalid character"},
