@@ -4,6 +4,7 @@
 package dataset
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -43,6 +44,7 @@ type Dataset struct {
 	TrainBytes, ValBytes int64
 
 	manifest *Manifest // nil for nanoGPT's bare files
+	verified bool      // Verify has found nothing wrong
 }
 
 // Tokens is one split: a token file read in pieces, never held in memory. It
@@ -76,7 +78,7 @@ func (e *HintError) Unwrap() error { return e.Err }
 func (e *HintError) Hint() string { return e.Text }
 
 // verifyAtOpen is the size in bytes up to which Open verifies the token files:
-// some hundredths of a second.
+// some hundredths of a second. Who reads a larger dataset for long calls Verify.
 const verifyAtOpen = 64 << 20
 
 // Open opens the dataset in folder dir and checks its files against the
@@ -89,8 +91,8 @@ func Open(dir string) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	if (d.Train.n+d.Val.n)*int64(d.Train.width) <= verifyAtOpen {
-		if err := d.Verify(); err != nil {
+	if d.Size() <= verifyAtOpen {
+		if err := d.Verify(context.Background()); err != nil {
 			d.Close()
 			return nil, err
 		}
@@ -246,13 +248,22 @@ func (d *Dataset) Close() error {
 	return errors.Join(d.Train.close(), d.Val.close())
 }
 
+// Size is the size of the token files in bytes.
+func (d *Dataset) Size() int64 { return (d.Train.n + d.Val.n) * int64(d.Train.width) }
+
+// Verified tells whether Verify, or Open for it, has found the files right.
+func (d *Dataset) Verified() bool { return d.verified }
+
 // Verify reads both files whole: their SHA-256 must be the manifest's (when
 // there is one) and every token must be in the vocabulary.
-func (d *Dataset) Verify() error {
+func (d *Dataset) Verify(ctx context.Context) error {
 	for i, t := range []*Tokens{d.Train, d.Val} {
 		h := sha256.New()
 		ids := make([]int32, readBuffer/4)
 		for off := int64(0); off < t.n; {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("dataset: %w", err)
+			}
 			n := min(int64(len(ids)), t.n-off)
 			t.mu.Lock()
 			err := t.read(ids[:n], off)
@@ -276,11 +287,9 @@ func (d *Dataset) Verify() error {
 			return fmt.Errorf("dataset: %s: sha256 is %s, but the manifest says %s (the file was changed; prepare it again)", t.path, got, want)
 		}
 	}
+	d.verified = true
 	return nil
 }
-
-// Path is the name of the token file.
-func (t *Tokens) Path() string { return t.path }
 
 // Len is the number of tokens.
 func (t *Tokens) Len() int64 { return t.n }

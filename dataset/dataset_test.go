@@ -78,7 +78,7 @@ func TestTinyShakespeare(t *testing.T) {
 	if decoded(t, d, d.Train)+decoded(t, d, d.Val) != corpus.TinyShakespeare {
 		t.Error("the tokens do not decode to the text")
 	}
-	if err := d.Verify(); err != nil {
+	if err := d.Verify(context.Background()); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "manifest.json")); err != nil {

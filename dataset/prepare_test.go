@@ -3,6 +3,8 @@ package dataset
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"spinnet/tokenizer"
 )
@@ -55,7 +58,7 @@ func TestPrepareSplits(t *testing.T) {
 			if got := decoded(t, d, d.Val); got != c.val {
 				t.Errorf("val: got %q, want %q", got, c.val)
 			}
-			if err := d.Verify(); err != nil {
+			if err := d.Verify(context.Background()); err != nil {
 				t.Error(err)
 			}
 			joints := int64(strings.Count(c.train, eot)*len(eot) + strings.Count(c.train, "\n\n")*2)
@@ -137,7 +140,7 @@ func TestNanoGPT(t *testing.T) {
 	if d.VocabSize != 50257 || d.Tokenizer.Kind() != "gpt2" || d.Val.Len() != 0 || d.Train.Len() != 6 {
 		t.Errorf("got vocabulary %d, %s, %d and %d tokens", d.VocabSize, d.Tokenizer.Kind(), d.Train.Len(), d.Val.Len())
 	}
-	if err := d.Verify(); err != nil {
+	if err := d.Verify(context.Background()); err != nil {
 		t.Error(err)
 	}
 }
@@ -478,20 +481,63 @@ func TestRead(t *testing.T) {
 			t.Errorf("got %q, want %q in it", err, want)
 		}
 	}
-	if d.Verify() == nil {
+	if d.Verify(context.Background()) == nil {
 		t.Error("Verify: no error")
 	}
 	if err := poke("train.bin", 2*50000, 'x', 0)(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Verify(); err == nil || !strings.Contains(err.Error(), "sha256") {
+	if err := d.Verify(context.Background()); err == nil || !strings.Contains(err.Error(), "sha256") {
 		t.Errorf("Verify: got %v, want a difference of sha256", err)
 	}
-	if err := os.Truncate(d.Train.Path(), 1000); err != nil {
+	if err := os.Truncate(d.Train.path, 1000); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Train.Read(make([]int32, 100), 40000); err == nil || !strings.Contains(err.Error(), "shorter") {
 		t.Errorf("got %v, want an error about a shorter file", err)
+	}
+}
+
+// Open leaves a large dataset to Verify.
+func TestVerifyLarge(t *testing.T) {
+	const size = verifyAtOpen + 1<<20 // zeros, which are ids: a sparse file takes no room
+	dir := t.TempDir()
+	h := sha256.New()
+	h.Write(make([]byte, size))
+	empty := sha256.Sum256(nil)
+	m := Manifest{Format: manifestFormat, Version: manifestVersion, Name: "zeros", Tokenizer: TokenizerInfo{Kind: "bytes"}, VocabSize: 256, DType: "uint16",
+		Train: Shard{"train.bin", size / 2, 1, size / 2, hex.EncodeToString(h.Sum(nil))}, Val: Shard{"val.bin", 0, 0, 0, hex.EncodeToString(empty[:])}}
+	data, err := m.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{ManifestFile: data, "train.bin": nil, "val.bin": nil} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(filepath.Join(dir, "train.bin"), size); err != nil {
+		t.Fatal(err)
+	}
+	d := opened(t, dir)
+	if d.Verified() {
+		t.Error("verified by Open")
+	}
+	start := time.Now()
+	if err := d.Verify(context.Background()); err != nil || !d.Verified() {
+		t.Errorf("got %v, verified %v", err, d.Verified())
+	}
+	t.Logf("%.0f MB/s", size/1e6/time.Since(start).Seconds())
+	stopped, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := d.Verify(stopped); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped: got %v", err)
+	}
+	if err := poke("train.bin", size/2, 1)(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := opened(t, dir).Verify(context.Background()); err == nil || !strings.Contains(err.Error(), "sha256") {
+		t.Errorf("a changed byte: got %v, want a difference of sha256", err)
 	}
 }
 
