@@ -60,14 +60,10 @@ func Open(path string) (*spinfile.Model, error) {
 // assemble makes a model of a checkpoint's parts; weights is the name of the
 // file, for errors and provenance.
 func assemble(weights string, st State, ts SafeTensors) (*spinfile.Model, error) {
-	byName := make(map[string]SafeTensor, len(ts))
-	for _, t := range ts {
-		byName[t.Name] = t
-	}
-	if err := checkShapes(weights, st.Model, byName); err != nil {
+	if err := checkShapes(weights, st.Model, ts); err != nil {
 		return nil, err
 	}
-	m, err := spinfile.FromLatents(st.Model, st.Tokenizer, func(name string) []float32 { return byName[name].Data })
+	m, err := spinfile.FromLatents(st.Model, st.Tokenizer, func(name string) []float32 { return ts.Find(name).Data })
 	if err != nil {
 		return nil, fmt.Errorf("interop: %s: %w", weights, err)
 	}
@@ -101,7 +97,11 @@ func Resolve(path string) (string, error) {
 
 // ReadState reads the model configuration, the tokenizer and the step of a
 // state.json, fills the configuration's defaults and checks it.
-func ReadState(path string) (State, error) {
+func ReadState(path string) (State, error) { return ReadStateAnd(path, nil) }
+
+// ReadStateAnd is ReadState, and decodes the same JSON into more unless that is
+// nil.
+func ReadStateAnd(path string, more any) (State, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, fmt.Errorf("interop: %s is missing: it holds the model's configuration and tokenizer", path)
@@ -116,6 +116,11 @@ func ReadState(path string) (State, error) {
 	}
 	if len(b) > maxState {
 		return State{}, fmt.Errorf("interop: %s: over %d bytes", path, maxState)
+	}
+	if more != nil {
+		if err := json.Unmarshal(b, more); err != nil {
+			return State{}, fmt.Errorf("interop: %s: %w", path, err)
+		}
 	}
 	return parseState(path, b)
 }
@@ -134,21 +139,17 @@ func parseState(path string, b []byte) (State, error) {
 
 // checkShapes compares the tensors of a file with the model's parameters:
 // exactly those, each with its shape.
-func checkShapes(file string, c arch.Config, byName map[string]SafeTensor) error {
+func checkShapes(file string, c arch.Config, ts SafeTensors) error {
 	wanted := map[string]bool{}
 	for _, p := range arch.Params(c) {
 		wanted[p.Name] = true
-		t, ok := byName[p.Name]
-		if !ok {
-			return &SafetensorsError{File: file, Tensor: p.Name, Offset: -1, Reason: "missing"}
-		}
-		if fmt.Sprint(t.Shape) != fmt.Sprint(p.Shape) {
-			return &SafetensorsError{File: file, Tensor: p.Name, Offset: -1, Reason: fmt.Sprintf("shape %v, the configuration wants %v", t.Shape, p.Shape)}
+		if _, err := ts.Need(file, p.Name, p.Shape); err != nil {
+			return err
 		}
 	}
-	for name := range byName {
-		if !wanted[name] {
-			return &SafetensorsError{File: file, Tensor: name, Offset: -1, Reason: "does not belong to the model of " + StateFile}
+	for _, t := range ts {
+		if !wanted[t.Name] {
+			return &SafetensorsError{File: file, Tensor: t.Name, Offset: -1, Reason: "does not belong to the model of " + StateFile}
 		}
 	}
 	return nil

@@ -23,12 +23,17 @@ type SafeTensor struct {
 // SafeTensors are the tensors of a file in the order of their data.
 type SafeTensors []SafeTensor
 
-// Get returns the data of the tensor of that name, or nil.
-func (ts SafeTensors) Get(name string) []float32 {
-	if t := ts.Find(name); t != nil {
-		return t.Data
+// Need returns the data of the tensor of that name, which must have that shape;
+// file is for errors.
+func (ts SafeTensors) Need(file, name string, shape []int) ([]float32, error) {
+	t := ts.Find(name)
+	switch {
+	case t == nil:
+		return nil, &SafetensorsError{File: file, Tensor: name, Offset: -1, Reason: "missing"}
+	case !slices.Equal(t.Shape, shape):
+		return nil, &SafetensorsError{File: file, Tensor: name, Offset: -1, Reason: fmt.Sprintf("shape %v, the configuration wants %v", t.Shape, shape)}
 	}
-	return nil
+	return t.Data, nil
 }
 
 // Find returns the tensor of that name, or nil.

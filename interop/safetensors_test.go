@@ -63,7 +63,7 @@ func TestSafetensorsRoundTrip(t *testing.T) {
 			t.Errorf("tensor %d: got %q %v, want %q %v", i, got[i].Name, got[i].Shape, want[i].Name, want[i].Shape)
 		}
 	}
-	if got.Get("scalar")[0] != 7 || got.Get("none") != nil {
+	if got.Find("scalar").Data[0] != 7 || got.Find("none") != nil {
 		t.Error("Get is wrong")
 	}
 }
@@ -80,8 +80,8 @@ func TestSafetensorsHalves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(ts.Get("h"), want) || ts.Get("b")[0] != -1.5 {
-		t.Errorf("got %v and %v", ts.Get("h"), ts.Get("b"))
+	if !slices.Equal(ts.Find("h").Data, want) || ts.Find("b").Data[0] != -1.5 {
+		t.Errorf("got %v and %v", ts.Find("h").Data, ts.Find("b").Data)
 	}
 }
 

@@ -37,7 +37,7 @@ func seedTiny(t *testing.T, threads int) (*Model, expected) {
 		t.Fatal(err)
 	}
 	for _, p := range m.Params {
-		dev.Write(p.Value, ts.Get(p.Name))
+		dev.Write(p.Value, ts.Find(p.Name).Data)
 	}
 	text, err := os.ReadFile(dir + "expected.json")
 	if err != nil {
@@ -97,7 +97,7 @@ func TestGradientsOfTheOriginal(t *testing.T) {
 			t.Errorf("loss %.9f, want %.9f", got, want)
 		}
 		for _, p := range m.Params {
-			if d := relL2(p.Grad.Data, want.Get(p.Name)); !(d < 2e-5) {
+			if d := relL2(p.Grad.Data, want.Find(p.Name).Data); !(d < 2e-5) {
 				t.Errorf("recompute %v: gradient of %s: relative distance %.2g, want under 2e-5", recompute, p.Name, d)
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +18,7 @@ import (
 
 	"spinnet/arch"
 	"spinnet/interop"
+	"spinnet/runlog"
 	"spinnet/spinfile"
 )
 
@@ -36,9 +39,26 @@ type state struct {
 	DatasetHash   string   `json:"dataset_hash"`
 	Elapsed       float64  `json:"elapsed_s"`
 	Smooth        float64  `json:"smooth_loss"`
-	Train         *float64 `json:"train_loss,omitempty"` // of the last evaluation
+	EvalStep      *int     `json:"eval_step,omitempty"` // of the last evaluation
+	Train         *float64 `json:"train_loss,omitempty"`
 	Val           *float64 `json:"val_loss,omitempty"`
+	BestStep      *int     `json:"best_step,omitempty"` // of the best evaluation
 	BestVal       *float64 `json:"best_val_loss,omitempty"`
+}
+
+// Steps of evaluations are −1 for none, as are losses NaN.
+func stepOrNil(step int) *int {
+	if step < 0 {
+		return nil
+	}
+	return &step
+}
+
+func orNone(step *int) int {
+	if step == nil {
+		return -1
+	}
+	return *step
 }
 
 func finiteOrNil(x float64) *float64 {
@@ -66,19 +86,26 @@ func stepDir(step int) string { return fmt.Sprintf("step-%08d", step) }
 func (t *Trainer) save(best bool) (dir string, err error) {
 	root := t.checkpointsDir()
 	dir = filepath.Join(root, stepDir(t.step))
-	if t.savedStep != t.step {
-		if err := t.writeCheckpoint(root, dir); err != nil {
-			return "", fmt.Errorf("train: checkpoint of step %d not written: %w", t.step, err)
-		}
-		t.savedStep = t.step
+	switch {
+	case t.savedStep != t.step:
+		err = t.writeCheckpoint(root, dir)
+	case t.savedEval != t.last.Step: // evaluated since
+		err = interop.WriteFile(filepath.Join(dir, interop.StateFile), t.writeState)
 	}
-	if err := link(root, "last", stepDir(t.step)); err != nil {
-		return "", err
+	if err != nil {
+		return "", fmt.Errorf("train: checkpoint of step %d not written: %w", t.step, err)
 	}
+	t.savedStep, t.savedEval = t.step, t.last.Step
+	// Killed between the two, best leads to the best checkpoint there is, and
+	// relink puts it back to the best that last knows of. Only when both
+	// are set may old checkpoints go.
 	if best {
 		if err := link(root, "best", stepDir(t.step)); err != nil {
 			return "", err
 		}
+	}
+	if err := link(root, "last", stepDir(t.step)); err != nil {
+		return "", err
 	}
 	return dir, t.prune(root)
 }
@@ -142,7 +169,8 @@ func (t *Trainer) writeState(w io.Writer) error {
 		DatasetHash: t.data.Hash,
 		Elapsed:     t.elapsed.Seconds(),
 		Smooth:      t.smooth,
-		Train:       finiteOrNil(t.last.Train), Val: finiteOrNil(t.last.Val), BestVal: finiteOrNil(t.bestVal),
+		EvalStep:    stepOrNil(t.last.Step), Train: finiteOrNil(t.last.Train), Val: finiteOrNil(t.last.Val),
+		BestStep: stepOrNil(t.bestStep), BestVal: finiteOrNil(t.bestVal),
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", " ")
@@ -156,7 +184,8 @@ func (t *Trainer) tokenizerInfo() spinfile.TokenizerInfo {
 	return spinfile.TokenizerInfo{Kind: t.data.Tokenizer.Kind(), Chars: t.data.Tokenizer.Chars()}
 }
 
-// link makes root/name lead to target, replacing what it led to in one step.
+// link makes root/name lead to target, replacing what it led to in one step,
+// where the system can.
 func link(root, name, target string) error {
 	tmp := filepath.Join(root, "."+name+".tmp")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -165,10 +194,57 @@ func link(root, name, target string) error {
 	if err := os.Symlink(target, tmp); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
+	if runtime.GOOS == "windows" { // its rename does not replace a link to a folder
+		if err := os.Remove(filepath.Join(root, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("train: %w", err)
+		}
+	}
 	if err := os.Rename(tmp, filepath.Join(root, name)); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
 	return interop.SyncDir(root)
+}
+
+// relink makes "last" and "best" lead to the checkpoint resumed from and the
+// best before it, which they do not after a kill at the wrong moment.
+func (t *Trainer) relink() error {
+	root := t.checkpointsDir()
+	for name, step := range map[string]int{"last": t.step, "best": t.bestStep} {
+		to := stepDir(step)
+		if have, err := os.Readlink(filepath.Join(root, name)); err == nil && have == to {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(root, to, interop.WeightsFile)); err != nil {
+			continue // the best was never saved, or somebody removed it
+		}
+		if err := link(root, name, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastCheckpoint is the checkpoint to resume from: where "last" leads or, when
+// a kill came before that was set, the newest. The error is fs.ErrNotExist if
+// there is none.
+func (t *Trainer) lastCheckpoint() (string, error) {
+	root := t.checkpointsDir()
+	last := filepath.Join(root, "last")
+	if _, err := os.Lstat(last); !errors.Is(err, fs.ErrNotExist) {
+		return last, err
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return "", err
+	}
+	newest := -1
+	for _, e := range entries {
+		newest = max(newest, checkpointStep(e.Name()))
+	}
+	if newest < 0 {
+		return "", fs.ErrNotExist
+	}
+	return filepath.Join(root, stepDir(newest)), nil
 }
 
 // prune removes all but the newest keep_checkpoints checkpoints and those
@@ -215,8 +291,9 @@ func isLinked(root, name string) bool {
 
 // checkpointStep is the step in a checkpoint folder's name, −1 for others.
 func checkpointStep(name string) int {
-	n, err := strconv.Atoi(strings.TrimPrefix(name, "step-"))
-	if err != nil {
+	digits, ok := strings.CutPrefix(name, "step-")
+	n, err := strconv.Atoi(digits)
+	if !ok || err != nil {
 		return -1
 	}
 	return n
@@ -225,11 +302,18 @@ func checkpointStep(name string) int {
 // Resume continues the run in out_dir from its last checkpoint. The model
 // configuration and the dataset must be the ones it was made with.
 func (t *Trainer) Resume() error {
-	dir := filepath.Join(t.checkpointsDir(), "last")
-	s, err := readState(filepath.Join(dir, interop.StateFile))
+	dir, err := t.lastCheckpoint()
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("train: nothing to resume: no checkpoint in %s", t.cfg.OutDir)
+		why := ""
+		if _, err := os.Stat(filepath.Join(t.cfg.OutDir, runlog.File)); err == nil {
+			why = ", the run there was stopped before its first one; begin it again with --overwrite"
+		}
+		return fmt.Errorf("train: nothing to resume: no checkpoint in %s%s", t.cfg.OutDir, why)
 	}
+	if err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	s, err := readState(filepath.Join(dir, interop.StateFile))
 	if err != nil {
 		return err
 	}
@@ -253,16 +337,17 @@ func (t *Trainer) Resume() error {
 			copy(into, x)
 		}
 	}
-	t.step, t.savedStep, t.smooth = s.Step, s.Step, s.Smooth
+	t.step, t.smooth = s.Step, s.Smooth
 	t.elapsed = time.Duration(s.Elapsed * float64(time.Second))
-	t.bestVal = orNaN(s.BestVal)
-	t.last = EvalInfo{Step: s.Step, Train: orNaN(s.Train), Val: orNaN(s.Val)}
+	t.bestStep, t.bestVal = orNone(s.BestStep), orNaN(s.BestVal)
+	t.last = EvalInfo{Step: orNone(s.EvalStep), Train: orNaN(s.Train), Val: orNaN(s.Val)}
+	t.savedStep, t.savedEval = t.step, t.last.Step
 	t.resumed = true
 	return nil
 }
 
-// InitFrom takes the weights of another model of the same shape (a run or
-// checkpoint folder, or a .safetensors file) as the start of a new run.
+// InitFrom takes the weights of another model of the same configuration (a run
+// or checkpoint folder, or a .safetensors file) as the start of a new run.
 func (t *Trainer) InitFrom(path string) error {
 	file, err := interop.Resolve(path)
 	if err != nil {
@@ -275,7 +360,21 @@ func (t *Trainer) InitFrom(path string) error {
 	if have, want := s.Tokenizer, t.tokenizerInfo(); have.Kind != "" && want.Kind != "" && !have.Equal(want) {
 		return fmt.Errorf("train: %s was trained with another vocabulary (%s) than the dataset's (%s)", file, have.Kind, want.Kind)
 	}
+	if err := t.checkInit(file, s.Model); err != nil {
+		return err
+	}
 	return t.load(filepath.Dir(file), filepath.Base(file))
+}
+
+// checkInit refuses to begin from a model whose weights mean something else.
+// The keys that give no weight another meaning may differ.
+func (t *Trainer) checkInit(file string, have arch.Config) error {
+	want := t.model.Config
+	have.Dropout, have.BlockSize, have.ActBits = want.Dropout, want.BlockSize, want.ActBits
+	if key, its, ours := firstDifference(have, want); key != "" {
+		return fmt.Errorf("train: cannot begin from %s: its %s is %v, the recipe's %v", file, key, its, ours)
+	}
+	return nil
 }
 
 // load reads the weights of a checkpoint folder into the model.
@@ -299,33 +398,20 @@ func (t *Trainer) load(dir, name string) error {
 	return nil
 }
 
-// tensorOf finds a tensor by name and checks its shape.
+// tensorOf finds a tensor by name and checks its shape and values.
 func tensorOf(ts interop.SafeTensors, path, name string, shape []int) ([]float32, error) {
-	x := ts.Find(name)
-	switch {
-	case x == nil:
-		return nil, &interop.SafetensorsError{File: path, Tensor: name, Offset: -1, Reason: "missing"}
-	case !slices.Equal(x.Shape, shape):
-		return nil, &interop.SafetensorsError{File: path, Tensor: name, Offset: -1,
-			Reason: fmt.Sprintf("shape %v, the configuration asks for %v", x.Shape, shape)}
+	x, err := ts.Need(path, name, shape)
+	if err == nil && !allFinite(x) {
+		err = &interop.SafetensorsError{File: path, Tensor: name, Offset: -1, Reason: "holds values that are not finite"}
 	}
-	if !allFinite(x.Data) {
-		return nil, &interop.SafetensorsError{File: path, Tensor: name, Offset: -1, Reason: "holds values that are not finite"}
-	}
-	return x.Data, nil
+	return x, err
 }
 
-const maxStateBytes = 16 << 20
-
 func readState(path string) (*state, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("train: %w", err)
-	}
-	defer f.Close()
 	var s state
-	if err := json.NewDecoder(io.LimitReader(f, maxStateBytes)).Decode(&s); err != nil {
-		return nil, fmt.Errorf("train: %s is not a checkpoint's state: %w", path, err)
+	var err error
+	if s.State, err = interop.ReadStateAnd(path, &s); err != nil {
+		return nil, err
 	}
 	if s.Step < 0 {
 		return nil, fmt.Errorf("train: %s: step %d", path, s.Step)
@@ -335,10 +421,11 @@ func readState(path string) (*state, error) {
 
 // checkSame refuses to resume with another model, dataset or seed.
 func (t *Trainer) checkSame(dir string, s *state) error {
-	have, want := s.Model.WithDefaults(), t.model.Config
-	if have != want {
-		key, was, now := firstDifference(have, want)
+	if key, was, now := firstDifference(s.Model, t.model.Config); key != "" {
 		return fmt.Errorf("train: cannot resume %s: %s was %v and is now %v; keep the model's configuration or start in another out_dir", dir, key, was, now)
+	}
+	if s.Config.Seed != t.cfg.Seed {
+		return fmt.Errorf("train: cannot resume %s: seed was %d and is now %d; keep it, or start in another out_dir", dir, s.Config.Seed, t.cfg.Seed)
 	}
 	if s.DatasetHash != t.data.Hash {
 		return fmt.Errorf("train: cannot resume %s: the dataset %s has changed since (hash %.12s, was %.12s)", dir, t.data.Name, t.data.Hash, s.DatasetHash)
@@ -349,22 +436,14 @@ func (t *Trainer) checkSame(dir string, s *state) error {
 	return nil
 }
 
-// firstDifference names the first key in which two configurations differ.
+// firstDifference names the first key in which two configurations differ, ""
+// for none.
 func firstDifference(a, b arch.Config) (key string, was, now any) {
-	fields := func(c arch.Config) (m map[string]any, keys []string) {
-		text, _ := json.Marshal(c) // a flat struct of numbers and strings
-		_ = json.Unmarshal(text, &m)
-		for k := range m {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		return m, keys
-	}
-	fa, keys := fields(a)
-	fb, _ := fields(b)
-	for _, k := range keys {
-		if fa[k] != fb[k] {
-			return k, fa[k], fb[k]
+	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
+	for i := range va.NumField() {
+		if was, now := va.Field(i).Interface(), vb.Field(i).Interface(); was != now {
+			name, _, _ := strings.Cut(va.Type().Field(i).Tag.Get("json"), ",")
+			return name, was, now
 		}
 	}
 	return "", nil, nil

@@ -12,7 +12,7 @@ import (
 // sample continues sample_prompt with the weights as they are, quantised,
 // through the inference engine: what it prints is what a user would get.
 // Without a tokenizer or with sample_tokens = 0 it is empty.
-func (t *Trainer) sample() (string, error) {
+func (t *Trainer) sample(ctx context.Context) (string, error) {
 	tok := t.data.Tokenizer
 	if tok == nil || t.cfg.SampleTokens == 0 {
 		return "", nil
@@ -42,7 +42,7 @@ func (t *Trainer) sample() (string, error) {
 	text.WriteString(t.cfg.SamplePrompt)
 	o := engine.GenerateOptions{MaxTokens: t.cfg.SampleTokens,
 		Sample: engine.SampleOptions{Seed: t.cfg.Seed, Temperature: engine.DefaultTemperature}}
-	_, err = engine.Generate(context.Background(), e.NewSession(), tok, prompt, o, func(b []byte) error {
+	_, err = engine.Generate(ctx, e.NewSession(), tok, prompt, o, func(b []byte) error {
 		text.Write(b)
 		return nil
 	})

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"runtime"
 	"time"
 
-	"spinnet/arch"
 	"spinnet/dataset"
 	"spinnet/model"
 	"spinnet/runlog"
@@ -51,11 +48,14 @@ type Trainer struct {
 
 	step      int           // updates done
 	elapsed   time.Duration // training time over all resumes, without evaluations
-	savedStep int           // step of the newest checkpoint, −1 for none
 	smooth    float64
-	bestVal   float64
 	last      EvalInfo
+	bestVal   float64
+	bestStep  int // of the evaluation that gave bestVal, −1 for none
+	savedStep int // of the newest checkpoint, −1 for none
+	savedEval int // the step of last that it holds
 	resumed   bool
+	overwrite bool
 	log       *runlog.Writer
 }
 
@@ -71,15 +71,27 @@ func New(cfg Config, data *dataset.Dataset, opts Options) (*Trainer, error) {
 	if n := data.Train.Len(); n < int64(cfg.BlockSize)+1 {
 		return nil, fmt.Errorf("train: block_size = %d needs at least %d training tokens; dataset %s has %d", cfg.BlockSize, cfg.BlockSize+1, data.Name, n)
 	}
-	t := &Trainer{cfg: cfg, data: data, threads: opts.Threads, savedStep: -1, bestVal: math.NaN()}
+	if v := data.Val.Len(); cfg.EvalIters > 0 && v >= 2 && v < int64(cfg.BlockSize)+1 {
+		return nil, fmt.Errorf("train: eval_iters = %d draws windows of block_size = %d, but the validation split of %s has %d tokens; set eval_iters = 0", cfg.EvalIters, cfg.BlockSize, data.Name, v)
+	}
+	t := &Trainer{cfg: cfg, data: data, threads: opts.Threads, savedStep: -1, savedEval: -1, bestVal: math.NaN(), bestStep: -1}
 	t.last = EvalInfo{Step: -1, Train: math.NaN(), Val: math.NaN()}
 	t.cpu = tensor.NewCPU(opts.Threads)
-	var err error
-	if t.model, err = model.New(t.cpu, shape); err != nil {
+	if err := t.build(); err != nil {
+		t.cpu.Close()
 		return nil, err
 	}
+	return t, nil
+}
+
+// build allocates the model and records its passes.
+func (t *Trainer) build() (err error) {
+	cfg, data := &t.cfg, t.data
+	if t.model, err = model.New(t.cpu, cfg.Arch(data.VocabSize)); err != nil {
+		return err
+	}
 	if err := t.model.Init(cfg.Init, cfg.Seed); err != nil {
-		return nil, err
+		return err
 	}
 	for _, p := range t.model.Params {
 		t.values, t.grads = append(t.values, p.Value), append(t.grads, p.Grad)
@@ -96,23 +108,14 @@ func New(cfg Config, data *dataset.Dataset, opts Options) (*Trainer, error) {
 	t.evalTape = t.model.Record(t.evalBatch, model.Options{})
 	t.evalTrain = newLoader(t.cpu, data.Train, cfg.BatchSize, cfg.BlockSize)
 	if v := data.Val; v.Len() >= 2 {
-		if cfg.EvalIters > 0 && v.Len() < int64(cfg.BlockSize)+1 {
-			return nil, fmt.Errorf("train: eval_iters = %d draws windows of block_size = %d, but the validation split of %s has %d tokens; set eval_iters = 0", cfg.EvalIters, cfg.BlockSize, data.Name, v.Len())
-		}
 		t.evalVal = newLoader(t.cpu, v, cfg.BatchSize, cfg.BlockSize)
 	}
 	t.model.Refresh(true)
-	return t, nil
+	return nil
 }
 
 // Close ends the device's worker threads.
 func (t *Trainer) Close() { t.cpu.Close() }
-
-// Arch is the configuration of the model being trained.
-func (t *Trainer) Arch() arch.Config { return t.model.Config }
-
-// DeviceName is what the run computes on.
-func (t *Trainer) DeviceName() string { return t.model.Device.Name() }
 
 // Step is the number of updates done.
 func (t *Trainer) Step() int { return t.step }
@@ -124,17 +127,25 @@ func (t *Trainer) Last() EvalInfo { return t.last }
 // checkpoints. When ctx ends it saves and returns ErrInterrupted.
 func (t *Trainer) Run(ctx context.Context, o Observer) (err error) {
 	o = o.fill()
-	if err := t.openLog(); err != nil {
+	if err := t.openFolder(ctx, o); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.log.Close()) }()
+	if t.step > 0 && t.due(t.cfg.EvalInterval) && t.last.Step != t.step { // what an interruption cut short
+		if err := t.afterStep(ctx, o, nil); err != nil {
+			return err
+		}
+	}
 	start, first := time.Now(), t.step
 	for t.step < t.cfg.MaxIters {
 		if ctx.Err() != nil {
 			return t.interrupted(o)
 		}
 		began := time.Now()
-		loss, norm, err := t.TrainStep()
+		loss, norm, err := t.TrainStep(ctx)
+		if stopped(ctx, err) {
+			return t.interrupted(o)
+		}
 		if err != nil {
 			return err
 		}
@@ -149,55 +160,83 @@ func (t *Trainer) Run(ctx context.Context, o Observer) (err error) {
 			return err
 		}
 	}
-	if t.last.Step != t.step { // a resumed run that had nothing left to do
-		return t.afterStep(ctx, o, nil)
-	}
 	return nil
 }
 
+// stopped tells whether err is ctx's end, not a failure.
+func stopped(ctx context.Context, err error) bool {
+	return err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err())
+}
+
+// due tells whether something done every interval steps (0: only at the end)
+// is to be done after this one.
+func (t *Trainer) due(interval int) bool {
+	return t.step >= t.cfg.MaxIters || interval > 0 && t.step%interval == 0
+}
+
 // afterStep evaluates, samples, logs and saves where the recipe says so. info
-// is nil when there was no step.
+// is nil when the step was logged before. An evaluation that ctx's end stops
+// is made up for when the run is resumed.
 func (t *Trainer) afterStep(ctx context.Context, o Observer, info *StepInfo) error {
-	end := t.step >= t.cfg.MaxIters
-	due := func(interval int) bool { return end || interval > 0 && t.step%interval == 0 }
-	best, evaluated := false, due(t.cfg.EvalInterval)
+	evaluated := t.due(t.cfg.EvalInterval)
 	if evaluated {
-		trainLoss, valLoss, err := t.evaluate(ctx)
-		if ctx.Err() != nil {
-			evaluated = false
-		} else if err != nil {
-			return err
-		} else if !finite(trainLoss) {
-			return t.diverged("evaluation loss", trainLoss)
-		} else {
-			best = valLoss < t.bestVal || math.IsNaN(t.bestVal) && !math.IsNaN(valLoss)
-			if best {
-				t.bestVal = valLoss
+		err := t.evaluateStep(ctx)
+		if stopped(ctx, err) {
+			if err := t.logStep(info, false); err != nil {
+				return err
 			}
-			t.last = EvalInfo{Step: t.step, Train: trainLoss, Val: valLoss, Best: best}
+			return t.interrupted(o)
 		}
-	}
-	if info != nil {
-		if err := t.logStep(info, evaluated); err != nil {
+		if err != nil {
 			return err
 		}
 	}
+	if err := t.logStep(info, evaluated); err != nil {
+		return err
+	}
+	best := evaluated && t.last.Best
 	if evaluated {
 		o.Eval(t.last)
-		if text, err := t.sample(); err != nil {
-			o.Note("no sample: " + err.Error())
-		} else if text != "" {
+		if text, err := t.sample(ctx); err == nil && text != "" {
 			o.Sample(t.step, text)
+		} else if err != nil && !stopped(ctx, err) {
+			o.Note("no sample: " + err.Error())
 		}
 	}
-	if evaluated && (best || t.cfg.CheckInterval == 0) || due(t.cfg.CheckInterval) {
+	if evaluated && (best || t.cfg.CheckInterval == 0 || info == nil) || t.due(t.cfg.CheckInterval) {
 		return t.checkpoint(best, o)
 	}
 	return nil
 }
 
-// logStep writes one line of metrics.jsonl.
+// evaluateStep evaluates the model as it is after this step.
+func (t *Trainer) evaluateStep(ctx context.Context) error {
+	trainLoss, valLoss, err := t.evaluate(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !finite(trainLoss):
+		return t.diverged(t.step, "training loss of the evaluation", trainLoss)
+	case t.evalVal != nil && !finite(valLoss):
+		return t.diverged(t.step, "validation loss", valLoss)
+	}
+	best := valLoss < t.bestVal || math.IsNaN(t.bestVal) && !math.IsNaN(valLoss)
+	if best {
+		t.bestVal, t.bestStep = valLoss, t.step
+	}
+	t.last = EvalInfo{Step: t.step, Train: trainLoss, Val: valLoss, Best: best}
+	return nil
+}
+
+// logStep writes one line of metrics.jsonl, or adds the evaluation to the line
+// that is there.
 func (t *Trainer) logStep(s *StepInfo, evaluated bool) error {
+	switch {
+	case s == nil && !evaluated:
+		return nil
+	case s == nil:
+		return t.log.AddEval(t.step, runlog.Eval{Train: t.last.Train, Val: t.last.Val})
+	}
 	r := runlog.Record{Step: s.Step, Loss: s.Loss, Smooth: s.Smooth, LR: s.LR, GradNorm: s.GradNorm, Zeros: s.Zeros,
 		TokensPerSecond: s.TokensPerSecond, Elapsed: t.elapsed.Seconds()}
 	if evaluated {
@@ -209,7 +248,7 @@ func (t *Trainer) logStep(s *StepInfo, evaluated bool) error {
 func (t *Trainer) checkpoint(best bool, o Observer) error {
 	for _, p := range t.model.Params {
 		if !allFinite(t.host(p.Value)) { // the update that did it came after the loss was seen
-			return t.diverged("parameter "+p.Name, math.NaN())
+			return t.diverged(t.step, "parameter "+p.Name, math.NaN())
 		}
 	}
 	dir, err := t.save(best)
@@ -230,10 +269,14 @@ func (t *Trainer) interrupted(o Observer) error {
 
 // TrainStep makes one update and returns the mean loss of its tokens in nats
 // and the gradient's norm before clipping. When either is not finite it
-// changes nothing and returns an error that names the tensor at fault.
-func (t *Trainer) TrainStep() (loss, gradNorm float64, err error) {
+// changes nothing and returns an error that names the tensor at fault; when ctx
+// ends before the last micro-batch, it changes nothing and returns ctx.Err().
+func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err error) {
 	t.model.ZeroGradients()
 	for micro := range t.cfg.GradAccum {
+		if err := ctx.Err(); err != nil {
+			return 0, 0, err
+		}
 		key := tensor.Key{Seed: t.cfg.Seed, Step: uint64(t.step), Layer: uint32(micro), Site: tensor.SiteBatch}
 		if err := t.train.random(t.batch, key); err != nil {
 			return 0, 0, err
@@ -246,12 +289,12 @@ func (t *Trainer) TrainStep() (loss, gradNorm float64, err error) {
 	}
 	loss /= float64(t.cfg.TokensPerStep())
 	if !finite(loss) {
-		return 0, 0, t.diverged("loss", loss)
+		return 0, 0, t.diverged(t.step+1, "loss", loss)
 	}
 	t.model.FinishGradients()
 	gradNorm = math.Sqrt(t.model.Device.SumSquares(t.grads))
 	if !finite(gradNorm) {
-		return 0, 0, t.diverged("gradient norm", gradNorm)
+		return 0, 0, t.diverged(t.step+1, "gradient norm", gradNorm)
 	}
 	t.update(gradNorm)
 	t.step++
@@ -279,7 +322,7 @@ func (t *Trainer) update(gradNorm float64) {
 }
 
 // diverged says where a value that is not finite came from first.
-func (t *Trainer) diverged(what string, value float64) error {
+func (t *Trainer) diverged(step int, what string, value float64) error {
 	place := "no tensor of the last pass is at fault"
 	if name := t.firstBad(); name != "" {
 		place = "first bad tensor: " + name
@@ -288,7 +331,7 @@ func (t *Trainer) diverged(what string, value float64) error {
 	if t.savedStep >= 0 {
 		saved = "the checkpoint of step " + fmt.Sprint(t.savedStep) + " in " + t.checkpointsDir() + " is good"
 	}
-	return fmt.Errorf("train: %s is %v at step %d; %s; %s; a lower learning_rate or grad_clip may help", what, value, t.step+1, place, saved)
+	return fmt.Errorf("train: %s is %v at step %d; %s; %s; a lower learning_rate or grad_clip may help", what, value, step, place, saved)
 }
 
 func (t *Trainer) firstBad() string {
@@ -329,39 +372,3 @@ func allFinite(x []float32) bool {
 }
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
-
-// openLog opens metrics.jsonl. A run that was not resumed refuses a folder
-// that already holds one with checkpoints; one that was drops the lines of
-// steps after its checkpoint.
-func (t *Trainer) openLog() error {
-	if !t.resumed {
-		if _, err := os.Lstat(filepath.Join(t.checkpointsDir(), "last")); err == nil {
-			return fmt.Errorf("train: %s already holds a run; add --resume to go on with it, --overwrite to replace it, or choose another --out_dir", t.cfg.OutDir)
-		}
-	}
-	if err := os.MkdirAll(t.cfg.OutDir, 0o755); err != nil {
-		return fmt.Errorf("train: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(t.cfg.OutDir, "config.toml"), []byte(t.cfg.TOML()), 0o644); err != nil {
-		return fmt.Errorf("train: %w", err)
-	}
-	after := -1
-	if t.resumed {
-		after = t.step
-	}
-	path := filepath.Join(t.cfg.OutDir, runlog.File)
-	if err := runlog.Truncate(path, after); err != nil {
-		return err
-	}
-	var err error
-	t.log, err = runlog.Append(path)
-	return err
-}
-
-// Overwrite removes the checkpoints of an earlier run in out_dir.
-func (t *Trainer) Overwrite() error {
-	if err := os.RemoveAll(t.checkpointsDir()); err != nil {
-		return fmt.Errorf("train: %w", err)
-	}
-	return nil
-}

@@ -8,8 +8,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"spinnet/dataset"
 	"spinnet/interop"
@@ -205,6 +207,9 @@ func TestRefusals(t *testing.T) {
 	changed.NLayer = 3
 	check("another model", newTrainer(t, changed, d, 2).Resume(), "n_layer was 2 and is now 3")
 	other := testData(t, 0.2)
+	changed = c
+	changed.Seed = 7
+	check("another seed", newTrainer(t, changed, d, 2).Resume(), "seed was 1337 and is now 7")
 	check("another dataset", newTrainer(t, c, other, 2).Resume(), "dataset")
 	empty := testConfig(t)
 	check("nothing there", newTrainer(t, empty, d, 2).Resume(), "nothing to resume")
@@ -212,6 +217,20 @@ func TestRefusals(t *testing.T) {
 	check("a long block", err, "block_size")
 	_, err = New(testConfig(t, "vocab_size=5"), d, Options{})
 	check("a small vocabulary", err, "vocab_size")
+	goroutines := runtime.NumGoroutine()
+	bad := testConfig(t)
+	bad.Init = "none"
+	_, err = New(bad, d, Options{Threads: 16})
+	check("an unknown initialisation", err, "initialisation")
+	for range 100 { // the workers end by themselves
+		if runtime.NumGoroutine() <= goroutines {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := runtime.NumGoroutine(); n > goroutines {
+		t.Errorf("%d goroutines are left of a run that was not made", n-goroutines)
+	}
 
 	last := filepath.Join(c.OutDir, "checkpoints", "last")
 	for _, f := range []string{interop.WeightsFile, optimizerFile, interop.StateFile} {
@@ -220,12 +239,16 @@ func TestRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, bad := range [][]byte{nil, good[:len(good)/2], []byte("not a checkpoint")} {
+		for _, bad := range [][]byte{nil, good[:len(good)/2], []byte("not a checkpoint"), append(bytes.Clone(good), "{}"...)} {
 			if err := os.WriteFile(path, bad, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			check("a corrupt "+f, newTrainer(t, c, d, 2).Resume(), f)
 		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		check("no "+f, newTrainer(t, c, d, 2).Resume(), f)
 		if err := os.WriteFile(path, good, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -282,15 +305,26 @@ func TestInitFrom(t *testing.T) {
 	if err := fresh.InitFrom(c.OutDir); err != nil {
 		t.Fatal(err)
 	}
-	loss, _, err := fresh.TrainStep()
+	loss, _, err := fresh.TrainStep(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !(loss < 3) {
 		t.Errorf("first loss %.3f, want that of the model it began from", loss)
 	}
-	wide := newTrainer(t, testConfig(t, "n_embd=64"), d, 2)
-	if err := wide.InitFrom(c.OutDir); err == nil || !strings.Contains(err.Error(), "shape") {
-		t.Errorf("got %v, want a refusal of the shape", err)
+	for change, want := range map[string]string{
+		"n_embd=64":         "its n_embd is 32, the recipe's 64",
+		"n_head=16":         "its n_head is 8, the recipe's 16",
+		"algebra=octonion":  "its algebra is walsh, the recipe's octonion",
+		"quantizer=none":    "its quantizer is absmean, the recipe's none",
+		"dropout=0.5":       "",
+		"block_size=8":      "",
+		"act_bits=8":        "",
+		"learning_rate=0.1": "",
+	} {
+		err := newTrainer(t, testConfig(t, change), d, 2).InitFrom(c.OutDir)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", change, err, want)
+		}
 	}
 }

@@ -77,7 +77,7 @@ func benchTrainSteps(b *benchContext, name string, cfg train.Config, data *datas
 	}
 	defer t.Close()
 	median, allocs := b.Measure(func() {
-		if _, _, e := t.TrainStep(); e != nil {
+		if _, _, e := t.TrainStep(context.Background()); e != nil {
 			err = e
 		}
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -76,7 +77,7 @@ func timeEstimate(cfg train.Config, data *dataset.Dataset) (float64, error) {
 		}
 		for i := range 4 {
 			start := time.Now()
-			if _, _, err = t.TrainStep(); err != nil {
+			if _, _, err = t.TrainStep(context.Background()); err != nil {
 				break
 			}
 			if s := time.Since(start).Seconds(); i == 1 || i > 1 && s < seconds[layers] { // the first warms up

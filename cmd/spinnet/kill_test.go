@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -97,12 +99,13 @@ func matches(pattern string) bool {
 	return len(found) > 0
 }
 
-// resumeArgs is --resume once there is a checkpoint.
+// resumeArgs is --resume once there is a checkpoint, and before that what
+// begins the run anew.
 func resumeArgs(run string) []string {
-	if matches(filepath.Join(run, "checkpoints", "last", "state.json")) {
+	if matches(filepath.Join(run, "checkpoints", "step-????????", "state.json")) {
 		return []string{"--resume"}
 	}
-	return nil
+	return []string{"--overwrite"}
 }
 
 // A run killed at any moment, also while it writes a checkpoint, and resumed
@@ -113,11 +116,31 @@ func TestKilledRunResumesIdentically(t *testing.T) {
 	}
 	dir := workDir(t)
 	trainToEnd(t, dir, "--out_dir=whole")
-	run := filepath.Join(dir, "killed")
 	rng := rand.New(rand.NewPCG(1, 2))
-	inWrite := 0
+	for try := range 10 {
+		name := fmt.Sprint("killed", try)
+		inWrite := killTenTimes(t, dir, name, rng)
+		run := filepath.Join(dir, name)
+		trainToEnd(t, dir, append([]string{"--out_dir=" + name}, resumeArgs(run)...)...)
+		sameRun(t, filepath.Join(dir, "whole"), run)
+		if matches(filepath.Join(run, "checkpoints", "*.tmp")) {
+			t.Error("an unfinished checkpoint is left behind")
+		}
+		if inWrite > 0 {
+			t.Logf("run %d: %d kills came in the middle of a checkpoint", try, inWrite)
+			return
+		}
+	}
+	t.Error("no kill came in the middle of a checkpoint")
+}
+
+// killTenTimes runs the recipe and kills and resumes it up to ten times. It
+// counts the kills that left an unfinished checkpoint.
+func killTenTimes(t *testing.T, dir, name string, rng *rand.Rand) (inWrite int) {
+	t.Helper()
+	run := filepath.Join(dir, name)
 	for kill := range 10 {
-		cmd := spinnetCommand(t, dir, append([]string{"train", "kill.toml", "--out_dir=killed"}, resumeArgs(run)...)...)
+		cmd := spinnetCommand(t, dir, append([]string{"train", "kill.toml", "--out_dir=" + name}, resumeArgs(run)...)...)
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Start(); err != nil {
@@ -136,12 +159,7 @@ func TestKilledRunResumesIdentically(t *testing.T) {
 			inWrite++
 		}
 	}
-	t.Logf("%d kills came in the middle of a checkpoint", inWrite)
-	trainToEnd(t, dir, append([]string{"--out_dir=killed"}, resumeArgs(run)...)...)
-	sameRun(t, filepath.Join(dir, "whole"), run)
-	if matches(filepath.Join(run, "checkpoints", "*.tmp")) {
-		t.Error("an unfinished checkpoint is left behind")
-	}
+	return inWrite
 }
 
 // waitForSteps waits until a run's log grows, for at most twenty seconds.
@@ -168,7 +186,9 @@ func waitForKill(kill int, run string, rng *rand.Rand) {
 		for !matches(filepath.Join(run, "checkpoints", "*.tmp")) && time.Now().Before(deadline) {
 			time.Sleep(20 * time.Microsecond)
 		}
-		time.Sleep(time.Duration(rng.IntN(4000)) * time.Microsecond)
+		if kill%4 == 3 {
+			time.Sleep(time.Duration(rng.IntN(4000)) * time.Microsecond)
+		}
 		return
 	}
 	time.Sleep(time.Duration(10+rng.IntN(120)) * time.Millisecond)
@@ -206,6 +226,48 @@ func TestInterruptedRunResumes(t *testing.T) {
 	}
 	trainToEnd(t, dir, append(slow, "--resume")...)
 	sameRun(t, filepath.Join(dir, "whole"), run)
+}
+
+// Ctrl-C during the last evaluation saves and exits 130; resumed, the run ends
+// with the losses of its last step.
+func TestInterruptedLastEvaluation(t *testing.T) {
+	dir := workDir(t)
+	args := []string{"--max_iters=6", "--eval_interval=3", "--checkpoint_interval=0", "--eval_iters=2"}
+	whole, err := spinnetCommand(t, dir, slices.Concat([]string{"train", "kill.toml", "--out_dir=whole"}, args)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// So many batches that the evaluation lasts until the signal comes.
+	cmd := spinnetCommand(t, dir, slices.Concat([]string{"train", "kill.toml", "--out_dir=stopped", "--log_interval=1"}, args, []string{"--eval_interval=0", "--eval_iters=1000000"})...)
+	var out bytes.Buffer
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	hung := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	lines := bufio.NewScanner(log)
+	said := ""
+	for lines.Scan() {
+		said += lines.Text() + "\n"
+		if strings.HasPrefix(lines.Text(), "step 6/6") {
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	_ = cmd.Wait()
+	hung.Stop()
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || out.Len() > 0 || !strings.Contains(said, "interrupted after step 6") {
+		t.Errorf("exit code %d, want %d; stdout %q, stderr:\n%s", code, exitInterrupted, &out, said)
+	}
+	resumed, err := spinnetCommand(t, dir, slices.Concat([]string{"train", "kill.toml", "--out_dir=stopped", "--resume"}, args)...).Output()
+	if err != nil || string(resumed) != string(whole) {
+		t.Errorf("resumed: %q, %v, want %q", resumed, err, whole)
+	}
 }
 
 // TestStopWhileReading: Ctrl-C ends a command that waits for its input.
