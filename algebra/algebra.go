@@ -8,7 +8,6 @@ package algebra
 
 import (
 	"errors"
-	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -137,10 +136,4 @@ func (t *Table) Product(x, w []float64) []float64 {
 		}
 	}
 	return y
-}
-
-// Hadamard is the sign (−1)^popcount(a·b) of the Walsh–Hadamard matrix H,
-// for which H·H = n·I.
-func Hadamard(a, b int) int {
-	return 1 - 2*(bits.OnesCount(uint(a&b))&1)
 }

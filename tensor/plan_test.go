@@ -87,20 +87,20 @@ func TestRecomputeTakesLessMemoryAndGivesTheSameBits(t *testing.T) {
 			tape.Forward()
 			tape.Backward()
 		}
-		return tape.Bytes(), dtable.Data
+		return tape.arena.Len(), dtable.Data
 	}
 	kept, want := run(false)
 	less, got := run(true)
 	if less >= kept {
-		t.Errorf("%d bytes with recompute, %d without", less, kept)
+		t.Errorf("%d floats with recompute, %d without", less, kept)
 	}
 	for i := range got {
 		if got[i] != want[i] {
 			t.Fatalf("gradient %d is %v with recompute, %v without", i, got[i], want[i])
 		}
 	}
-	if forward, _ := chain(t, dev, false, false); forward.Bytes() >= less {
-		t.Errorf("%d bytes for a forward alone, %d for training", forward.Bytes(), less)
+	if forward, _ := chain(t, dev, false, false); forward.arena.Len() >= less {
+		t.Errorf("%d floats for a forward alone, %d for training", forward.arena.Len(), less)
 	}
 }
 

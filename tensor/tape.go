@@ -86,9 +86,6 @@ func (t *Tape) add(n *node) {
 	t.nodes = append(t.nodes, n)
 }
 
-// Bytes is the size of the planned arena.
-func (t *Tape) Bytes() int { return 4 * len(t.arena.Data) }
-
 // Forward replays the recorded operations.
 func (t *Tape) Forward() { replay(t.forward) }
 

@@ -16,16 +16,6 @@ type charTokenizer struct {
 	other map[rune]int32       // the rest
 }
 
-// NewChars makes the character tokenizer whose vocabulary is the distinct
-// characters of text, which must be valid UTF-8 and not empty.
-func NewChars(text []byte) (Tokenizer, error) {
-	var set CharSet
-	if n := set.Add(text); n < len(text) {
-		return nil, &InputError{n, "invalid UTF-8"}
-	}
-	return newChars(set.String())
-}
-
 func newChars(chars string) (*charTokenizer, error) {
 	if chars == "" {
 		return nil, errors.New("tokenizer: the character vocabulary is empty")

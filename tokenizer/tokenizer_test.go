@@ -9,8 +9,17 @@ import (
 	"unicode/utf8"
 )
 
+// charsOf makes the character tokenizer of a text's characters.
+func charsOf(text []byte) (Tokenizer, error) {
+	var set CharSet
+	if n := set.Add(text); n < len(text) {
+		return nil, &InputError{n, "invalid UTF-8"}
+	}
+	return New(KindChars, set.String())
+}
+
 func TestChars(t *testing.T) {
-	tok, err := NewChars([]byte("héllo wörld 日本😀\n"))
+	tok, err := charsOf([]byte("héllo wörld 日本😀\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +62,7 @@ func TestTinyShakespeareChars(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok, err := NewChars(text)
+	tok, err := charsOf(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +90,7 @@ func TestNewRefuses(t *testing.T) {
 			t.Errorf("%q, %q: got %v, want %q", c.kind, c.chars, err, c.want)
 		}
 	}
-	if _, err := NewChars([]byte("ab\xffc")); err == nil || !strings.Contains(err.Error(), "byte 2") {
+	if _, err := charsOf([]byte("ab\xffc")); err == nil || !strings.Contains(err.Error(), "byte 2") {
 		t.Errorf("got %v, want invalid UTF-8 at byte 2", err)
 	}
 }
@@ -109,7 +118,7 @@ func FuzzChars(f *testing.F) {
 	f.Add([]byte("héllo"), []byte("hello"))
 	f.Add([]byte("ab\xff"), []byte("\xe6\x97"))
 	f.Fuzz(func(t *testing.T, vocabulary, text []byte) {
-		tok, err := NewChars(vocabulary)
+		tok, err := charsOf(vocabulary)
 		if err != nil {
 			if len(vocabulary) > 0 && utf8.Valid(vocabulary) {
 				t.Errorf("%q: %v", vocabulary, err)
