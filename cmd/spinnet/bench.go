@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,15 +23,16 @@ type bench struct {
 
 var benches []bench
 
-// benchResult is one measurement; a zero field does not apply.
+// benchResult is one measurement; a zero field does not apply. Those up to
+// peak_gflops are in every JSON line.
 type benchResult struct {
 	Bench         string   `json:"bench"`
-	Shape         string   `json:"shape,omitempty"`
+	Shape         string   `json:"shape"`
 	Threads       int      `json:"threads"`
-	Ms            float64  `json:"ms"`               // median time of one call
-	GFLOPS        float64  `json:"gflops,omitempty"` // dense-equivalent: 2 × multiply–accumulates of the dense form
-	TokensPerS    float64  `json:"tokens_per_s,omitempty"`
-	PeakGFLOPS    float64  `json:"peak_gflops,omitempty"` // register-only FMA loop in the same run, same threads
+	Ms            float64  `json:"ms"`     // median time of one call
+	GFLOPS        float64  `json:"gflops"` // dense-equivalent: 2 × multiply–accumulates of the dense form
+	TokensPerS    float64  `json:"tokens_per_s"`
+	PeakGFLOPS    float64  `json:"peak_gflops"` // register-only FMA loop in the same run, same threads
 	MBPerS        float64  `json:"mb_per_s,omitempty"`
 	Allocs        *float64 `json:"allocs,omitempty"`  // heap allocations a call
 	PeakMemoryMiB float64  `json:"rss_mb,omitempty"`  // most memory of the process
@@ -61,7 +61,7 @@ const benchTime = 600 * time.Millisecond
 
 // Measure calls f once or, when it is quick, twice unmeasured, then for about
 // benchTime and at least three times. It gives the median time of a call and
-// the heap allocations of one.
+// the mean number of its heap allocations.
 func (b *benchContext) Measure(f func()) (median time.Duration, allocs float64) {
 	start := time.Now()
 	if f(); time.Since(start) < benchTime {
@@ -77,7 +77,7 @@ func (b *benchContext) Measure(f func()) (median time.Duration, allocs float64) 
 	}
 	runtime.ReadMemStats(&after)
 	slices.Sort(times)
-	return times[len(times)/2], math.Floor(float64(after.Mallocs-before.Mallocs) / float64(len(times)))
+	return times[len(times)/2], float64(after.Mallocs-before.Mallocs) / float64(len(times))
 }
 
 func newBenchCmd() *cobra.Command {
@@ -160,7 +160,7 @@ func benchTable(w io.Writer) func(benchResult) error {
 			peak = fmt.Sprintf("%.0f%%", 100*r.GFLOPS/r.PeakGFLOPS)
 		}
 		if r.Allocs != nil {
-			allocs = fmt.Sprintf("%.0f", *r.Allocs)
+			allocs = fmt.Sprintf("%.3g", *r.Allocs)
 		}
 		_, err := fmt.Fprintf(w, row, r.Bench, r.Shape, fmt.Sprint(r.Threads), fmt.Sprintf("%.3f", r.Ms),
 			cell("%.1f", r.GFLOPS), peak, cell("%.0f", r.TokensPerS), cell("%.1f", r.MBPerS), allocs, cell("%.0f", r.PeakMemoryMiB))

@@ -46,8 +46,8 @@ func medianOf(v []float64) float64 {
 
 // inTurns times the calls one after another, round by round, with the peak
 // loop between, so that all meet the same machine. It returns each call's
-// median in milliseconds, the median peak and the allocations of a round.
-func inTurns(p *kernel.Pool, rounds int, calls []func()) (ms []float64, peak, allocs float64) {
+// median in milliseconds and mean number of allocations, and the median peak.
+func inTurns(p *kernel.Pool, rounds int, calls []func()) (ms, allocs []float64, peak float64) {
 	for _, f := range calls {
 		f()
 	}
@@ -56,8 +56,6 @@ func inTurns(p *kernel.Pool, rounds int, calls []func()) (ms []float64, peak, al
 		times[i] = make([]float64, 0, rounds)
 	}
 	peaks := make([]float64, 0, rounds)
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
 	for range rounds {
 		peaks = append(peaks, peakGFLOPS(p))
 		for i, f := range calls {
@@ -66,11 +64,26 @@ func inTurns(p *kernel.Pool, rounds int, calls []func()) (ms []float64, peak, al
 			times[i] = append(times[i], float64(time.Since(start).Nanoseconds())/1e6)
 		}
 	}
-	runtime.ReadMemStats(&after)
+	for _, f := range calls {
+		allocs = append(allocs, allocsOf(f))
+	}
 	for _, t := range times {
 		ms = append(ms, medianOf(t))
 	}
-	return ms, medianOf(peaks), float64((after.Mallocs - before.Mallocs) / uint64(rounds))
+	return ms, allocs, medianOf(peaks)
+}
+
+// allocsOf is the mean number of heap allocations of a call. Counting takes
+// time, so it is not done while timing.
+func allocsOf(f func()) float64 {
+	const calls = 3
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range calls {
+		f()
+	}
+	runtime.ReadMemStats(&after)
+	return float64(after.Mallocs-before.Mallocs) / calls
 }
 
 func benchGemm(b *benchContext) error {
@@ -78,10 +91,10 @@ func benchGemm(b *benchContext) error {
 	a, w, c := normalFloats(m*k, 1), normalFloats(n*k, 2), make([]float32, m*n)
 	for _, threads := range b.Threads() {
 		p := kernel.NewPool(threads)
-		ms, peak, allocs := inTurns(p, 51, []func(){func() { kernel.GemmNT(p, c, a, w, m, n, k, false) }})
+		ms, allocs, peak := inTurns(p, 51, []func(){func() { kernel.GemmNT(p, c, a, w, m, n, k, false) }})
 		p.Close()
 		if err := b.Report(benchResult{Shape: fmt.Sprintf("%d×%d×%d", m, n, k), Threads: threads, Ms: ms[0],
-			GFLOPS: 2 * m * n * k / ms[0] / 1e6, PeakGFLOPS: peak, Allocs: &allocs}); err != nil {
+			GFLOPS: 2 * m * n * k / ms[0] / 1e6, PeakGFLOPS: peak, Allocs: &allocs[0]}); err != nil {
 			return err
 		}
 	}
@@ -95,11 +108,10 @@ var linearArms = []string{"dense", "octonion", "walsh"}
 const linearRows = 4096 // tokens
 
 // linearMedians are the medians of one shape and thread count: for each arm
-// the forward, and forward with backward.
+// the forward, and forward with backward, in milliseconds and allocations.
 type linearMedians struct {
-	fwd, fwdbwd map[string]float64
+	fwd, fwdbwd map[string][2]float64
 	peak        float64
-	allocs      float64
 }
 
 // linearMeasured keeps them, for all arms are measured in turns at once.
@@ -117,13 +129,14 @@ func benchLinear(b *benchContext, arm string, backward bool) error {
 				}
 				linearMeasured[key] = med
 			}
-			ms, products := med.fwd[arm], 1.0
+			call, products := med.fwd[arm], 1.0
 			if backward {
-				ms, products = med.fwdbwd[arm], 3
+				call, products = med.fwdbwd[arm], 3
 			}
+			ms, allocs := call[0], call[1]
 			if err := b.Report(benchResult{Shape: fmt.Sprintf("%d rows, %d→%d", linearRows, shape[0], shape[1]), Threads: threads, Ms: ms,
 				GFLOPS:     products * 2 * linearRows * float64(shape[0]*shape[1]) / ms / 1e6,
-				TokensPerS: linearRows / ms * 1e3, PeakGFLOPS: med.peak, Allocs: &med.allocs}); err != nil {
+				TokensPerS: linearRows / ms * 1e3, PeakGFLOPS: med.peak, Allocs: &allocs}); err != nil {
 				return err
 			}
 		}
@@ -176,10 +189,10 @@ func measureLinear(in, out, threads int) (*linearMedians, error) {
 			layer.BackwardWeight(p, dw, dy, x, m, false)
 		})
 	}
-	ms, peak, allocs := inTurns(p, 15, calls)
-	r := &linearMedians{map[string]float64{}, map[string]float64{}, peak, allocs}
+	ms, allocs, peak := inTurns(p, 15, calls)
+	r := &linearMedians{map[string][2]float64{}, map[string][2]float64{}, peak}
 	for i, arm := range linearArms {
-		r.fwd[arm], r.fwdbwd[arm] = ms[2*i], ms[2*i+1]
+		r.fwd[arm], r.fwdbwd[arm] = [2]float64{ms[2*i], allocs[2*i]}, [2]float64{ms[2*i+1], allocs[2*i+1]}
 	}
 	return r, nil
 }
