@@ -9,6 +9,7 @@ import (
 func BenchmarkExact(b *testing.B) {
 	x, w, y := randomFloats(1536, 1), randomFloats(1536, 2), make([]float32, 1536)
 	q, acc := make([]int8, 1536), make([]int32, 1536)
+	logits, probabilities := randomFloats(50304, 5), make([]float32, 50304)
 	keys, weights, values8 := randomFloats(64*272, 3), make([]float32, 256), int8sOf(64*256, 4)
 	for _, c := range []struct {
 		name string
@@ -26,7 +27,8 @@ func BenchmarkExact(b *testing.B) {
 		{"values8/64x256", func() { ExactValues8(y[:64], w[:256], values8) }},
 		{"swiglu/1536", func() { ExactSwiGLU(y, x, w) }},
 		{"exp/1536", func() { ExactExp(y, x) }},
-		{"expScaled/1536", func() { ExactExpScaled(y, x, 4, 1.25) }},
+		{"expScaled/50304", func() { ExactExpScaled(probabilities, logits, 4, 1.25) }},
+		{"argmax/50304", func() { ArgMax(logits) }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			best := fastest(b, func() {

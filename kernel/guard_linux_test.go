@@ -103,6 +103,7 @@ func TestNothingOutside(t *testing.T) {
 			try(t, fmt.Sprintf("int8 product of %d columns", cols), func(f *fence) {
 				for rows := range 6 {
 					MatVecInt8(f.int32s(rows), f.int8s(rows*cols), f.int8s(cols), rows, cols)
+					MatMulInt8(f.int32s(32*rows*3), 32*rows, f.int8s(32*rows*cols), f.int8s(3*cols), 32*rows, cols, 3)
 				}
 			})
 		}
@@ -110,6 +111,8 @@ func TestNothingOutside(t *testing.T) {
 			try(t, fmt.Sprintf("exact steps of %d", n), func(f *fence) {
 				e, x, y, q := exact(), f.floats(n), f.floats(n), f.int8s(n)
 				e.sumSquares(x)
+				ArgMax(x)
+				vector().indexOf(x, 1e9)
 				e.quantize8(q, x, 3)
 				e.scaleInt32(y, f.int32s(n), 2, x)
 				e.swiglu(y, x, f.floats(n))

@@ -105,3 +105,40 @@ func BenchmarkInt8Expand(b *testing.B) {
 		})
 	}
 }
+
+type taskFunc func(i, worker int)
+
+// Do calls f.
+func (f taskFunc) Do(i, worker int) { f(i, worker) }
+
+// BenchmarkInt8Head is the output layer of decoding, 25.8 MB of weights: how
+// fast memory is read.
+func BenchmarkInt8Head(b *testing.B) {
+	const rows, cols = 50304, 512
+	r := rand.New(rand.NewPCG(1, 2))
+	w, x, y := randomInt8(rows*cols, r), randomInt8(cols, r), make([]int32, rows)
+	for threads := 1; threads <= 2; threads++ {
+		b.Run(fmt.Sprint(threads), func(b *testing.B) {
+			p := testPool(b, threads)
+			head := taskFunc(func(i, _ int) {
+				lo, hi := rows*i/threads, rows*(i+1)/threads
+				MatVecInt8(y[lo:], w[lo*cols:], x, hi-lo, cols)
+			})
+			best := fastest(b, func() { p.Run(threads, head) })
+			b.ReportMetric(best/1e3, "µs/token")
+			b.ReportMetric(rows*cols/best, "GB/s")
+		})
+	}
+}
+
+// BenchmarkInt8Logits is the output layer for several tokens at once.
+func BenchmarkInt8Logits(b *testing.B) {
+	const rows, cols = 6432, 512
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, tokens := range []int{1, 4, 16, 32, 64, 256} {
+		b.Run(fmt.Sprint(tokens), func(b *testing.B) {
+			w, x, y := randomInt8(rows*cols, r), randomInt8(tokens*cols, r), make([]int32, rows*tokens)
+			benchmarkMACs(b, tokens*rows*cols, func() { MatMulInt8(y, rows, w, x, rows, cols, tokens) })
+		})
+	}
+}

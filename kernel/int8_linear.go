@@ -139,16 +139,10 @@ func (l *Int8Linear) Multiply(w *Int8Scratch, c []int32, a []int8, start []int32
 	}
 	t := &w.tile
 	*t = int8TileArgs{lda: l.Stride(), k4: l.k4, ldc: 4 * l.CStride()}
-	highest := len(run) - 1
-	tiles := (rows + highest - 1) / highest
 	for p := lo; p < hi; p++ {
 		t.b = unsafe.Pointer(&l.panels[p*l.panelSize()])
-		for i := range tiles { // of even height
-			from, to := rows*i/tiles, rows*(i+1)/tiles
-			t.a, t.start = unsafe.Pointer(&a[from*l.Stride()]), unsafe.Pointer(&start[from])
-			t.c = unsafe.Pointer(&c[from*l.CStride()+p*l.width])
-			run[to-from]((*byte)(unsafe.Pointer(t)))
-		}
+		t.a, t.start, t.c = unsafe.Pointer(&a[0]), unsafe.Pointer(&start[0]), unsafe.Pointer(&c[p*l.width])
+		t.do(run, rows, uintptr(t.b)+uintptr(l.panelSize()))
 	}
 }
 
@@ -181,12 +175,32 @@ type int8TileArgs struct {
 	c     unsafe.Pointer // int32, rows ldc bytes apart
 	ldc   int
 	start unsafe.Pointer // int32
+	next  uintptr        // memory that is wanted soon, 64 bytes a step
+}
+
+// do runs tiles of even height over rows of A. Behind next, which need not
+// exist, is what will be read after B, of the same size.
+func (t *int8TileArgs) do(run []func(*byte), rows int, next uintptr) {
+	highest := len(run) - 1
+	tiles, done := (rows+highest-1)/highest, 0
+	for i := range tiles {
+		t.next = uintptr(t.b) // nothing new
+		if i < 2 {
+			t.next = next + uintptr(i*64*t.k4)
+		}
+		height := rows*(i+1)/tiles - done
+		run[height]((*byte)(unsafe.Pointer(t)))
+		if done += height; done < rows { // else they would point behind their memory
+			t.a, t.start, t.c = unsafe.Add(t.a, height*t.lda), unsafe.Add(t.start, 4*height), unsafe.Add(t.c, height*t.ldc)
+		}
+	}
 }
 
 // int8TileSet is one implementation of the tiles, by mr.
 type int8TileSet struct {
-	lanes        int             // int32 values of a vector
-	narrow, wide []func(t *byte) // narrow: B is at most 2
+	lanes        int                                         // int32 values of a vector
+	narrow, wide []func(t *byte)                             // narrow: B is at most 2
+	pack         func(dst []uint8, w []int8, ld, blocks int) // nil: MatMulInt8 does without
 	expand       func(a, q, minus []int8, n, width, stride int)
 	sum          func(x []int8) int32
 }

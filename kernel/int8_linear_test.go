@@ -107,7 +107,7 @@ func TestInt8TileArgsLayout(t *testing.T) {
 	var a int8TileArgs
 	for i, got := range []uintptr{
 		unsafe.Offsetof(a.a), unsafe.Offsetof(a.lda), unsafe.Offsetof(a.k4), unsafe.Offsetof(a.b),
-		unsafe.Offsetof(a.c), unsafe.Offsetof(a.ldc), unsafe.Offsetof(a.start),
+		unsafe.Offsetof(a.c), unsafe.Offsetof(a.ldc), unsafe.Offsetof(a.start), unsafe.Offsetof(a.next),
 	} {
 		if got != uintptr(8*i) {
 			t.Errorf("field %d at %d, the assembly expects %d", i, got, 8*i)

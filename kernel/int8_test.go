@@ -51,12 +51,30 @@ func TestMatVecInt8(t *testing.T) {
 	})
 }
 
-func BenchmarkMatVecInt8(b *testing.B) {
-	const rows, cols = 50304, 512
+func TestMatMulInt8(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	w, x, y := randomInt8(rows*cols, r), randomInt8(cols, r), make([]int32, rows)
-	b.SetBytes(rows * cols)
-	for b.Loop() {
-		MatVecInt8(y, w, x, rows, cols)
-	}
+	eachSet(t, func(t *testing.T) {
+		for _, cols := range []int{0, 1, 15, 16, 17, 31, 32, 47, 64, 130, 512} {
+			for _, rows := range []int{0, 1, 15, 16, 17, 31, 32, 33, 64, 97} {
+				for _, tokens := range []int{0, 1, 2, 5, 14, 15, 31} {
+					ldy := rows + 3
+					w, x := randomInt8(rows*cols+1, r)[1:], randomInt8(tokens*cols+3, r)[3:]
+					got := make([]int32, tokens*ldy)
+					for i := range got {
+						got[i] = 77
+					}
+					MatMulInt8(got[:max(0, len(got)-3)], ldy, w, x, rows, cols, tokens)
+					want := make([]int32, rows)
+					for i := range tokens {
+						refMatVecInt8(want, w, x[i*cols:(i+1)*cols])
+						for j, v := range got[i*ldy : (i+1)*ldy] {
+							if j < rows && v != want[j] || j >= rows && v != 77 {
+								t.Fatalf("%d×%d, token %d of %d: y[%d] = %d, want %d", rows, cols, i, tokens, j, v, append(want, 77, 77, 77)[j])
+							}
+						}
+					}
+				}
+			}
+		}
+	})
 }

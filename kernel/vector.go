@@ -29,6 +29,7 @@ type vectorKernels struct {
 	rmsNormRow, rmsNormRowAcc func(dx, dw, dy, x, w []float32, r, c float32)
 	rotate, rotateBack        func(x, cos, sin []float32)
 	maxOf                     func(x []float32) float32
+	indexOf                   func(x []float32, v float32) int
 	expAffine                 func(y, x []float32, a, b float32) float32
 	softmaxRows               func(p []float32, ld, valid, width int, scale float32, top, sum []float32)
 	softmaxRowsBackward       func(p, ds []float32, ld, valid, width int, scale float32, lse, delta []float32)
@@ -45,7 +46,7 @@ var refVector = vectorKernels{
 	swiglu: refSwiGLU, swigluBackward: refSwiGLUBackward,
 	sumSquares32: refSumSquares32, dot: refDot, dot3: refDot3, scaleMul: refScaleMul,
 	rmsNormRow: refRMSNormRow, rmsNormRowAcc: refRMSNormRowAcc,
-	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, expAffine: refExpAffine, softmaxRows: refSoftmaxRows, softmaxRowsBackward: refSoftmaxRowsBackward, adamW: refAdamW, dropBlocks: refDropBlocks, matVecInt8: refMatVecInt8,
+	rotate: refRotate, rotateBack: refRotateBack, maxOf: refMaxOf, indexOf: refIndexOf, expAffine: refExpAffine, softmaxRows: refSoftmaxRows, softmaxRowsBackward: refSoftmaxRowsBackward, adamW: refAdamW, dropBlocks: refDropBlocks, matVecInt8: refMatVecInt8,
 }
 
 // vector returns the implementations in use.
@@ -139,6 +140,23 @@ func refMaxOf(x []float32) float32 {
 		}
 	}
 	return m
+}
+
+// ArgMax is the lowest index of the greatest of x; NaN elements do not count.
+// It is 0 where there are no others.
+func ArgMax(x []float32) int {
+	v := vector()
+	return max(0, v.indexOf(x, v.maxOf(x)))
+}
+
+// refIndexOf is the first i with x[i] = v, or −1.
+func refIndexOf(x []float32, v float32) int {
+	for i, e := range x {
+		if e == v {
+			return i
+		}
+	}
+	return -1
 }
 
 func refSumSquares32(x []float32) float32 { return refDot(x, x) }

@@ -13,7 +13,7 @@ var vectorSets = [len(setNames)]vectorKernels{
 		roundScaled: roundScaledY, swiglu: swigluY, swigluBackward: swigluBackwardY,
 		sumSquares32: sumSquares32Y, dot: dotY, dot3: dot3Y, scaleMul: scaleMulY,
 		rmsNormRow: rmsNormRowY, rmsNormRowAcc: rmsNormRowAccY, rotate: rotateY,
-		rotateBack: rotateBackY, maxOf: maxOfY, expAffine: expAffineY,
+		rotateBack: rotateBackY, maxOf: maxOfY, indexOf: indexOfY, expAffine: expAffineY,
 		softmaxRows: softmaxRowsY, softmaxRowsBackward: softmaxRowsBackwardY, adamW: adamWY, dropBlocks: dropBlocksY, matVecInt8: matVecInt8Y,
 	},
 	setAVX512: {
@@ -23,7 +23,7 @@ var vectorSets = [len(setNames)]vectorKernels{
 		roundScaled: roundScaledZ, swiglu: swigluZ, swigluBackward: swigluBackwardZ,
 		sumSquares32: sumSquares32Z, dot: dotZ, dot3: dot3Z, scaleMul: scaleMulZ,
 		rmsNormRow: rmsNormRowZ, rmsNormRowAcc: rmsNormRowAccZ, rotate: rotateZ,
-		rotateBack: rotateBackZ, maxOf: maxOfZ, expAffine: expAffineZ,
+		rotateBack: rotateBackZ, maxOf: maxOfZ, indexOf: indexOfZ, expAffine: expAffineZ,
 		softmaxRows: softmaxRowsZ, softmaxRowsBackward: softmaxRowsBackwardZ, adamW: adamWZ, dropBlocks: dropBlocksZ, matVecInt8: matVecInt8Best(),
 	},
 }

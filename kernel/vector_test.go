@@ -200,6 +200,55 @@ func TestMaxSkipsNaN(t *testing.T) {
 	})
 }
 
+func TestArgMax(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	eachSet(t, func(t *testing.T) {
+		for n := range 150 {
+			x := randomFloats(n+1, uint64(n))[1:]
+			want := 0
+			for i, v := range x {
+				if v > x[want] {
+					want = i
+				}
+			}
+			if got := ArgMax(x); got != want {
+				t.Fatalf("%d values: got %d, want %d", n, got, want)
+			}
+			for i := range x {
+				x[i] = -inf
+				if i%3 == 0 {
+					x[i] = nan
+				}
+			}
+			if got, want := ArgMax(x), min(1, max(0, n-1)); got != want {
+				t.Fatalf("%d NaN and −Inf: got %d, want %d", n, got, want)
+			}
+			for _, top := range []float32{0, float32(math.Copysign(0, -1)), 1e-45, -3, inf} {
+				for i := range x {
+					for j := range x {
+						x[j] = []float32{nan, -5}[j%2]
+						if j >= i {
+							x[j] = top // the lowest of several
+						}
+					}
+					if got := ArgMax(x); got != i {
+						t.Fatalf("%d values, greatest %v at %d: got %d", n, top, i, got)
+					}
+				}
+			}
+			for i := range x {
+				x[i] = nan
+			}
+			if got := ArgMax(x); got != 0 {
+				t.Fatalf("%d NaN: got %d, want 0", n, got)
+			}
+			if got := vector().indexOf(x, 0); got != -1 {
+				t.Fatalf("zero among %d NaN: got %d, want −1", n, got)
+			}
+		}
+	})
+}
+
 // TestRotate compares the rotations, which take heads of several widths.
 func TestRotate(t *testing.T) {
 	eachSet(t, func(t *testing.T) {
@@ -267,7 +316,7 @@ func TestSoftmaxRows(t *testing.T) {
 
 // Every set must be complete, and every kernel have a test.
 func TestVectorSetsComplete(t *testing.T) {
-	tested := map[string]bool{"rotate": true, "rotateBack": true, "softmaxRows": true, "softmaxRowsBackward": true, "matVecInt8": true, "dropBlocks": true}
+	tested := map[string]bool{"rotate": true, "rotateBack": true, "softmaxRows": true, "softmaxRowsBackward": true, "matVecInt8": true, "indexOf": true, "dropBlocks": true}
 	for _, c := range vectorCases {
 		tested[c.name] = true
 	}

@@ -75,10 +75,16 @@ func int8TileWideY3(t *byte)
 func int8TileWideY4(t *byte)
 
 //go:noescape
+func int8PackZ(dst []uint8, w []int8, ld int, blocks int)
+
+//go:noescape
 func int8ExpandZ(a []int8, q []int8, minus []int8, n int, width int, stride int)
 
 //go:noescape
 func int8SumZ(x []int8) int32
+
+//go:noescape
+func int8PackY(dst []uint8, w []int8, ld int, blocks int)
 
 //go:noescape
 func int8ExpandY(a []int8, q []int8, minus []int8, n int, width int, stride int)

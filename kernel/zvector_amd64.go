@@ -30,6 +30,9 @@ func maxAbsZ(x []float32) float32
 func maxOfZ(x []float32) float32
 
 //go:noescape
+func indexOfZ(x []float32, v float32) int
+
+//go:noescape
 func sumSquares32Z(x []float32) float32
 
 //go:noescape
@@ -118,6 +121,9 @@ func maxAbsY(x []float32) float32
 
 //go:noescape
 func maxOfY(x []float32) float32
+
+//go:noescape
+func indexOfY(x []float32, v float32) int
 
 //go:noescape
 func sumSquares32Y(x []float32) float32

@@ -619,6 +619,52 @@ done1:
 	VZEROUPPER
 	RET
 
+// func indexOfZ(x []float32, v float32) int
+// Requires: AVX, AVX512F, BMI2
+TEXT ·indexOfZ(SB), NOSPLIT, $0-40
+	MOVQ         x_base+0(FP), AX
+	MOVQ         x_len+8(FP), CX
+	VBROADCASTSS v+24(FP), Z0
+	XORQ         DX, DX
+	LEAQ         16(DX), SI
+	CMPQ         SI, CX
+	JGT          out01
+
+again01:
+	VCMPPS $0x00, (AX)(DX*4), Z0, K1
+	KMOVW  K1, BX
+	TESTL  BX, BX
+	JNZ    found
+	MOVQ   SI, DX
+	ADDQ   $0x10, SI
+	CMPQ   SI, CX
+	JLE    again01
+
+out01:
+	SUBQ      DX, CX
+	JLE       done1
+	MOVL      $-1, BX
+	BZHIL     CX, BX, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX)(DX*4), K1, Z1
+	VCMPPS    $0x00, Z1, Z0, K1, K1
+	KMOVW     K1, BX
+	TESTL     BX, BX
+	JNZ       found
+
+done1:
+	VZEROUPPER
+	MOVQ $-1, DX
+	MOVQ DX, ret+32(FP)
+	RET
+
+found:
+	VZEROUPPER
+	BSFL BX, BX
+	ADDQ BX, DX
+	MOVQ DX, ret+32(FP)
+	RET
+
 // func sumSquares32Z(x []float32) float32
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
 TEXT ·sumSquares32Z(SB), NOSPLIT, $0-28
@@ -2499,47 +2545,75 @@ test:
 // func matVecInt8Z(y []int32, w []int8, x []int8)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, BMI2
 TEXT ·matVecInt8Z(SB), NOSPLIT, $0-72
-	MOVQ y_base+0(FP), AX
-	MOVQ y_len+8(FP), CX
-	MOVQ w_base+24(FP), DX
-	MOVQ x_base+48(FP), BX
-	MOVQ x_len+56(FP), SI
-
-rows4:
-	CMPQ         CX, $0x04
-	JLT          out4
-	LEAQ         (DX)(SI*1), DI
-	LEAQ         (DI)(SI*1), R8
-	LEAQ         (R8)(SI*1), R9
-	XORQ         R10, R10
+	MOVQ         y_base+0(FP), AX
+	MOVQ         y_len+8(FP), CX
+	MOVQ         w_base+24(FP), DX
+	MOVQ         x_base+48(FP), BX
+	MOVQ         x_len+56(FP), SI
 	VPBROADCASTD vectorConst<>+640(SB), Z0
 	VXORPS       Z1, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VXORPS       Z3, Z3, Z3
-	VXORPS       Z4, Z4, Z4
-	VXORPS       Z5, Z5, Z5
-	VXORPS       Z6, Z6, Z6
-	VXORPS       Z7, Z7, Z7
-	VXORPS       Z8, Z8, Z8
-	MOVQ         $0x00000040, R11
-	CMPQ         R11, SI
-	JGT          tail4
+	XORQ         DI, DI
+	MOVQ         $0x00000040, R8
+	CMPQ         R8, SI
+	JGT          tailx
+
+stepx:
+	VMOVDQU8 (BX)(DI*1), Z2
+	VPDPBUSD Z2, Z0, Z1
+	MOVQ     R8, DI
+	ADDQ     $0x40, R8
+	CMPQ     R8, SI
+	JLE      stepx
+
+tailx:
+	MOVQ       SI, R8
+	SUBQ       DI, R8
+	JLE        donex
+	MOVQ       $-1, R9
+	BZHIQ      R8, R9, R9
+	KMOVQ      R9, K1
+	VMOVDQU8.Z (BX)(DI*1), K1, Z2
+	VPDPBUSD   Z2, Z0, Z1
+
+donex:
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VPADDD        Y2, Y1, Y2
+	VEXTRACTF32X4 $0x01, Y2, X1
+	VPADDD        X1, X2, X1
+	VPSHUFD       $0x4e, X1, X2
+	VPADDD        X2, X1, X1
+	VPSHUFD       $0xb1, X1, X2
+	VPADDD        X2, X1, X1
+
+rows4:
+	CMPQ   CX, $0x04
+	JLT    out4
+	LEAQ   (DX)(SI*1), DI
+	LEAQ   (DI)(SI*1), R8
+	LEAQ   (R8)(SI*1), R9
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	XORQ   R10, R10
+	MOVQ   $0x00000040, R11
+	CMPQ   R11, SI
+	JGT    tail4
 
 step4:
-	VMOVDQU8 (BX)(R10*1), Z9
-	VPXORD   Z0, Z9, Z9
-	VMOVDQU8 (DX)(R10*1), Z10
-	VPDPBUSD Z10, Z9, Z1
-	VPDPBUSD Z10, Z0, Z5
-	VMOVDQU8 (DI)(R10*1), Z10
-	VPDPBUSD Z10, Z9, Z2
-	VPDPBUSD Z10, Z0, Z6
-	VMOVDQU8 (R8)(R10*1), Z10
-	VPDPBUSD Z10, Z9, Z3
-	VPDPBUSD Z10, Z0, Z7
-	VMOVDQU8 (R9)(R10*1), Z10
-	VPDPBUSD Z10, Z9, Z4
-	VPDPBUSD Z10, Z0, Z8
+	VMOVDQU8 (BX)(R10*1), Z6
+	VMOVDQU8 (DX)(R10*1), Z7
+	VPXORD   Z0, Z7, Z7
+	VPDPBUSD Z6, Z7, Z2
+	VMOVDQU8 (DI)(R10*1), Z7
+	VPXORD   Z0, Z7, Z7
+	VPDPBUSD Z6, Z7, Z3
+	VMOVDQU8 (R8)(R10*1), Z7
+	VPXORD   Z0, Z7, Z7
+	VPDPBUSD Z6, Z7, Z4
+	VMOVDQU8 (R9)(R10*1), Z7
+	VPXORD   Z0, Z7, Z7
+	VPDPBUSD Z6, Z7, Z5
 	MOVQ     R11, R10
 	ADDQ     $0x40, R11
 	CMPQ     R11, SI
@@ -2552,62 +2626,61 @@ tail4:
 	MOVQ       $-1, R12
 	BZHIQ      R11, R12, R12
 	KMOVQ      R12, K1
-	VMOVDQU8.Z (BX)(R10*1), K1, Z9
-	VPXORD     Z0, Z9, Z9
-	VMOVDQU8.Z (DX)(R10*1), K1, Z10
-	VPDPBUSD   Z10, Z9, Z1
-	VPDPBUSD   Z10, Z0, Z5
-	VMOVDQU8.Z (DI)(R10*1), K1, Z10
-	VPDPBUSD   Z10, Z9, Z2
-	VPDPBUSD   Z10, Z0, Z6
-	VMOVDQU8.Z (R8)(R10*1), K1, Z10
-	VPDPBUSD   Z10, Z9, Z3
-	VPDPBUSD   Z10, Z0, Z7
-	VMOVDQU8.Z (R9)(R10*1), K1, Z10
-	VPDPBUSD   Z10, Z9, Z4
-	VPDPBUSD   Z10, Z0, Z8
+	VMOVDQU8.Z (BX)(R10*1), K1, Z6
+	VMOVDQU8.Z (DX)(R10*1), K1, Z7
+	VPXORD     Z0, Z7, Z7
+	VPDPBUSD   Z6, Z7, Z2
+	VMOVDQU8.Z (DI)(R10*1), K1, Z7
+	VPXORD     Z0, Z7, Z7
+	VPDPBUSD   Z6, Z7, Z3
+	VMOVDQU8.Z (R8)(R10*1), K1, Z7
+	VPXORD     Z0, Z7, Z7
+	VPDPBUSD   Z6, Z7, Z4
+	VMOVDQU8.Z (R9)(R10*1), K1, Z7
+	VPXORD     Z0, Z7, Z7
+	VPDPBUSD   Z6, Z7, Z5
 
 done4:
-	VPSUBD        Z5, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y0
-	VPADDD        Y0, Y1, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPADDD        X1, X0, X1
-	VPSHUFD       $0x4e, X1, X0
-	VPADDD        X0, X1, X1
-	VPSHUFD       $0xb1, X1, X0
-	VPADDD        X0, X1, X1
-	VMOVD         X1, (AX)
-	VPSUBD        Z6, Z2, Z2
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VPADDD        Y0, Y2, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPADDD        X1, X0, X1
-	VPSHUFD       $0x4e, X1, X0
-	VPADDD        X0, X1, X1
-	VPSHUFD       $0xb1, X1, X0
-	VPADDD        X0, X1, X1
-	VMOVD         X1, 4(AX)
-	VPSUBD        Z7, Z3, Z3
-	VEXTRACTF64X4 $0x01, Z3, Y0
-	VPADDD        Y0, Y3, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPADDD        X1, X0, X1
-	VPSHUFD       $0x4e, X1, X0
-	VPADDD        X0, X1, X1
-	VPSHUFD       $0xb1, X1, X0
-	VPADDD        X0, X1, X1
-	VMOVD         X1, 8(AX)
-	VPSUBD        Z8, Z4, Z4
-	VEXTRACTF64X4 $0x01, Z4, Y0
-	VPADDD        Y0, Y4, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPADDD        X1, X0, X1
-	VPSHUFD       $0x4e, X1, X0
-	VPADDD        X0, X1, X1
-	VPSHUFD       $0xb1, X1, X0
-	VPADDD        X0, X1, X1
-	VMOVD         X1, 12(AX)
+	VEXTRACTF64X4 $0x01, Z2, Y6
+	VPADDD        Y6, Y2, Y6
+	VEXTRACTF32X4 $0x01, Y6, X2
+	VPADDD        X2, X6, X2
+	VPSHUFD       $0x4e, X2, X6
+	VPADDD        X6, X2, X2
+	VPSHUFD       $0xb1, X2, X6
+	VPADDD        X6, X2, X2
+	VPSUBD        X1, X2, X2
+	VMOVD         X2, (AX)
+	VEXTRACTF64X4 $0x01, Z3, Y2
+	VPADDD        Y2, Y3, Y2
+	VEXTRACTF32X4 $0x01, Y2, X3
+	VPADDD        X3, X2, X3
+	VPSHUFD       $0x4e, X3, X2
+	VPADDD        X2, X3, X3
+	VPSHUFD       $0xb1, X3, X2
+	VPADDD        X2, X3, X3
+	VPSUBD        X1, X3, X3
+	VMOVD         X3, 4(AX)
+	VEXTRACTF64X4 $0x01, Z4, Y2
+	VPADDD        Y2, Y4, Y2
+	VEXTRACTF32X4 $0x01, Y2, X3
+	VPADDD        X3, X2, X3
+	VPSHUFD       $0x4e, X3, X2
+	VPADDD        X2, X3, X3
+	VPSHUFD       $0xb1, X3, X2
+	VPADDD        X2, X3, X3
+	VPSUBD        X1, X3, X3
+	VMOVD         X3, 8(AX)
+	VEXTRACTF64X4 $0x01, Z5, Y2
+	VPADDD        Y2, Y5, Y2
+	VEXTRACTF32X4 $0x01, Y2, X3
+	VPADDD        X3, X2, X3
+	VPSHUFD       $0x4e, X3, X2
+	VPADDD        X2, X3, X3
+	VPSHUFD       $0xb1, X3, X2
+	VPADDD        X2, X3, X3
+	VPSUBD        X1, X3, X3
+	VMOVD         X3, 12(AX)
 	ADDQ          $0x10, AX
 	LEAQ          (R9)(SI*1), DX
 	SUBQ          $0x04, CX
@@ -2615,22 +2688,19 @@ done4:
 
 out4:
 rows1:
-	CMPQ         CX, $0x01
-	JLT          out1
-	XORQ         DI, DI
-	VPBROADCASTD vectorConst<>+640(SB), Z0
-	VXORPS       Z1, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	MOVQ         $0x00000040, R8
-	CMPQ         R8, SI
-	JGT          tail1
+	CMPQ   CX, $0x01
+	JLT    out1
+	VXORPS Z2, Z2, Z2
+	XORQ   DI, DI
+	MOVQ   $0x00000040, R8
+	CMPQ   R8, SI
+	JGT    tail1
 
 step1:
 	VMOVDQU8 (BX)(DI*1), Z3
-	VPXORD   Z0, Z3, Z3
 	VMOVDQU8 (DX)(DI*1), Z4
-	VPDPBUSD Z4, Z3, Z1
-	VPDPBUSD Z4, Z0, Z2
+	VPXORD   Z0, Z4, Z4
+	VPDPBUSD Z3, Z4, Z2
 	MOVQ     R8, DI
 	ADDQ     $0x40, R8
 	CMPQ     R8, SI
@@ -2644,22 +2714,21 @@ tail1:
 	BZHIQ      R8, R9, R9
 	KMOVQ      R9, K1
 	VMOVDQU8.Z (BX)(DI*1), K1, Z3
-	VPXORD     Z0, Z3, Z3
 	VMOVDQU8.Z (DX)(DI*1), K1, Z4
-	VPDPBUSD   Z4, Z3, Z1
-	VPDPBUSD   Z4, Z0, Z2
+	VPXORD     Z0, Z4, Z4
+	VPDPBUSD   Z3, Z4, Z2
 
 done1:
-	VPSUBD        Z2, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y0
-	VPADDD        Y0, Y1, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPADDD        X1, X0, X1
-	VPSHUFD       $0x4e, X1, X0
-	VPADDD        X0, X1, X1
-	VPSHUFD       $0xb1, X1, X0
-	VPADDD        X0, X1, X1
-	VMOVD         X1, (AX)
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VPADDD        Y3, Y2, Y3
+	VEXTRACTF32X4 $0x01, Y3, X2
+	VPADDD        X2, X3, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPADDD        X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPADDD        X3, X2, X2
+	VPSUBD        X1, X2, X2
+	VMOVD         X2, (AX)
 	ADDQ          $0x04, AX
 	LEAQ          (DX)(SI*1), DX
 	SUBQ          $0x01, CX
@@ -3431,6 +3500,54 @@ done1:
 	VMAXPS       X1, X0, X0
 	VMOVSS       X0, ret+24(FP)
 	VZEROUPPER
+	RET
+
+// func indexOfY(x []float32, v float32) int
+// Requires: AVX
+TEXT ·indexOfY(SB), NOSPLIT, $0-40
+	MOVQ         x_base+0(FP), AX
+	MOVQ         x_len+8(FP), CX
+	VBROADCASTSS v+24(FP), Y0
+	XORQ         DX, DX
+	LEAQ         8(DX), SI
+	CMPQ         SI, CX
+	JGT          out01
+
+again01:
+	VMOVUPS   (AX)(DX*4), Y1
+	VCMPPS    $0x00, Y1, Y0, Y1
+	VMOVMSKPS Y1, BX
+	TESTL     BX, BX
+	JNZ       found
+	MOVQ      SI, DX
+	ADDQ      $0x08, SI
+	CMPQ      SI, CX
+	JLE       again01
+
+out01:
+	SUBQ       DX, CX
+	JLE        done1
+	LEAQ       vectorMask<>+0(SB), BX
+	NEGQ       CX
+	VMOVUPS    32(BX)(CX*4), Y1
+	VMASKMOVPS (AX)(DX*4), Y1, Y2
+	VCMPPS     $0x00, Y2, Y0, Y0
+	VANDPS     Y0, Y1, Y0
+	VMOVMSKPS  Y0, BX
+	TESTL      BX, BX
+	JNZ        found
+
+done1:
+	VZEROUPPER
+	MOVQ $-1, DX
+	MOVQ DX, ret+32(FP)
+	RET
+
+found:
+	VZEROUPPER
+	BSFL BX, BX
+	ADDQ BX, DX
+	MOVQ DX, ret+32(FP)
 	RET
 
 // func sumSquares32Y(x []float32) float32

@@ -10,9 +10,13 @@ import (
 
 // matVecInt8 is y = W·x in int8, four rows at a time, then one.
 //
-// AVX-512 VNNI multiplies unsigned by signed bytes, so x+128 takes the place
-// of x, and 128·Σw, from a second accumulator, is taken away: exact, since
-// VPDPBUSD does not saturate. AVX2 widens to int16 for VPMADDWD.
+// AVX-512 VNNI multiplies unsigned by signed bytes, so w+128 takes the place
+// of w, and 128·Σx, the same for all rows, is taken away: exact, since VPDPBUSD
+// does not saturate. AVX2 widens to int16 for VPMADDWD.
+//
+// One core reads the rows as fast as a loop that does nothing else: prefetching
+// (0.5 to 16 KB ahead), several distant rows at once, and pages of 2 MB gain
+// 1 to 3 %.
 func (s isa) matVecInt8() {
 	TEXT("matVecInt8"+s.letter, NOSPLIT, "func(y []int32, w, x []int8)")
 	Pragma("noescape")
@@ -21,6 +25,10 @@ func (s isa) matVecInt8() {
 	w := Load(Param("w").Base(), GP64()).(GPVirtual)
 	x := Load(Param("x").Base(), GP64()).(GPVirtual)
 	cols := Load(Param("x").Len(), GP64()).(GPVirtual)
+	var vnni *dotVNNI
+	if s.lanes == 16 {
+		vnni = newDotVNNI(x, cols)
+	}
 	for _, group := range []int{4, 1} {
 		again, out := fmt.Sprint("rows", group), fmt.Sprint("out", group)
 		Label(again)
@@ -32,12 +40,10 @@ func (s isa) matVecInt8() {
 			LEAQ(Mem{Base: at[len(at)-1], Index: cols, Scale: 1}, p)
 			at = append(at, p)
 		}
-		i := GP64()
-		XORQ(i, i)
 		if s.lanes == 16 {
-			s.dotVNNI(group, at, x, cols, i, y.(GPVirtual))
+			vnni.rows(at, y.(GPVirtual))
 		} else {
-			s.dotWide(group, at, x, cols, i, y.(GPVirtual))
+			s.dotWide(at, x, cols, y.(GPVirtual))
 		}
 		ADDQ(Imm(uint64(4*group)), y)
 		LEAQ(Mem{Base: at[group-1], Index: cols, Scale: 1}, w)
@@ -48,59 +54,83 @@ func (s isa) matVecInt8() {
 	end()
 }
 
-func (s isa) dotVNNI(group int, at []GPVirtual, x, cols, i, y GPVirtual) {
-	flip := ZMM()
-	VPBROADCASTD(bits32(0x80808080).mem(), flip)
-	acc, bias := s.accumulators(group), s.accumulators(group)
-	again, tail, done := fmt.Sprint("step", group), fmt.Sprint("tail", group), fmt.Sprint("done", group)
-	next := GP64()
-	xv := ZMM()
-	step := func(k Register) {
-		load := func(base GPVirtual, v VecVirtual) {
-			m := Mem{Base: base, Index: i, Scale: 1}
-			if k != nil {
-				VMOVDQU8_Z(m, k, v)
-			} else {
-				VMOVDQU8(m, v)
-			}
-		}
-		load(x, xv)
-		VPXORD(flip, xv, xv)
-		for r, p := range at {
-			wv := ZMM()
-			load(p, wv)
-			VPDPBUSD(wv, xv, acc[r])
-			VPDPBUSD(wv, flip, bias[r])
-		}
+// dotVNNI is the dot products of rows with x.
+type dotVNNI struct {
+	x, cols GPVirtual
+	flip    VecVirtual // 128 in every byte
+	bias    VecVirtual // 128·Σx
+}
+
+func newDotVNNI(x, cols GPVirtual) *dotVNNI {
+	d := &dotVNNI{x: x, cols: cols, flip: ZMM()}
+	VPBROADCASTD(bits32(0x80808080).mem(), d.flip)
+	acc, i, v := ZMM(), GP64(), ZMM()
+	avx512.zero(acc)
+	d.loop("x", i, func(k Register) {
+		d.load(x, i, k, v)
+		VPDPBUSD(v, d.flip, acc)
+	})
+	d.bias = avx512.sumInt32(acc)
+	return d
+}
+
+// load reads bytes, with a mask or without.
+func (d *dotVNNI) load(base, i GPVirtual, k Register, v VecVirtual) {
+	m := Mem{Base: base, Index: i, Scale: 1}
+	if k != nil {
+		VMOVDQU8_Z(m, k, v)
+	} else {
+		VMOVDQU8(m, v)
 	}
+}
+
+// loop steps through the columns 64 at a time, the last under a mask.
+func (d *dotVNNI) loop(name string, i GPVirtual, step func(k Register)) {
+	again, tail, done := "step"+name, "tail"+name, "done"+name
+	next, left, m := GP64(), GP64(), GP64()
+	XORQ(i, i)
 	MOVQ(U32(64), next)
-	CMPQ(next, cols)
+	CMPQ(next, d.cols)
 	JGT(LabelRef(tail))
 	Label(again)
 	step(nil)
 	MOVQ(next, i)
 	ADDQ(Imm(64), next)
-	CMPQ(next, cols)
+	CMPQ(next, d.cols)
 	JLE(LabelRef(again))
 	Label(tail)
-	left := GP64()
-	MOVQ(cols, left)
+	MOVQ(d.cols, left)
 	SUBQ(i, left)
 	JLE(LabelRef(done))
-	m := GP64()
 	MOVQ(I32(-1), m)
 	BZHIQ(left, m, m)
 	k := K()
 	KMOVQ(m, k)
 	step(k)
 	Label(done)
-	for r := range group {
-		VPSUBD(bias[r], acc[r], acc[r])
-		VMOVD(s.sumInt32(acc[r]), Mem{Base: y, Disp: 4 * r})
+}
+
+func (d *dotVNNI) rows(at []GPVirtual, y GPVirtual) {
+	acc := avx512.accumulators(len(at))
+	i, xv, wv := GP64(), ZMM(), ZMM()
+	d.loop(fmt.Sprint(len(at)), i, func(k Register) {
+		d.load(d.x, i, k, xv)
+		for r, p := range at {
+			d.load(p, i, k, wv)
+			VPXORD(d.flip, wv, wv)
+			VPDPBUSD(xv, wv, acc[r])
+		}
+	})
+	for r, v := range acc {
+		sum := avx512.sumInt32(v)
+		VPSUBD(d.bias, sum, sum)
+		VMOVD(sum, Mem{Base: y, Disp: 4 * r})
 	}
 }
 
-func (s isa) dotWide(group int, at []GPVirtual, x, cols, i, y GPVirtual) {
+func (s isa) dotWide(at []GPVirtual, x, cols, y GPVirtual) {
+	group, i := len(at), GP64()
+	XORQ(i, i)
 	acc := s.accumulators(group)
 	again, done := fmt.Sprint("step", group), fmt.Sprint("done", group)
 	next := GP64()

@@ -18,6 +18,7 @@ const (
 	iC
 	iLDC
 	iStart
+	iNext
 )
 
 // int8Tiles writes the tiles of the int8 products,
@@ -36,11 +37,85 @@ func int8Tiles() {
 		int8TileWide(mr)
 	}
 	for _, s := range []isa{avx512, avx2} {
+		s.int8Pack()
 		s.int8Expand()
 		s.int8Sum()
 	}
 	peakInt8()
 	vectorData()
+}
+
+// int8Pack writes a vector's rows of w, ld bytes apart and blocks of 16 bytes
+// long, as B of a tile, plus 128: dst begins with the first vector or the
+// second. Lane group j of the vectors below has rows 4j to 4j+3, so that four
+// by four elements are transposed in each.
+func (s isa) int8Pack() {
+	TEXT("int8Pack"+s.letter, NOSPLIT, "func(dst []uint8, w []int8, ld, blocks int)")
+	Pragma("noescape")
+	dst, ld, ld3, blocks := GP64(), GP64(), GP64(), GP64()
+	rows := make([]GPVirtual, s.lanes/4) // row 4j
+	rows[0] = GP64()
+	Load(Param("dst").Base(), dst)
+	Load(Param("w").Base(), rows[0])
+	Load(Param("ld"), ld)
+	Load(Param("blocks"), blocks)
+	for j := 1; j < len(rows); j++ {
+		rows[j] = GP64()
+		LEAQ(Mem{Base: rows[j-1], Index: ld, Scale: 4}, rows[j])
+	}
+	LEAQ(Mem{Base: ld, Index: ld, Scale: 2}, ld3)
+	flip := s.vec()
+	VPBROADCASTD(bits32(0x80808080).mem(), flip)
+	TESTQ(blocks, blocks)
+	JZ(LabelRef("done"))
+	Label("block")
+	v := make([]VecVirtual, 4)
+	for r := range v {
+		v[r] = s.vec()
+		for j, p := range rows {
+			at := Mem{Base: p}
+			switch r {
+			case 1, 2:
+				at.Index, at.Scale = ld, uint8(r)
+			case 3:
+				at.Index, at.Scale = ld3, 1
+			}
+			switch {
+			case j == 0:
+				VMOVDQU(at, v[r].AsX())
+			case s.lanes == 16:
+				VINSERTI32X4(U8(j), at, v[r], v[r])
+			default:
+				VINSERTI128(U8(j), at, v[r], v[r])
+			}
+		}
+		if s.lanes == 16 {
+			VPXORD(flip, v[r], v[r])
+		} else {
+			VPXOR(flip, v[r], v[r])
+		}
+	}
+	var t [4]VecVirtual
+	for i := range 2 {
+		t[2*i], t[2*i+1] = s.vec(), s.vec()
+		VPUNPCKLDQ(v[2*i+1], v[2*i], t[2*i])
+		VPUNPCKHDQ(v[2*i+1], v[2*i], t[2*i+1])
+	}
+	for i := range 2 {
+		VPUNPCKLQDQ(t[2+i], t[i], v[2*i])
+		VPUNPCKHQDQ(t[2+i], t[i], v[2*i+1])
+	}
+	for i, x := range v {
+		VMOVUPS(x, Mem{Base: dst, Disp: 2 * i * s.bytes()})
+	}
+	ADDQ(U32(8*s.bytes()), dst)
+	for _, p := range rows {
+		ADDQ(Imm(16), p)
+	}
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	Label("done")
+	end()
 }
 
 // bytesLoop steps through n bytes at base+i in whole vectors, and then the
@@ -314,7 +389,8 @@ func (t *int8Tile) rows(f func(r int, at [2]Mem)) {
 }
 
 // int8TileVNNI is one instruction a row and vector. It takes five cycles, two
-// may begin in one: with less than ten sums, steps take turns at several.
+// may begin in one: with less than ten sums, steps take turns at several. Each
+// step asks for a line of the memory that is wanted next.
 func int8TileVNNI(mr int) {
 	t := newInt8Tile(avx512, "int8TileZ", mr)
 	turns := 1
@@ -337,7 +413,10 @@ func int8TileVNNI(mr int) {
 		}
 	}
 	a, b := t.s.vec(), [2]VecVirtual{t.s.vec(), t.s.vec()}
+	next := t.arg(iNext)
 	t.loop(t.k, func(u int) {
+		PREFETCHT0(Mem{Base: next})
+		ADDQ(Imm(64), next)
 		for v := range b {
 			t.move(t.weights(v, u), b[v])
 		}

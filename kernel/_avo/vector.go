@@ -510,6 +510,38 @@ func (s isa) reductions() {
 	})
 	s.reduce32(acc, VMAXPS)
 
+	p, n = s.fn("indexOf", "func(x []float32, v float32) int", "x")
+	v, index, found := s.scalar("v"), GP64(), GP32()
+	s.loop(n, 1, func(l span) {
+		equal := s.vec()
+		switch {
+		case s.lanes == 8:
+			VCMPPS(cmpEQ, l.load(p[0]), v, equal)
+			VMOVMSKPS(l.only(equal), found)
+		case l.last:
+			k := K()
+			VCMPPS(cmpEQ, l.load(p[0]), v, l.k, k)
+			KMOVW(k, found)
+		default:
+			k := K()
+			VCMPPS(cmpEQ, l.at(p[0]), v, k)
+			KMOVW(k, found)
+		}
+		MOVQ(l.i, index)
+		TESTL(found, found)
+		JNZ(LabelRef("found"))
+	})
+	VZEROUPPER()
+	MOVQ(I32(-1), index)
+	Store(index, ReturnIndex(0))
+	RET()
+	Label("found")
+	VZEROUPPER()
+	BSFL(found, found)
+	ADDQ(found.As64(), index)
+	Store(index, ReturnIndex(0))
+	RET()
+
 	p, n = s.fn("sumSquares32", "func(x []float32) float32", "x")
 	acc = s.accumulators(unroll)
 	s.loop(n, unroll, func(l span) {
