@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,7 +38,7 @@ const maxState = 16 << 20
 // Open reads the model at path: a run directory (its best checkpoint, else
 // its last), a checkpoint directory, a .safetensors file with state.json
 // beside it, or a .spinnet file. Latents are quantised. Meta holds "source"
-// (the weights file) and "step".
+// (the weights file), "step", and what a checkpoint says of its training.
 func Open(path string) (*spinfile.Model, error) {
 	if filepath.Ext(path) == ".spinnet" {
 		return openSpinnet(path)
@@ -54,7 +55,11 @@ func Open(path string) (*spinfile.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return assemble(weights, st, ts)
+	m, err := assemble(weights, st, ts)
+	if err == nil {
+		maps.Copy(m.Meta, provenance(filepath.Join(filepath.Dir(weights), StateFile)))
+	}
+	return m, err
 }
 
 // assemble makes a model of a checkpoint's parts; weights is the name of the

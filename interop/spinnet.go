@@ -1,7 +1,12 @@
 package interop
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"os"
 
 	"spinnet/spinfile"
 )
@@ -24,4 +29,35 @@ func openSpinnet(path string) (*spinfile.Model, error) {
 	}
 	m.Meta["source"] = path
 	return m, nil
+}
+
+// provenance gives what a checkpoint's state.json says of the training, for
+// Meta: a hash of the recipe and of the data, and the last losses. What is
+// missing there is missing here.
+func provenance(path string) map[string]string {
+	meta := map[string]string{}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return meta
+	}
+	var st struct {
+		Config json.RawMessage `json:"config"`
+		Data   string          `json:"dataset_hash"`
+		Train  json.Number     `json:"train_loss"`
+		Val    json.Number     `json:"val_loss"`
+	}
+	if err := json.Unmarshal(b, &st); err != nil {
+		return meta
+	}
+	var recipe bytes.Buffer
+	if len(st.Config) > 0 && json.Compact(&recipe, st.Config) == nil {
+		sum := sha256.Sum256(recipe.Bytes())
+		meta["config_sha256"] = hex.EncodeToString(sum[:])
+	}
+	for key, value := range map[string]string{"data_hash": st.Data, "train_loss": st.Train.String(), "val_loss": st.Val.String()} {
+		if value != "" {
+			meta[key] = value
+		}
+	}
+	return meta
 }

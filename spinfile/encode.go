@@ -135,6 +135,13 @@ func (t *Tensor) encode(r *TensorReport) ([]byte, error) {
 		r.Zeros = t.Zeros()
 		mask, signs := bitmaskLen(len(t.Trits), len(t.Trits)-r.Zeros)
 		r.Sizes = map[Encoding]int{EncodingBase3: base3Len(len(t.Trits)), EncodingBitmask: mask + signs}
+		best := min(r.Sizes[EncodingBase3], r.Sizes[EncodingBitmask])
+		if b := appendEntropy(nil, t.Trits); b != nil {
+			if r.Sizes[EncodingEntropy] = len(b); worthEntropy(len(b), best) {
+				r.Encoding = EncodingEntropy
+				return b, nil
+			}
+		}
 		if r.Sizes[EncodingBitmask] < r.Sizes[EncodingBase3] {
 			r.Encoding = EncodingBitmask
 			return appendSigns(appendMask(nil, t.Trits), t.Trits), nil

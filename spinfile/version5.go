@@ -474,7 +474,17 @@ func (t *Tensor) decode(data []byte, s *section, quantizer string) error {
 			return bad(values-1, err.Error())
 		}
 	case EncodingEntropy:
-		return bad(0, "entropy coding is not there yet")
+		if len(p) < entropyHead || n > entropyMost*len(p) {
+			return bad(0, strconv.Itoa(len(p))+" bytes for "+strconv.Itoa(n)+" trits")
+		}
+		t.Trits = make([]int8, n)
+		used, err := readEntropy(t.Trits, p)
+		if err != nil {
+			return bad(0, err.Error())
+		}
+		if values = used; roundUp(values, 4) != len(p) {
+			return bad(used, strconv.Itoa(len(p)-used)+" bytes after the last word")
+		}
 	}
 	for i := max(0, values); i < len(p); i++ {
 		if p[i] != 0 {

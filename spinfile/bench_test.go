@@ -1,0 +1,95 @@
+package spinfile
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"spinnet/arch"
+)
+
+// large is a model of 30 million parameters with random weights.
+func large(b *testing.B, zeros float64) *Model {
+	b.Helper()
+	r := rand.New(rand.NewPCG(7, 8))
+	c := arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1536, BlockSize: 256, VocabSize: 50304, OctonionAttention: true}.WithDefaults()
+	m := &Model{Config: c, Tokenizer: TokenizerInfo{Kind: "gpt2"}}
+	for _, p := range arch.Params(c) {
+		t := Tensor{Param: p}
+		if p.Kind == arch.Ternary {
+			t.Trits, t.Scale = randomTrits(p.Len(), zeros, r), make([]float32, p.Shape[1])
+		} else {
+			t.Data = make([]float32, p.Len())
+			for i := range t.Data {
+				t.Data[i] = float32(r.NormFloat64())
+			}
+		}
+		m.Tensors = append(m.Tensors, t)
+	}
+	return m.Quantize()
+}
+
+// Loading: the time from a file's bytes to a model.
+func BenchmarkDecode(b *testing.B) {
+	m := large(b, 0.33)
+	for _, f := range []struct {
+		name string
+		bits int
+	}{{"int8", 8}, {"q6", 6}, {"q4", 4}} {
+		file, r, err := Encode(m.QuantizeEmbedding(f.bits))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(f.name, func(b *testing.B) {
+			b.SetBytes(int64(r.Total))
+			for b.Loop() {
+				if _, err := Decode(file); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Ternary tensors: bytes are trits, so MB/s are millions of trits a second.
+func BenchmarkTrits(b *testing.B) {
+	const n = 1 << 20
+	r := rand.New(rand.NewPCG(9, 10))
+	got := make([]int8, n)
+	for _, s := range []struct {
+		name  string
+		zeros float64
+	}{{"33%", 0.33}, {"88%", 0.88}} {
+		q := randomTrits(n, s.zeros, r)
+		base3, mask, signs := appendBase3(nil, q), appendMask(nil, q), appendSigns(nil, q)
+		nonzeros, err := countMask(mask, n)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run("base3/"+s.name, func(b *testing.B) {
+			b.SetBytes(n)
+			for b.Loop() {
+				readBase3(got, base3)
+			}
+			b.ReportMetric(8*float64(len(base3))/n, "bits/trit")
+		})
+		b.Run("bitmask/"+s.name, func(b *testing.B) {
+			b.SetBytes(n)
+			for b.Loop() {
+				if err := readBitmask(got, mask, signs, nonzeros); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(8*float64(len(mask)+len(signs))/n, "bits/trit")
+		})
+		entropy := appendEntropy(nil, q)
+		b.Run("entropy/"+s.name, func(b *testing.B) {
+			b.SetBytes(n)
+			for b.Loop() {
+				if _, err := readEntropy(got, entropy); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(8*float64(len(entropy))/n, "bits/trit")
+		})
+	}
+}
