@@ -21,6 +21,12 @@ func corrupt(section string, offset int, reason string) *CorruptError {
 	return &CorruptError{section, int64(offset), reason}
 }
 
+// printable gives a name from a file that an error may show.
+func printable(name string) string {
+	s := strconv.QuoteToASCII(name)
+	return s[1 : len(s)-1]
+}
+
 // cursor reads a part of a file from front to back. The first failure stays;
 // what is read after it is zero.
 type cursor struct {

@@ -183,8 +183,7 @@ func (c *cursor) record4() (r record4) {
 	if c.err != nil {
 		return r
 	}
-	c.section = strconv.QuoteToASCII(r.name)
-	c.section = c.section[1 : len(c.section)-1]
+	c.section = printable(r.name)
 	dtype, size := float16Type, 2
 	switch r.marker {
 	case 'B':

@@ -88,6 +88,7 @@ func decode5(data []byte) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{}
+	config := sections[0].offset
 	for i, s := range sections {
 		c := cursor{data: data, at: s.offset, end: s.offset + s.length, section: s.name}
 		switch s.kind {
@@ -111,7 +112,7 @@ func decode5(data []byte) (*Model, error) {
 	}
 	// Nothing is allocated for layers that have no sections.
 	if m.Config.NLayer > len(sections)/9 {
-		return nil, corrupt("config", headerLen, "n_layer = "+strconv.Itoa(m.Config.NLayer)+", but "+strconv.Itoa(len(sections))+" tensors")
+		return nil, corrupt("config", config, "n_layer = "+strconv.Itoa(m.Config.NLayer)+", but "+strconv.Itoa(len(sections))+" tensors")
 	}
 	for _, p := range arch.Params(m.Config) {
 		if p.Kind == arch.Beta {
@@ -199,7 +200,7 @@ func readTable(data []byte) ([]section, error) {
 		}
 		end = s.offset + s.length
 		if sum := crc32.Checksum(data[s.offset:end], castagnoli); sum != s.crc {
-			return nil, corrupt(strconv.QuoteToASCII(s.name), s.offset, "the checksum is "+hex32(sum)+", the table says "+hex32(s.crc))
+			return nil, corrupt(printable(s.name), s.offset, "the checksum is "+hex32(sum)+", the table says "+hex32(s.crc))
 		}
 		sections[i] = s
 	}
