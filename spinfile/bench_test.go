@@ -2,17 +2,20 @@ package spinfile
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"spinnet/arch"
 )
 
-// large is a model of 30 million parameters with random weights.
-func large(b *testing.B, zeros float64) *Model {
-	b.Helper()
+// large is the shape of a model of 30 million parameters.
+var large = arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1536, BlockSize: 256, VocabSize: 50304, OctonionAttention: true}
+
+// random is a model with random weights.
+func random(c arch.Config, zeros float64) *Model {
 	r := rand.New(rand.NewPCG(7, 8))
-	c := arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1536, BlockSize: 256, VocabSize: 50304, OctonionAttention: true}.WithDefaults()
-	m := &Model{Config: c, Tokenizer: TokenizerInfo{Kind: "gpt2"}}
+	c = c.WithDefaults()
+	m := &Model{Config: c}
 	for _, p := range arch.Params(c) {
 		t := Tensor{Param: p}
 		if p.Kind == arch.Ternary {
@@ -28,9 +31,25 @@ func large(b *testing.B, zeros float64) *Model {
 	return m.Quantize()
 }
 
+// The original's character model fits into 0.96 MB.
+func TestCharacterModelSize(t *testing.T) {
+	c := arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, BlockSize: 512, VocabSize: 65, OctonionAttention: true}
+	m := random(c, 0.33)
+	m.Tokenizer = guessTokenizer(65)
+	m.Meta = map[string]string{"config_sha256": strings.Repeat("0", 64), "data_hash": strings.Repeat("0", 64), "step": "5000", "train_loss": "1.2345678901234567", "val_loss": "1.2345678901234567"}
+	_, r, err := Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Config.HiddenDim != 1368 || r.Total > 960_000 {
+		t.Errorf("hidden %d, %d bytes, want 1368 and at most 960,000", m.Config.HiddenDim, r.Total)
+	}
+	t.Logf("%d bytes, of which %d are no tensors", r.Total, r.Config+r.Overhead)
+}
+
 // Loading: the time from a file's bytes to a model.
 func BenchmarkDecode(b *testing.B) {
-	m := large(b, 0.33)
+	m := random(large, 0.33)
 	for _, f := range []struct {
 		name string
 		bits int

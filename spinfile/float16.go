@@ -7,9 +7,9 @@ import (
 
 var le = binary.LittleEndian
 
-// maxFloat16 is the largest finite float16; from 65520 on a value rounds to
-// infinity.
-const maxFloat16 = 65504
+// overflow16 is where values begin to round to an infinity: half way from the
+// largest float16, 65504, to 65536.
+const overflow16 = 65520
 
 // float16Bits rounds a finite value or an infinity to float16, half to even.
 func float16Bits(v float32) uint16 {
@@ -46,7 +46,7 @@ func fromFloat16(h uint16) float32 {
 // fitsFloat16 reports whether no value of w rounds to an infinity.
 func fitsFloat16(w []float32) bool {
 	for _, v := range w {
-		if !(v > -65520 && v < 65520) {
+		if !(v > -overflow16 && v < overflow16) {
 			return false
 		}
 	}

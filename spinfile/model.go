@@ -183,25 +183,25 @@ func (m *Model) Validate() error {
 }
 
 // check compares a tokenizer with the size of a model's vocabulary.
-func (tok *TokenizerInfo) check(vocab int) error {
-	switch tok.Kind {
+func (t *TokenizerInfo) check(vocab int) error {
+	switch t.Kind {
 	case "", "bytes":
 	case "gpt2":
-		return tok.checkKeep(vocab)
+		return t.checkKeep(vocab)
 	case "llama":
-		if n := len(tok.Pieces); n > vocab || n != len(tok.Scores) {
-			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " pieces and " + strconv.Itoa(len(tok.Scores)) + " scores, the model a vocabulary of " + strconv.Itoa(vocab))
+		if n := len(t.Pieces); n > vocab || n != len(t.Scores) {
+			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " pieces and " + strconv.Itoa(len(t.Scores)) + " scores, the model a vocabulary of " + strconv.Itoa(vocab))
 		}
-		return finite("tokenizer.scores", tok.Scores)
+		return finite("tokenizer.scores", t.Scores)
 	case "chars":
-		if !utf8.ValidString(tok.Chars) {
+		if !utf8.ValidString(t.Chars) {
 			return errors.New("spinfile: the character vocabulary is not valid UTF-8")
 		}
-		if n := utf8.RuneCountInString(tok.Chars); n > vocab {
+		if n := utf8.RuneCountInString(t.Chars); n > vocab {
 			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " characters, the model a vocabulary of " + strconv.Itoa(vocab))
 		}
 	default:
-		return errors.New("spinfile: unknown tokenizer " + strconv.Quote(tok.Kind) + ", want chars, bytes, gpt2 or llama")
+		return errors.New("spinfile: unknown tokenizer " + strconv.Quote(t.Kind) + ", want chars, bytes, gpt2 or llama")
 	}
 	return nil
 }
@@ -210,8 +210,8 @@ func (tok *TokenizerInfo) check(vocab int) error {
 const gpt2Vocab = 50257
 
 // checkKeep checks a trimmed GPT-2 vocabulary.
-func (tok *TokenizerInfo) checkKeep(vocab int) error {
-	keep := tok.Keep
+func (t *TokenizerInfo) checkKeep(vocab int) error {
+	keep := t.Keep
 	if len(keep) > vocab {
 		return errors.New("spinfile: the tokenizer keeps " + strconv.Itoa(len(keep)) + " ids, the model has a vocabulary of " + strconv.Itoa(vocab))
 	}

@@ -30,7 +30,7 @@ func base3Len(n int) int { return (n + 4) / 5 }
 // appendBase3 appends q in base 3.
 func appendBase3(dst []byte, q []int8) []byte {
 	for ; len(q) >= 5; q = q[5:] {
-		dst = append(dst, byte(q[0]+1+3*(q[1]+1)+9*(q[2]+1))+byte(27*uint8(q[3]+1)+81*uint8(q[4]+1)))
+		dst = append(dst, byte(q[0]+1+3*(q[1]+1)+9*(q[2]+1))+27*uint8(q[3]+1)+81*uint8(q[4]+1))
 	}
 	if len(q) > 0 {
 		b, digit := 0, 1
