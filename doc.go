@@ -17,6 +17,7 @@
 //
 //	tokenizer   text to ids and back: characters, bytes, GPT-2 BPE
 //	dataset     corpora: prepare, open, read tokens
+//	pickle      Python's pickles as plain data; nothing in them is run
 //	runlog      metrics.jsonl: write, read, cut
 //	corpus      the small text that ships      configs   the recipes that ship
 //

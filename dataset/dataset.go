@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 
+	"spinnet/pickle"
 	"spinnet/tokenizer"
 )
 
@@ -167,10 +168,10 @@ func openBare(dir string) (*Dataset, error) {
 		return nil, missing(dir, fmt.Errorf("no %s and no train.bin in it", ManifestFile))
 	}
 	kind, chars := tokenizer.KindGPT2, ""
-	meta := filepath.Join(dir, "meta.pkl")
+	meta := filepath.Join(dir, pickle.MetaFile)
 	data, err := readBounded(meta, metaLimit)
 	if err == nil {
-		if chars, err = parseMeta(data); err != nil {
+		if chars, err = pickle.Meta(data); err != nil {
 			return nil, fmt.Errorf("%s: %w", meta, err)
 		}
 		kind = tokenizer.KindChars

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"unicode/utf8"
 
+	"spinnet/pickle"
 	"spinnet/tokenizer"
 )
 
@@ -249,7 +250,7 @@ func (p *preparer) write(dir string, m *Manifest, t tokenizer.Tokenizer, sources
 		}
 	}
 	if m.Tokenizer.Kind == tokenizer.KindChars && p.opts.NanoGPT {
-		if err := writeFile(filepath.Join(dir, "meta.pkl"), encodeMeta(m.Tokenizer.Chars)); err != nil {
+		if err := writeFile(filepath.Join(dir, pickle.MetaFile), pickle.EncodeMeta(m.Tokenizer.Chars)); err != nil {
 			return err
 		}
 	}

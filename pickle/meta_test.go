@@ -1,4 +1,4 @@
-package dataset
+package pickle
 
 import (
 	"encoding/hex"
@@ -24,13 +24,13 @@ func unhex(t testing.TB, s string) []byte {
 
 func TestMeta(t *testing.T) {
 	const chars = "\nabé😀"
-	for _, data := range [][]byte{unhex(t, metaProtocol2), unhex(t, metaProtocol4), encodeMeta(chars)} {
-		got, err := parseMeta(data)
+	for _, data := range [][]byte{unhex(t, metaProtocol2), unhex(t, metaProtocol4), EncodeMeta(chars)} {
+		got, err := Meta(data)
 		if err != nil || got != chars {
 			t.Errorf("got %q, %v, want %q", got, err, chars)
 		}
 		for n := range data {
-			if _, err := parseMeta(data[:n]); err == nil {
+			if _, err := Meta(data[:n]); err == nil {
 				t.Errorf("no error for the first %d bytes of %x", n, data)
 			}
 		}
@@ -39,14 +39,14 @@ func TestMeta(t *testing.T) {
 
 func TestMetaRefuses(t *testing.T) {
 	for _, c := range []struct{ name, hex, want string }{
-		{"code", "8002635f5f6275696c74696e5f5f0a7072696e740a71002e", "opcode 0x63"},
+		{"code", "8002635f5f6275696c74696e5f5f0a7072696e740a71002e", `names "__builtin__.print"`},
 		{"no dict", "80024b052e", "no dict"},
-		{"huge string", "800258ffffffff", "damaged"},
-		{"huge memo index", "80027d72ffffffff2e", "damaged"},
+		{"huge string", "800258ffffffff", "bytes wanted, 0 left"},
+		{"huge memo index", "80027d72ffffffff2e", `no dict "itos"`},
 		{"empty dict", "80027d2e", `no dict "itos"`},
-		{"set items without mark", "80024b0175", "damaged"},
+		{"set items without mark", "80024b0175", "lacks its mark"},
 	} {
-		_, err := parseMeta(unhex(t, c.hex))
+		_, err := Meta(unhex(t, c.hex))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
 		}
@@ -57,11 +57,11 @@ func FuzzMeta(f *testing.F) {
 	f.Add(unhex(f, metaProtocol2))
 	f.Add(unhex(f, metaProtocol4))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		chars, err := parseMeta(data)
+		chars, err := Meta(data)
 		if err != nil {
 			return
 		}
-		if again, err := parseMeta(encodeMeta(chars)); err != nil || again != chars {
+		if again, err := Meta(EncodeMeta(chars)); err != nil || again != chars {
 			t.Errorf("got %q, %v, want %q", again, err, chars)
 		}
 	})
