@@ -44,7 +44,13 @@ type Writer struct {
 	f    *os.File
 	buf  []byte
 	end  int64 // size of the file
-	last int   // step of the last record, −1 for none
+	last tail
+}
+
+// tail is what is known of a log's last line.
+type tail struct {
+	step      int  // −1 when it is no record
+	evaluated bool // it has an evaluation
 }
 
 // Append opens the log at path to add to it, making it when there is none. A
@@ -80,17 +86,17 @@ func (w *Writer) Write(r Record) error {
 	if err := w.put(w.end); err != nil {
 		return err
 	}
-	w.last = r.Step
+	w.last = tail{r.Step, r.Eval != nil}
 	return nil
 }
 
 // closing ends a record.
 const closing = "}\n"
 
-// AddEval adds an evaluation to the last record, if it is of that step: for
-// one that came later than the step, as after an interruption.
+// AddEval adds an evaluation to the last record, if it is of that step and has
+// none: for one that came later than the step, as after an interruption.
 func (w *Writer) AddEval(step int, e Eval) error {
-	if w.last != step {
+	if w.last.step != step || w.last.evaluated {
 		return nil
 	}
 	at := w.end - int64(len(closing))
@@ -102,6 +108,7 @@ func (w *Writer) AddEval(step int, e Eval) error {
 		return nil // another program's line
 	}
 	w.buf = append(e.append(w.buf[:0]), closing...)
+	w.last.evaluated = true
 	return w.put(at)
 }
 
@@ -157,10 +164,9 @@ func Truncate(path string, step int) error {
 }
 
 // cut shortens f to the lines before the first record of a later step and
-// before a torn last line. It gives the new length, and the step of the last
-// line, or −1 when that is no record.
-func cut(f *os.File, step int) (keep int64, last int, err error) {
-	last = -1
+// before a torn last line. It gives the new length and the last line.
+func cut(f *os.File, step int) (keep int64, last tail, err error) {
+	last.step = -1
 	br := bufio.NewReader(f)
 	for {
 		line, err := readLine(br)
@@ -168,18 +174,20 @@ func cut(f *os.File, step int) (keep int64, last int, err error) {
 			break // and any torn line with it
 		}
 		if err != nil {
-			return 0, 0, err
+			return 0, last, err
 		}
 		var r struct {
-			Step *int `json:"step"`
+			Step  *int     `json:"step"`
+			Train *float64 `json:"train_loss"`
+			Val   *float64 `json:"val_loss"`
 		}
 		known := json.Unmarshal(line, &r) == nil && r.Step != nil
 		if known && *r.Step > step {
 			break
 		}
-		last = -1
+		last = tail{step: -1}
 		if known {
-			last = *r.Step
+			last = tail{*r.Step, r.Train != nil || r.Val != nil}
 		}
 		keep += int64(len(line))
 	}

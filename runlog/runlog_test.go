@@ -111,11 +111,28 @@ func TestAddEval(t *testing.T) {
 	want := []Record{{Step: 1}, {Step: 2, Loss: 0.5, Eval: &Eval{1.25, 1.5}}, {Step: 3, Eval: &Eval{2, math.NaN()}}, {Step: 4}}
 	for _, err := range []error{
 		w.AddEval(1, Eval{9, 9}), w.AddEval(2, *want[1].Eval), w.AddEval(3, Eval{9, 9}),
-		w.Write(Record{Step: 3}), w.AddEval(3, *want[2].Eval), w.Write(want[3]),
+		w.Write(Record{Step: 3}), w.AddEval(3, *want[2].Eval), w.AddEval(3, Eval{9, 9}), w.Write(want[3]),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	again, err := Append(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.AddEval(4, Eval{}); err != nil {
+		t.Fatal(err)
+	}
+	want[3].Eval = &Eval{}
+	last, err := Append(path) // as after a kill between the log and the checkpoint
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	if err := last.AddEval(4, Eval{9, 9}); err != nil {
+		t.Fatal(err)
 	}
 	got, err := ReadFile(path)
 	if err != nil {
