@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -365,6 +366,23 @@ func TestInterruptedBetweenMicroBatches(t *testing.T) {
 	}
 	if !bytes.Equal(weightsOf(t, want), weightsOf(t, c)) {
 		t.Error("the interrupted step changed the weights")
+	}
+}
+
+// An interruption does not wait for the sample either, and is not noted as a
+// fault of it.
+func TestInterruptedSample(t *testing.T) {
+	d := testData(t, 0.1)
+	c := testConfig(t, "sample_tokens=1000000", "eval_interval=5")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	err := newTrainer(t, c, d, 2).Run(ctx, Observer{
+		Eval:   func(EvalInfo) { time.AfterFunc(20*time.Millisecond, cancel) },
+		Sample: func(int, string) { t.Error("a whole sample") },
+		Note:   func(s string) { t.Errorf("note %q", s) },
+	})
+	if !errors.Is(err, ErrInterrupted) {
+		t.Errorf("got %v, want ErrInterrupted", err)
 	}
 }
 

@@ -56,6 +56,13 @@ weights as if nothing had happened.`,
 	cmd.MarkFlagsMutuallyExclusive("resume", "overwrite")
 	cmd.MarkFlagsMutuallyExclusive("resume", "init-from")
 	addRecipeFlags(cmd, &flags.overrides)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedName() == "bias" {
+			_, err := train.LoadConfig("", nil, []string{"bias"}) // which says why there is none
+			return &usageError{err: err}
+		}
+		return flagError(cmd, err)
+	})
 	return cmd
 }
 
