@@ -103,7 +103,7 @@ func TestNothingOutside(t *testing.T) {
 			try(t, fmt.Sprintf("int8 product of %d columns", cols), func(f *fence) {
 				for rows := range 6 {
 					MatVecInt8(f.int32s(rows), f.int8s(rows*cols), f.int8s(cols), rows, cols)
-					MatMulInt8(f.int32s(32*rows*3), 32*rows, f.int8s(32*rows*cols), f.int8s(3*cols), 32*rows, cols, 3)
+					MatMulInt8(new(Int8Scratch), f.int32s(32*rows*3), 32*rows, f.int8s(32*rows*cols), f.int8s(3*cols), 32*rows, cols, 3)
 				}
 			})
 		}

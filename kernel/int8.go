@@ -22,14 +22,17 @@ func refMatVecInt8(y []int32, w, x []int8) {
 // MatMulInt8 is MatVecInt8 for several x [tokens, cols]: y[t·ldy + r] is the
 // product of row r with x[t]. A block of rows at a time is laid out for the
 // tiles and stays in the cache while all tokens are multiplied by it.
-func MatMulInt8(y []int32, ldy int, w, x []int8, rows, cols, tokens int) {
+func MatMulInt8(m *Int8Scratch, y []int32, ldy int, w, x []int8, rows, cols, tokens int) {
 	s := int8Tiles()
 	if rows == 0 || tokens == 0 {
 		return
 	}
 	w, x, y = w[:rows*cols], x[:tokens*cols], y[:(tokens-1)*ldy+rows]
 	if s.pack == nil || cols < 16 || tokens == 1 {
-		const block = 16
+		block := 16
+		if tokens == 1 {
+			block = rows
+		}
 		for lo := 0; lo < rows; lo += block {
 			n := min(block, rows-lo)
 			for i := range tokens {
@@ -39,32 +42,43 @@ func MatMulInt8(y []int32, ldy int, w, x []int8, rows, cols, tokens int) {
 		return
 	}
 	width, k4 := 2*s.lanes, (cols+3)/4
-	start := make([]int32, tokens)
-	for i := range start {
-		start[i] = -128 * s.sum(x[i*cols:(i+1)*cols])
+	m.panel, m.start = resized(m.panel, 4*k4*width), resized(m.start, tokens)
+	for i := range m.start {
+		m.start[i] = -128 * s.sum(x[i*cols:(i+1)*cols])
 	}
-	if cols%4 != 0 { // room for whole steps
-		padded := make([]int8, tokens*4*k4)
+	if cols%4 != 0 { // room for whole steps, in which what B holds does not matter
+		m.padded = resized(m.padded, tokens*4*k4)
+		clear(m.padded)
 		for i := range tokens {
-			copy(padded[i*4*k4:], x[i*cols:(i+1)*cols])
+			copy(m.padded[i*4*k4:], x[i*cols:(i+1)*cols])
 		}
-		x = padded
+		x = m.padded
 	}
-	panel, edge := make([]uint8, 4*k4*width), []int32(nil)
+	t := &m.tile
+	*t = int8TileArgs{lda: 4 * k4, k4: k4, b: unsafe.Pointer(&m.panel[0]), ldc: 4 * ldy}
 	for lo := 0; lo < rows; lo += width {
 		n := min(width, rows-lo)
-		t := int8TileArgs{a: unsafe.Pointer(&x[0]), lda: 4 * k4, k4: k4, b: unsafe.Pointer(&panel[0]),
-			c: unsafe.Pointer(&y[lo]), ldc: 4 * ldy, start: unsafe.Pointer(&start[0])}
+		t.a, t.start, t.c = unsafe.Pointer(&x[0]), unsafe.Pointer(&m.start[0]), unsafe.Pointer(&y[lo])
 		if n < width {
-			edge = make([]int32, tokens*width)
-			t.c, t.ldc = unsafe.Pointer(&edge[0]), 4*width
+			m.edge = resized(m.edge, tokens*width)
+			t.c, t.ldc = unsafe.Pointer(&m.edge[0]), 4*width
 		}
-		packInt8(s, panel, w[lo*cols:(lo+n)*cols], n, cols)
+		packInt8(s, m.panel, w[lo*cols:(lo+n)*cols], n, cols)
 		t.do(s.wide, tokens, uintptr(unsafe.Pointer(&w[lo*cols]))+uintptr(width*cols))
-		for i := 0; i < len(edge); i += width {
-			copy(y[i/width*ldy+lo:], edge[i:i+n])
+		if n < width {
+			for i := range tokens {
+				copy(y[i*ldy+lo:], m.edge[i*width:i*width+n])
+			}
 		}
 	}
+}
+
+// resized is x or a new slice, of n elements of any value.
+func resized[T any](x []T, n int) []T {
+	if cap(x) < n {
+		return make([]T, n)
+	}
+	return x[:n]
 }
 
 // packInt8 writes n rows of w, plus 128, as a panel of B.

@@ -137,8 +137,9 @@ func BenchmarkInt8Logits(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, tokens := range []int{1, 4, 16, 32, 64, 256} {
 		b.Run(fmt.Sprint(tokens), func(b *testing.B) {
+			var m Int8Scratch
 			w, x, y := randomInt8(rows*cols, r), randomInt8(tokens*cols, r), make([]int32, rows*tokens)
-			benchmarkMACs(b, tokens*rows*cols, func() { MatMulInt8(y, rows, w, x, rows, cols, tokens) })
+			benchmarkMACs(b, tokens*rows*cols, func() { MatMulInt8(&m, y, rows, w, x, rows, cols, tokens) })
 		})
 	}
 }

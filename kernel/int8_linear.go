@@ -122,8 +122,13 @@ func (l *Int8Linear) Expand(a []int8, start []int32, q, _ []int8) {
 	}
 }
 
-// Int8Scratch is memory that Multiply needs of each worker.
-type Int8Scratch struct{ tile int8TileArgs }
+// Int8Scratch is memory that Multiply and MatMulInt8 need of each worker.
+type Int8Scratch struct {
+	tile        int8TileArgs
+	panel       []uint8
+	padded      []int8
+	start, edge []int32
+}
 
 // Multiply computes the panels lo … hi−1 of C [rows, CStride] from rows of A
 // and their starts.

@@ -52,6 +52,7 @@ func TestMatVecInt8(t *testing.T) {
 }
 
 func TestMatMulInt8(t *testing.T) {
+	var m Int8Scratch
 	r := rand.New(rand.NewPCG(1, 2))
 	eachSet(t, func(t *testing.T) {
 		for _, cols := range []int{0, 1, 15, 16, 17, 31, 32, 47, 64, 130, 512} {
@@ -63,7 +64,7 @@ func TestMatMulInt8(t *testing.T) {
 					for i := range got {
 						got[i] = 77
 					}
-					MatMulInt8(got[:max(0, len(got)-3)], ldy, w, x, rows, cols, tokens)
+					MatMulInt8(&m, got[:max(0, len(got)-3)], ldy, w, x, rows, cols, tokens)
 					want := make([]int32, rows)
 					for i := range tokens {
 						refMatVecInt8(want, w, x[i*cols:(i+1)*cols])
