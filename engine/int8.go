@@ -115,6 +115,9 @@ type int8Run struct {
 	h, q, k, v, o, gate, up, t []float32 // rows of activations
 	cos, sin                   []float32 // [chunk, head_dim/2]
 	scratch                    []int8Scratch
+	hidden                     []int8 // rounded rows for the output's table
+	hiddenScale                []float32
+	many                       []float32 // logits of several rows
 
 	blocks  int8BlockTask
 	columns int8ColumnTask
@@ -417,46 +420,70 @@ func (r *int8Run) activate(lo, hi int) {
 	kernel.ExactSwiGLU(g, g, r.up[lo*n:hi*n])
 }
 
-// final rounds norm(h) of a row of the last forward to int8 and returns the
-// scale.
-func (r *int8Run) final(q []int8, z []float32, row int) float32 {
-	d := len(z)
-	kernel.ExactRMSNorm(z, r.h[row*d:(row+1)*d], r.m.norm, float32(r.s.e.config.NormEps))
-	return kernel.ExactQuantize8(q, z)
-}
+// int8Rows is how many rows' logits logProbs holds at a time.
+const int8Rows = 16
 
-// int8TableTask computes logits of one row, a block of the table an item:
-// float32(acc)·(s·row scale).
+// int8TableTask computes the logits of several rows, a block of the table an
+// item: float32(acc)·(s·scale of the table's row). A second pass over the rows
+// takes the log-probability of each one's target.
 type int8TableTask struct {
-	r *int8Run
-	q []int8
-	s float32
-	y []float32
+	r       *int8Run
+	q       []int8    // [rows, d], the rounded hidden state
+	s       []float32 // [rows], its scale
+	y       []float32 // [rows, vocab]
+	targets []int32   // of the second pass
+	probs   []float32
 }
 
 // Do computes one block.
 func (t *int8TableTask) Do(i, worker int) {
-	lo, hi := i*headBlock, min(len(t.y), (i+1)*headBlock)
-	table, d := t.r.m.output, len(t.q)
-	acc := t.r.scratch[worker].acc[:hi-lo]
-	kernel.MatVecInt8(acc, table.Int8[lo*d:hi*d], t.q, hi-lo, d)
-	kernel.ExactScaleInt32(t.y[lo:hi], acc, t.s, table.Scale[lo:hi])
+	w, table := &t.r.scratch[worker], t.r.m.output
+	d, vocab := table.Shape[1], table.Shape[0]
+	if t.targets != nil {
+		t.probs[i] = kernel.ExactLogProb(t.y[i*vocab:(i+1)*vocab], int(t.targets[i]))
+		return
+	}
+	lo, hi := i*headBlock, min(vocab, (i+1)*headBlock)
+	n := hi - lo
+	if len(w.acc) < len(t.s)*n {
+		w.acc = make([]int32, len(t.s)*n)
+	}
+	kernel.MatMulInt8(&w.tile, w.acc, n, table.Int8[lo*d:hi*d], t.q, n, d, len(t.s))
+	for j, s := range t.s {
+		kernel.ExactScaleInt32(t.y[j*vocab+lo:j*vocab+hi], w.acc[j*n:(j+1)*n], s, table.Scale[lo:hi])
+	}
+}
+
+// logitRows sets y [hi−lo, vocab] to the logits after rows lo … hi−1 of the last
+// forward.
+func (r *int8Run) logitRows(y []float32, lo, hi int) {
+	t, z := &r.table, r.scratch[0].z
+	d := len(z)
+	if len(r.hidden) < (hi-lo)*d {
+		r.hidden, r.hiddenScale = make([]int8, (hi-lo)*d), make([]float32, hi-lo)
+	}
+	t.q, t.s, t.y, t.targets = r.hidden[:(hi-lo)*d], r.hiddenScale[:hi-lo], y, nil
+	for i := lo; i < hi; i++ {
+		kernel.ExactRMSNorm(z, r.h[i*d:(i+1)*d], r.m.norm, float32(r.s.e.config.NormEps))
+		t.s[i-lo] = kernel.ExactQuantize8(t.q[(i-lo)*d:(i-lo+1)*d], z)
+	}
+	r.s.e.pool.Run((r.s.e.config.VocabSize+headBlock-1)/headBlock, t)
 }
 
 // logits computes the logits after a row of the last forward.
-func (r *int8Run) logits(y []float32, row int) {
-	w, t := &r.scratch[0], &r.table
-	t.q, t.y = w.q[:len(w.z)], y
-	t.s = r.final(t.q, w.z, row)
-	r.s.e.pool.Run((len(y)+headBlock-1)/headBlock, t)
-}
+func (r *int8Run) logits(y []float32, row int) { r.logitRows(y, row, row+1) }
 
 // logProbs gives the log-probability of targets[i] after row i of the last
 // forward.
 func (r *int8Run) logProbs(y []float32, targets []int32) {
-	logits := r.s.last
-	for i, target := range targets {
-		r.logits(logits, i)
-		y[i] = kernel.ExactLogProb(logits, int(target))
+	vocab := r.s.e.config.VocabSize
+	for lo := 0; lo < len(targets); lo += int8Rows {
+		hi := min(len(targets), lo+int8Rows)
+		if len(r.many) < (hi-lo)*vocab {
+			r.many = make([]float32, (hi-lo)*vocab)
+		}
+		r.logitRows(r.many[:(hi-lo)*vocab], lo, hi)
+		r.table.targets, r.table.probs = targets[lo:hi], y[lo:hi]
+		r.s.e.pool.Run(hi-lo, &r.table)
 	}
 }
