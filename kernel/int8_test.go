@@ -79,3 +79,15 @@ func TestMatMulInt8(t *testing.T) {
 		}
 	})
 }
+
+func TestMatMulInt8AllocatesNothing(t *testing.T) {
+	const rows, cols, tokens = 70, 34, 5
+	r := rand.New(rand.NewPCG(1, 2))
+	w, x, y := randomInt8(rows*cols, r), randomInt8(tokens*cols, r), make([]int32, tokens*rows)
+	eachSet(t, func(t *testing.T) {
+		var m Int8Scratch
+		if n := testing.AllocsPerRun(10, func() { MatMulInt8(&m, y, rows, w, x, rows, cols, tokens) }); n > 0 {
+			t.Errorf("%v allocations", n)
+		}
+	})
+}
