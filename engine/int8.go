@@ -127,14 +127,14 @@ type int8Run struct {
 
 // int8Scratch is a worker's memory.
 type int8Scratch struct {
-	z      []float32 // one row
-	q, neg []int8    // one row
-	scale  []float32 // of each token of a block
-	a      []int8    // of Int8Linear: rows of a block
-	start  []int32
-	c      []int32
-	acc    []int32 // of logits
-	tile   kernel.Int8Scratch
+	z     []float32 // one row
+	q     []int8    // one row
+	scale []float32 // of each token of a block
+	a     []int8    // of Int8Linear: rows of a block
+	start []int32
+	c     []int32
+	acc   []int32 // of logits
+	tile  kernel.Int8Scratch
 	attention
 }
 
@@ -169,7 +169,7 @@ func newInt8Run(s *Session, m *int8Model) *int8Run {
 	width := max(c.NEmbd, c.HiddenDim)
 	for i := range r.scratch {
 		r.scratch[i] = int8Scratch{
-			z: make([]float32, c.NEmbd), q: make([]int8, width), neg: make([]int8, width), scale: make([]float32, tokens),
+			z: make([]float32, c.NEmbd), q: make([]int8, width), scale: make([]float32, tokens),
 			a: make([]int8, sizeA), start: make([]int32, rowsA), c: make([]int32, sizeC), acc: make([]int32, headBlock),
 		}
 	}
@@ -317,7 +317,7 @@ func (r *int8Run) divided(l *kernel.Int8Linear, n int, y ...[]float32) {
 func (w *int8Scratch) load1(l *kernel.Int8Linear, x []float32, i int) {
 	w.scale[i] = kernel.ExactQuantize8(w.q[:len(x)], x)
 	rows := l.Rows(1)
-	l.Expand(w.a[i*rows*l.Stride():(i+1)*rows*l.Stride()], w.start[i*rows:(i+1)*rows], w.q[:len(x)], w.neg)
+	l.Expand(w.a[i*rows*l.Stride():(i+1)*rows*l.Stride()], w.start[i*rows:(i+1)*rows], w.q[:len(x)])
 }
 
 // load makes rows lo … hi−1 of x the input of l.
@@ -394,7 +394,7 @@ func (r *int8Run) mix(w *int8Scratch, layer *int8Layer, lo, hi int) {
 		w.scale[i-lo] = kernel.ExactQuantize8(w.q[:d], r.o[i*d:(i+1)*d])
 		for g := range groups {
 			at := ((i-lo)*groups + g) * rows
-			l.Expand(w.a[at*l.Stride():(at+rows)*l.Stride()], w.start[at:at+rows], w.q[g*width:(g+1)*width], w.neg)
+			l.Expand(w.a[at*l.Stride():(at+rows)*l.Stride()], w.start[at:at+rows], w.q[g*width:(g+1)*width])
 		}
 	}
 	l.Multiply(&w.tile, w.c, w.a, w.start, (hi-lo)*groups*rows, 0, l.Panels())
@@ -421,7 +421,7 @@ func (r *int8Run) activate(lo, hi int) {
 }
 
 // int8Rows is how many rows' logits logProbs holds at a time.
-const int8Rows = 16
+const int8Rows = 64
 
 // int8TableTask computes the logits of several rows, a block of the table an
 // item: float32(acc)·(s·scale of the table's row). A second pass over the rows

@@ -103,7 +103,7 @@ func (l *Int8Linear) CStride() int { return l.Panels() * l.width }
 
 // Expand writes the rows of A [n, Stride] of one token, and what its rows of
 // C start from, [n]: −bias·Σ of the row.
-func (l *Int8Linear) Expand(a []int8, start []int32, q, _ []int8) {
+func (l *Int8Linear) Expand(a []int8, start []int32, q []int8) {
 	n, width, stride := l.n, l.K, l.Stride()
 	s := int8Tiles()
 	a, q, start = a[:n*stride], q[:n*width], start[:n]

@@ -53,9 +53,8 @@ func TestInt8Linear(t *testing.T) {
 					for i := range a {
 						a[i] = 99 // Expand writes all of it
 					}
-					neg := make([]int8, n*in)
 					for tok := range tokens {
-						l.Expand(a[l.Rows(tok)*l.Stride():l.Rows(tok+1)*l.Stride()], start[l.Rows(tok):], q[tok*n*in:(tok+1)*n*in], neg)
+						l.Expand(a[l.Rows(tok)*l.Stride():l.Rows(tok+1)*l.Stride()], start[l.Rows(tok):], q[tok*n*in:(tok+1)*n*in])
 					}
 					c := make([]int32, rows*l.CStride()+1)
 					for i := range c {
