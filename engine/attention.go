@@ -166,7 +166,9 @@ func (k *cache) attend8(w *attention, layer, g, at, n1, n int, q, o []float32, s
 	for _, span := range [2][3]int{{0, n1, at}, {n1, n, 0}} {
 		lo, hi, slot := span[0], span[1], span[2]
 		kernel.MatVecInt8(w.dots[:hi-lo], keys[slot*k.hd:], w.q, hi-lo, k.hd)
-		kernel.ExactScaleScores(scores[lo:hi], w.dots, keyScale[slot:], qs*scale)
+		if lo < hi {
+			kernel.ExactScaleInt32(scores[lo:], 0, w.dots, 0, 1, qs*scale, keyScale[slot:slot+hi-lo])
+		}
 	}
 	kernel.ExactSoftmax(scores)
 	kernel.Mul(scores[:n1], scores[:n1], valueScale[at:])

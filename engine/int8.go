@@ -450,7 +450,7 @@ func (t *int8TableTask) Do(i, worker int) {
 	}
 	kernel.MatMulInt8(&w.tile, w.acc, n, table.Int8[lo*d:hi*d], t.q, n, d, len(t.s))
 	for j, s := range t.s {
-		kernel.ExactScaleInt32(t.y[j*vocab+lo:j*vocab+hi], w.acc[j*n:(j+1)*n], s, table.Scale[lo:hi])
+		kernel.ExactScaleInt32(t.y[j*vocab+lo:], vocab, w.acc[j*n:], n, 1, s, table.Scale[lo:hi])
 	}
 }
 

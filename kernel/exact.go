@@ -21,7 +21,7 @@ const exactLanes = 16
 type exactKernels struct {
 	sumSquares func(x []float32) float32
 	quantize8  func(q []int8, x []float32, inv float32)
-	scaleInt32 func(y []float32, acc []int32, s float32, g []float32)
+	scaleInt32 func(y []float32, ldy int, acc []int32, ldacc, rows int, s float32, g []float32)
 	rotate     func(x, cos, sin []float32)
 	scores     func(scores, q, keys []float32, scale float32)
 	values     func(o, w, values []float32)
@@ -87,14 +87,21 @@ func refExactQuantize8(q []int8, x []float32, inv float32) {
 	}
 }
 
-// ExactScaleInt32 is y = float32(acc)·(s·g).
-func ExactScaleInt32(y []float32, acc []int32, s float32, g []float32) {
-	exact().scaleInt32(y, acc[:len(y)], s, g[:len(y)])
+// ExactScaleInt32 is y = float32(acc)·(s·g) for rows of len(g) elements, ldy
+// apart in y and ldacc in acc.
+func ExactScaleInt32(y []float32, ldy int, acc []int32, ldacc, rows int, s float32, g []float32) {
+	if rows == 0 || len(g) == 0 {
+		return
+	}
+	_, _ = y[(rows-1)*ldy+len(g)-1], acc[(rows-1)*ldacc+len(g)-1]
+	exact().scaleInt32(y, ldy, acc, ldacc, rows, s, g)
 }
 
-func refExactScaleInt32(y []float32, acc []int32, s float32, g []float32) {
-	for i, v := range acc {
-		y[i] = float32(v) * float32(s*g[i])
+func refExactScaleInt32(y []float32, ldy int, acc []int32, ldacc, rows int, s float32, g []float32) {
+	for r := range rows {
+		for i, v := range acc[r*ldacc:][:len(g)] {
+			y[r*ldy+i] = float32(v) * float32(s*g[i])
+		}
 	}
 }
 
@@ -142,13 +149,6 @@ func refExactScores(scores, q, keys []float32, scale float32) {
 		}
 		scores[p] = scale * fold16(&s)
 	}
-}
-
-// ExactScaleScores is scores = float32(acc)·(s·k), the scores of an int8
-// query against int8 keys: s is the query's scale times that of the scores,
-// k the keys'.
-func ExactScaleScores(scores []float32, acc []int32, k []float32, s float32) {
-	ExactScaleInt32(scores, acc, s, k)
 }
 
 // ExactSoftmax replaces x by exp(x−max)·(1/Σ exp(x−max)).

@@ -18,7 +18,7 @@ func BenchmarkExact(b *testing.B) {
 		{"norm/512", func() { ExactRMSNorm(y[:512], x[:512], w[:512], 1e-6) }},
 		{"quantize8/512", func() { ExactQuantize8(q[:512], x[:512]) }},
 		{"quantize8/1536", func() { ExactQuantize8(q, x) }},
-		{"scaleInt32/512", func() { ExactScaleInt32(y[:512], acc[:512], 0.1, w[:512]) }},
+		{"scaleInt32/512", func() { ExactScaleInt32(y, 64, acc, 64, 8, 0.1, w[:64]) }},
 		{"embedding8/512", func() { ExactEmbedding8(y[:512], q[:512], 0.1) }},
 		{"rotate/512", func() { ExactRotate(y[:512], w[:32], w[32:64]) }},
 		{"scores/64x256", func() { ExactScores(y[:256], x[:64], keys, 0.125) }},

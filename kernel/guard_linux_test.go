@@ -114,7 +114,7 @@ func TestNothingOutside(t *testing.T) {
 				ArgMax(x)
 				vector().indexOf(x, 1e9)
 				e.quantize8(q, x, 3)
-				e.scaleInt32(y, f.int32s(n), 2, x)
+				e.scaleInt32(y, n, f.int32s(n), n, 1, 2, x)
 				e.swiglu(y, x, f.floats(n))
 				e.exp(y, x)
 				e.expScaled(y, x, 3, 1)

@@ -159,9 +159,7 @@ func (l *Int8Linear) Scale(y [][]float32, c []int32, s float32, lo, hi int) {
 	for o, out := range l.outs {
 		from, to := max(first, at), min(last, at+out)
 		if from < to {
-			for i := range l.n {
-				ExactScaleInt32(y[o][i*out+from-at:i*out+to-at], c[i*l.CStride()+from:], s, l.gain[from:])
-			}
+			ExactScaleInt32(y[o][from-at:], out, c[from:], l.CStride(), l.n, s, l.gain[from:to])
 		}
 		at += out
 	}

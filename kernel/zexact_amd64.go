@@ -9,7 +9,7 @@ func exactExpZ(y []float32, x []float32)
 func exactSwiGLUZ(y []float32, gate []float32, up []float32)
 
 //go:noescape
-func exactScaleInt32Z(y []float32, acc []int32, s float32, g []float32)
+func exactScaleInt32Z(y []float32, ldy int, acc []int32, ldacc int, rows int, s float32, g []float32)
 
 //go:noescape
 func exactSumSquaresZ(x []float32) float32
@@ -42,7 +42,7 @@ func exactExpY(y []float32, x []float32)
 func exactSwiGLUY(y []float32, gate []float32, up []float32)
 
 //go:noescape
-func exactScaleInt32Y(y []float32, acc []int32, s float32, g []float32)
+func exactScaleInt32Y(y []float32, ldy int, acc []int32, ldacc int, rows int, s float32, g []float32)
 
 //go:noescape
 func exactSumSquaresY(x []float32) float32

@@ -311,80 +311,95 @@ done1:
 	VZEROUPPER
 	RET
 
-// func exactScaleInt32Z(y []float32, acc []int32, s float32, g []float32)
+// func exactScaleInt32Z(y []float32, ldy int, acc []int32, ldacc int, rows int, s float32, g []float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·exactScaleInt32Z(SB), NOSPLIT, $0-80
-	MOVQ         y_base+0(FP), AX
-	MOVQ         acc_base+24(FP), CX
-	MOVQ         g_base+56(FP), DX
-	MOVQ         y_len+8(FP), BX
-	VBROADCASTSS s+48(FP), Z0
-	XORQ         SI, SI
-	LEAQ         64(SI), DI
-	CMPQ         DI, BX
-	JGT          out01
+TEXT ·exactScaleInt32Z(SB), NOSPLIT, $0-104
+	MOVQ         g_base+80(FP), AX
+	MOVQ         y_base+0(FP), CX
+	MOVQ         acc_base+32(FP), DX
+	MOVQ         g_len+88(FP), BX
+	VBROADCASTSS s+72(FP), Z0
+	MOVQ         rows+64(FP), SI
+	MOVQ         ldy+24(FP), DI
+	MOVQ         ldacc+56(FP), R8
+	SHLQ         $0x02, DI
+	SHLQ         $0x02, R8
+
+row:
+	DECQ SI
+	JLT  enough
+	XORQ R9, R9
+	LEAQ 64(R9), R10
+	CMPQ R10, BX
+	JGT  out01
 
 again01:
-	VMOVUPS   (CX)(SI*4), Z1
+	VMOVUPS   (DX)(R9*4), Z1
 	VCVTDQ2PS Z1, Z1
-	VMOVUPS   (DX)(SI*4), Z2
+	VMOVUPS   (AX)(R9*4), Z2
 	VMULPS    Z0, Z2, Z2
 	VMULPS    Z2, Z1, Z1
-	VMOVUPS   Z1, (AX)(SI*4)
-	VMOVUPS   64(CX)(SI*4), Z1
+	VMOVUPS   Z1, (CX)(R9*4)
+	VMOVUPS   64(DX)(R9*4), Z1
 	VCVTDQ2PS Z1, Z1
-	VMOVUPS   64(DX)(SI*4), Z2
+	VMOVUPS   64(AX)(R9*4), Z2
 	VMULPS    Z0, Z2, Z2
 	VMULPS    Z2, Z1, Z1
-	VMOVUPS   Z1, 64(AX)(SI*4)
-	VMOVUPS   128(CX)(SI*4), Z1
+	VMOVUPS   Z1, 64(CX)(R9*4)
+	VMOVUPS   128(DX)(R9*4), Z1
 	VCVTDQ2PS Z1, Z1
-	VMOVUPS   128(DX)(SI*4), Z2
+	VMOVUPS   128(AX)(R9*4), Z2
 	VMULPS    Z0, Z2, Z2
 	VMULPS    Z2, Z1, Z1
-	VMOVUPS   Z1, 128(AX)(SI*4)
-	VMOVUPS   192(CX)(SI*4), Z1
+	VMOVUPS   Z1, 128(CX)(R9*4)
+	VMOVUPS   192(DX)(R9*4), Z1
 	VCVTDQ2PS Z1, Z1
-	VMOVUPS   192(DX)(SI*4), Z2
+	VMOVUPS   192(AX)(R9*4), Z2
 	VMULPS    Z0, Z2, Z2
 	VMULPS    Z2, Z1, Z1
-	VMOVUPS   Z1, 192(AX)(SI*4)
-	MOVQ      DI, SI
-	ADDQ      $0x40, DI
-	CMPQ      DI, BX
+	VMOVUPS   Z1, 192(CX)(R9*4)
+	MOVQ      R10, R9
+	ADDQ      $0x40, R10
+	CMPQ      R10, BX
 	JLE       again01
 
 out01:
-	LEAQ 16(SI), DI
-	CMPQ DI, BX
+	LEAQ 16(R9), R10
+	CMPQ R10, BX
 	JGT  out11
 
 again11:
-	VMOVUPS   (CX)(SI*4), Z1
+	VMOVUPS   (DX)(R9*4), Z1
 	VCVTDQ2PS Z1, Z1
-	VMOVUPS   (DX)(SI*4), Z2
+	VMOVUPS   (AX)(R9*4), Z2
 	VMULPS    Z0, Z2, Z2
 	VMULPS    Z2, Z1, Z1
-	VMOVUPS   Z1, (AX)(SI*4)
-	MOVQ      DI, SI
-	ADDQ      $0x10, DI
-	CMPQ      DI, BX
+	VMOVUPS   Z1, (CX)(R9*4)
+	MOVQ      R10, R9
+	ADDQ      $0x10, R10
+	CMPQ      R10, BX
 	JLE       again11
 
 out11:
-	SUBQ      SI, BX
+	MOVQ      BX, R10
+	SUBQ      R9, R10
 	JLE       done1
-	MOVL      $-1, DI
-	BZHIL     BX, DI, DI
-	KMOVW     DI, K1
-	VMOVUPS.Z (CX)(SI*4), K1, Z1
+	MOVL      $-1, R11
+	BZHIL     R10, R11, R11
+	KMOVW     R11, K1
+	VMOVUPS.Z (DX)(R9*4), K1, Z1
 	VCVTDQ2PS Z1, Z1
-	VMOVUPS.Z (DX)(SI*4), K1, Z2
-	VMULPS    Z0, Z2, Z0
-	VMULPS    Z0, Z1, Z0
-	VMOVUPS   Z0, K1, (AX)(SI*4)
+	VMOVUPS.Z (AX)(R9*4), K1, Z2
+	VMULPS    Z0, Z2, Z2
+	VMULPS    Z2, Z1, Z1
+	VMOVUPS   Z1, K1, (CX)(R9*4)
 
 done1:
+	ADDQ DI, CX
+	ADDQ R8, DX
+	JMP  row
+
+enough:
 	VZEROUPPER
 	RET
 
@@ -1921,80 +1936,95 @@ done1:
 	VZEROUPPER
 	RET
 
-// func exactScaleInt32Y(y []float32, acc []int32, s float32, g []float32)
+// func exactScaleInt32Y(y []float32, ldy int, acc []int32, ldacc int, rows int, s float32, g []float32)
 // Requires: AVX
-TEXT ·exactScaleInt32Y(SB), NOSPLIT, $0-80
-	MOVQ         y_base+0(FP), AX
-	MOVQ         acc_base+24(FP), CX
-	MOVQ         g_base+56(FP), DX
-	MOVQ         y_len+8(FP), BX
-	VBROADCASTSS s+48(FP), Y0
-	XORQ         SI, SI
-	LEAQ         32(SI), DI
-	CMPQ         DI, BX
-	JGT          out01
+TEXT ·exactScaleInt32Y(SB), NOSPLIT, $0-104
+	MOVQ         g_base+80(FP), AX
+	MOVQ         y_base+0(FP), CX
+	MOVQ         acc_base+32(FP), DX
+	MOVQ         g_len+88(FP), BX
+	VBROADCASTSS s+72(FP), Y0
+	MOVQ         rows+64(FP), SI
+	MOVQ         ldy+24(FP), DI
+	MOVQ         ldacc+56(FP), R8
+	SHLQ         $0x02, DI
+	SHLQ         $0x02, R8
+
+row:
+	DECQ SI
+	JLT  enough
+	XORQ R9, R9
+	LEAQ 32(R9), R10
+	CMPQ R10, BX
+	JGT  out01
 
 again01:
-	VMOVUPS   (CX)(SI*4), Y1
+	VMOVUPS   (DX)(R9*4), Y1
 	VCVTDQ2PS Y1, Y1
-	VMOVUPS   (DX)(SI*4), Y2
+	VMOVUPS   (AX)(R9*4), Y2
 	VMULPS    Y0, Y2, Y2
 	VMULPS    Y2, Y1, Y1
-	VMOVUPS   Y1, (AX)(SI*4)
-	VMOVUPS   32(CX)(SI*4), Y1
+	VMOVUPS   Y1, (CX)(R9*4)
+	VMOVUPS   32(DX)(R9*4), Y1
 	VCVTDQ2PS Y1, Y1
-	VMOVUPS   32(DX)(SI*4), Y2
+	VMOVUPS   32(AX)(R9*4), Y2
 	VMULPS    Y0, Y2, Y2
 	VMULPS    Y2, Y1, Y1
-	VMOVUPS   Y1, 32(AX)(SI*4)
-	VMOVUPS   64(CX)(SI*4), Y1
+	VMOVUPS   Y1, 32(CX)(R9*4)
+	VMOVUPS   64(DX)(R9*4), Y1
 	VCVTDQ2PS Y1, Y1
-	VMOVUPS   64(DX)(SI*4), Y2
+	VMOVUPS   64(AX)(R9*4), Y2
 	VMULPS    Y0, Y2, Y2
 	VMULPS    Y2, Y1, Y1
-	VMOVUPS   Y1, 64(AX)(SI*4)
-	VMOVUPS   96(CX)(SI*4), Y1
+	VMOVUPS   Y1, 64(CX)(R9*4)
+	VMOVUPS   96(DX)(R9*4), Y1
 	VCVTDQ2PS Y1, Y1
-	VMOVUPS   96(DX)(SI*4), Y2
+	VMOVUPS   96(AX)(R9*4), Y2
 	VMULPS    Y0, Y2, Y2
 	VMULPS    Y2, Y1, Y1
-	VMOVUPS   Y1, 96(AX)(SI*4)
-	MOVQ      DI, SI
-	ADDQ      $0x20, DI
-	CMPQ      DI, BX
+	VMOVUPS   Y1, 96(CX)(R9*4)
+	MOVQ      R10, R9
+	ADDQ      $0x20, R10
+	CMPQ      R10, BX
 	JLE       again01
 
 out01:
-	LEAQ 8(SI), DI
-	CMPQ DI, BX
+	LEAQ 8(R9), R10
+	CMPQ R10, BX
 	JGT  out11
 
 again11:
-	VMOVUPS   (CX)(SI*4), Y1
+	VMOVUPS   (DX)(R9*4), Y1
 	VCVTDQ2PS Y1, Y1
-	VMOVUPS   (DX)(SI*4), Y2
+	VMOVUPS   (AX)(R9*4), Y2
 	VMULPS    Y0, Y2, Y2
 	VMULPS    Y2, Y1, Y1
-	VMOVUPS   Y1, (AX)(SI*4)
-	MOVQ      DI, SI
-	ADDQ      $0x08, DI
-	CMPQ      DI, BX
+	VMOVUPS   Y1, (CX)(R9*4)
+	MOVQ      R10, R9
+	ADDQ      $0x08, R10
+	CMPQ      R10, BX
 	JLE       again11
 
 out11:
-	SUBQ       SI, BX
+	MOVQ       BX, R10
+	SUBQ       R9, R10
 	JLE        done1
-	LEAQ       vectorMask<>+0(SB), DI
-	NEGQ       BX
-	VMOVUPS    32(DI)(BX*4), Y1
-	VMASKMOVPS (CX)(SI*4), Y1, Y2
+	LEAQ       vectorMask<>+0(SB), R11
+	NEGQ       R10
+	VMOVUPS    32(R11)(R10*4), Y1
+	VMASKMOVPS (DX)(R9*4), Y1, Y2
 	VCVTDQ2PS  Y2, Y2
-	VMASKMOVPS (DX)(SI*4), Y1, Y3
-	VMULPS     Y0, Y3, Y0
-	VMULPS     Y0, Y2, Y0
-	VMASKMOVPS Y0, Y1, (AX)(SI*4)
+	VMASKMOVPS (AX)(R9*4), Y1, Y3
+	VMULPS     Y0, Y3, Y3
+	VMULPS     Y3, Y2, Y2
+	VMASKMOVPS Y2, Y1, (CX)(R9*4)
 
 done1:
+	ADDQ DI, CX
+	ADDQ R8, DX
+	JMP  row
+
+enough:
 	VZEROUPPER
 	RET
 
