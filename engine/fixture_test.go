@@ -18,6 +18,7 @@ const seedTiny = "../model/testdata/seed_tiny"
 type expected struct {
 	IDs          []int32   `json:"ids"`
 	Loss         float64   `json:"loss"`
+	SpinnetLoss  float64   `json:"spinnet_loss"` // of the file compressed from it
 	LastLogits   []float32 `json:"last_logits"`
 	GreedyFrom16 []int32   `json:"greedy_from_16"`
 }
@@ -58,6 +59,33 @@ func relL2(got, want []float32) float64 {
 		norm += float64(want[i]) * float64(want[i])
 	}
 	return math.Sqrt(diff / norm)
+}
+
+// The original's compressed file, as it is and in version 5, gives the loss
+// that the original found.
+func TestSeedTinyFile(t *testing.T) {
+	_, want := openSeedTiny(t)
+	four, err := interop.Open("../spinfile/testdata/seed_tiny.spinnet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _, err := spinfile.Encode(four)
+	if err != nil {
+		t.Fatal(err)
+	}
+	five, err := spinfile.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range map[string]*spinfile.Model{"version 4": four, "version 5": five} {
+		got, err := newEngine(t, m, 1).Score(context.Background(), want.IDs, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rel := math.Abs(got.Loss-want.SpinnetLoss) / want.SpinnetLoss; !(rel <= 1e-6) {
+			t.Errorf("%s: loss %v, want %v: relative error %.2g", name, got.Loss, want.SpinnetLoss, rel)
+		}
+	}
 }
 
 func TestSeedTiny(t *testing.T) {
