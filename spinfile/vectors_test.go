@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -201,6 +202,9 @@ func vectors(t testing.TB) []vector {
 		}},
 		{"v5_config", "bad config", func() []byte { return change(five(plain()), func(b []byte) { le.PutUint32(section(b, 0)[4:], 3) }) }},
 		{"v5_config_layers", "bad config", func() []byte { return change(five(plain()), func(b []byte) { le.PutUint32(section(b, 0)[0:], 4096) }) }},
+		{"v5_huge", "bad tensor size", func() []byte {
+			return change(five(plain()), func(b []byte) { le.PutUint32(section(b, 0)[24:], 1<<24) })
+		}},
 		{"v5_config_quantizer", "bad config", func() []byte { return change(five(plain()), func(b []byte) { section(b, 0)[28] = 3 }) }},
 		{"v5_config_flags", "bad config", func() []byte { return change(five(plain()), func(b []byte) { section(b, 0)[30] = 4 }) }},
 		{"v5_tokenizer_kind", "bad tokenizer", func() []byte { return change(five(plain()), func(b []byte) { section(b, 1)[0] = 9 }) }},
@@ -270,7 +274,13 @@ func TestVectors(t *testing.T) {
 	}
 	for _, file := range files {
 		head, body := readVector(t, file)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		_, err := Decode(body)
+		runtime.ReadMemStats(&after)
+		if used, most := after.TotalAlloc-before.TotalAlloc, uint64(1<<20+100*len(body)); used > most {
+			t.Errorf("%s: %d bytes allocated for a file of %d, want at most %d", file, used, len(body), most)
+		}
 		if head["expect"] == "ok" {
 			if err != nil {
 				t.Errorf("%s: %v", file, err)

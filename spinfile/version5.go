@@ -374,7 +374,15 @@ func (c *cursor) metadata() map[string]string {
 // decode reads the values of a tensor from its section.
 func (t *Tensor) decode(data []byte, s *section, quantizer string) error {
 	p := data[s.offset : s.offset+s.length]
-	n, rows := t.Len(), t.rows()
+	// No encoding has more values for its bytes than this.
+	all := uint64(1)
+	for _, d := range t.Shape {
+		all *= uint64(d) // no overflow: arch.Config.Validate bounds each
+	}
+	if all > entropyMost*uint64(len(p)) {
+		return corrupt(s.name, s.offset, "a section of "+strconv.Itoa(len(p))+" bytes for "+strconv.FormatUint(all, 10)+" values in encoding "+s.encoding.String())
+	}
+	n, rows := int(all), t.rows()
 	values, ternary := 0, t.Kind == arch.Ternary && quantizer != arch.None
 	switch table := t.Kind == arch.Embedding; {
 	case !ternary && s.encoding == EncodingFloat32:
@@ -475,7 +483,7 @@ func (t *Tensor) decode(data []byte, s *section, quantizer string) error {
 			return bad(values-1, err.Error())
 		}
 	case EncodingEntropy:
-		if len(p) < entropyHead || n > entropyMost*len(p) {
+		if len(p) < entropyHead || n > entropyMost*len(p) { // without the scales
 			return bad(0, strconv.Itoa(len(p))+" bytes for "+strconv.Itoa(n)+" trits")
 		}
 		t.Trits = make([]int8, n)

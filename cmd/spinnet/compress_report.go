@@ -29,8 +29,9 @@ type compressReport struct {
 	BitsPerTrit     float64          `json:"bits_per_trit"`    // of ternary tensors with their scales; 0 without
 	Zeros           float64          `json:"zeros"`            // share of the trits
 	VocabSize       int              `json:"vocab_size"`
-	TrimmedFrom     int              `json:"trimmed_from,omitempty"` // vocabulary before
-	Overhead        int              `json:"overhead_bytes"`         // header, table, padding, configuration, tokenizer, metadata
+	TrimmedFrom     int              `json:"trimmed_from,omitempty"`  // vocabulary before
+	TrimmedBytes    int              `json:"trimmed_bytes,omitempty"` // of the rows that were dropped
+	Overhead        int              `json:"overhead_bytes"`          // header, table, padding, configuration, tokenizer, metadata
 	Kinds           []compressKind   `json:"kinds"`
 	Tensors         []compressTensor `json:"tensors"`
 	Loss            *compressLoss    `json:"loss,omitempty"`
@@ -130,6 +131,9 @@ func (r *compressReport) sum() {
 		k.Encodings[t.Encoding]++
 		k.MaxError = max(k.MaxError, t.Error)
 		r.Overhead -= t.Bytes
+		if r.TrimmedFrom > 0 && t.Kind == arch.Embedding.String() {
+			r.TrimmedBytes += t.Bytes / r.VocabSize * (r.TrimmedFrom - r.VocabSize)
+		}
 		if t.Kind == arch.Ternary.String() && r.model.Quantizer != arch.None {
 			trits += t.Values
 			zeros += t.Zeros
@@ -153,7 +157,8 @@ func (r *compressReport) print(w io.Writer, verbose bool) error {
 	fmt.Fprintf(w, "ratio       1/%.1f of the training checkpoint (%s: weights and two moments of %s parameters)\n",
 		r.Ratio, bytesText(r.CheckpointBytes), thousands(r.Parameters))
 	if r.TrimmedFrom > 0 {
-		fmt.Fprintf(w, "vocabulary  %s of %s tokens kept\n", thousands(r.VocabSize), thousands(r.TrimmedFrom))
+		fmt.Fprintf(w, "vocabulary  %s of %s tokens kept; with all of them %s, 1/%.1f\n", thousands(r.VocabSize), thousands(r.TrimmedFrom),
+			bytesText(r.Bytes+r.TrimmedBytes), float64(r.CheckpointBytes)/float64(r.Bytes+r.TrimmedBytes))
 	}
 	fmt.Fprintf(w, "bits        %.3f a weight", r.BitsPerWeight)
 	if r.BitsPerTrit > 0 {
