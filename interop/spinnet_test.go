@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,5 +85,27 @@ func TestOpenSpinnet(t *testing.T) {
 	}
 	if _, err := Open(filepath.Join(t.TempDir(), "none.spinnet")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// What a checkpoint says of its training goes into Meta, whatever is missing.
+func TestProvenance(t *testing.T) {
+	path := filepath.Join(t.TempDir(), StateFile)
+	for _, c := range []struct {
+		state string
+		want  map[string]string
+	}{
+		{`{"config": {"a":  1}, "dataset_hash": "abc", "train_loss": 1.25, "val_loss": 1.5}`, map[string]string{
+			"config_sha256": "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862", "data_hash": "abc", "train_loss": "1.25", "val_loss": "1.5"}},
+		{`{"val_loss": null, "train_loss": 2}`, map[string]string{"train_loss": "2"}},
+		{`{}`, map[string]string{}},
+		{`[`, map[string]string{}},
+	} {
+		if err := os.WriteFile(path, []byte(c.state), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := provenance(path); !maps.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", c.state, got, c.want)
+		}
 	}
 }
