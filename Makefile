@@ -5,7 +5,7 @@ GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 
-.PHONY: build demo test check bench generate generated fuzz lint tidy race clean
+.PHONY: build demo test check bench bench-peers generate generated fuzz lint tidy race clean
 
 build: ## bin/spinnet
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/spinnet ./cmd/spinnet
@@ -22,6 +22,9 @@ check: lint tidy generated race test ## what a change must pass
 
 bench: build ## the tables of docs/benchmarks.md
 	bin/spinnet bench
+
+bench-peers: build ## decode and prefill beside llama.cpp; it needs node and npm, and an idle machine
+	scripts/bench_peers.sh $(MODEL)
 
 generate: ## write the generated files anew
 	$(GO) generate ./kernel
