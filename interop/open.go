@@ -1,9 +1,13 @@
 // Package interop moves models between files and memory. Open reads any
-// supported model; the safetensors reader and writer also serve checkpoints.
-// It imports arch, algebra, spinfile and tokenizer.
+// supported model, OpenLatents those that training can go on from; the
+// safetensors reader and writer also serve checkpoints. Nothing that a file
+// says is trusted: lengths are checked before memory is asked for, and no
+// pickle is run. It imports arch, algebra, pickle, spinfile and tokenizer.
 package interop
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +16,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"strconv"
+	"strings"
 
 	"spinnet/arch"
 	"spinnet/spinfile"
@@ -23,6 +27,9 @@ const (
 	WeightsFile = "model.safetensors"
 	StateFile   = "state.json"
 )
+
+// originalFile is what the original program calls its checkpoints.
+const originalFile = "ckpt.pt"
 
 // State is what Open needs of a checkpoint's state.json; the trainer's own
 // file holds more.
@@ -35,46 +42,57 @@ type State struct {
 // maxState bounds the size of a state.json that is read.
 const maxState = 16 << 20
 
-// Open reads the model at path: a run directory (its best checkpoint, else
-// its last), a checkpoint directory, a .safetensors file with state.json
-// beside it, or a .spinnet file. Latents are quantised. Meta holds "source"
-// (the weights file), "step", and what a checkpoint says of its training.
-func Open(path string) (*spinfile.Model, error) {
-	if filepath.Ext(path) == ".spinnet" {
-		return openSpinnet(path)
-	}
+// Open reads the model at path, whose format its content tells: a run
+// directory (its best checkpoint, else its last), a checkpoint directory, a
+// .safetensors file, a PyTorch checkpoint of the original program, a .spinnet
+// or GGUF file, or a llama2.c model. Latents are quantised. Meta holds
+// "source" (the weights file), and what the file says of itself: "step", and
+// what a checkpoint says of its training.
+func Open(path string) (*spinfile.Model, error) { return OpenWith(path, Options{}) }
+
+// OpenWith is Open for files that leave something open.
+func OpenWith(path string, o Options) (*spinfile.Model, error) {
 	weights, err := Resolve(path)
 	if err != nil {
 		return nil, err
 	}
-	st, err := ReadState(filepath.Join(filepath.Dir(weights), StateFile))
+	f, size, err := openRegular(weights)
 	if err != nil {
 		return nil, err
 	}
-	ts, _, err := ReadSafetensors(weights)
+	defer f.Close()
+	format, err := detect(f, size, weights)
 	if err != nil {
 		return nil, err
 	}
-	m, err := assemble(weights, st, ts)
-	if err == nil {
-		maps.Copy(m.Meta, provenance(filepath.Join(filepath.Dir(weights), StateFile)))
+	if format == FormatSpinnet {
+		return openFinished(f, weights, o)
 	}
-	return m, err
+	l, err := openLatents(f, size, weights, o)
+	if err != nil {
+		return nil, err
+	}
+	return l.Model()
 }
 
-// assemble makes a model of a checkpoint's parts; weights is the name of the
-// file, for errors and provenance.
-func assemble(weights string, st State, ts SafeTensors) (*spinfile.Model, error) {
-	if err := checkShapes(weights, st.Model, ts); err != nil {
+// openFinished opens a .spinnet file. The original program's, of versions 3
+// and 4, carry no tokenizer.
+func openFinished(r io.ReaderAt, path string, o Options) (*spinfile.Model, error) {
+	m, err := openSpinnet(path)
+	var head [6]byte
+	if err != nil {
 		return nil, err
 	}
-	m, err := spinfile.FromLatents(st.Model, st.Tokenizer, func(name string) []float32 { return ts.Find(name).Data })
-	if err != nil {
-		return nil, fmt.Errorf("interop: %s: %w", weights, err)
+	if _, err := r.ReadAt(head[:], 0); err != nil {
+		return nil, fmt.Errorf("interop: %s: %w", path, err)
 	}
-	m.Meta["source"] = weights
-	m.Meta["step"] = strconv.Itoa(st.Step)
-	return m, nil
+	if binary.LittleEndian.Uint16(head[4:]) >= 5 {
+		return m, nil
+	}
+	if m.Tokenizer, err = originalTokenizer(path, m.Config.VocabSize, o); err != nil {
+		return nil, err
+	}
+	return m, m.Validate()
 }
 
 // Resolve gives the weights file that Open would read for path.
@@ -84,20 +102,49 @@ func Resolve(path string) (string, error) {
 		return "", fmt.Errorf("interop: %w", err)
 	}
 	if !info.IsDir() {
-		if filepath.Ext(path) != ".safetensors" {
-			return "", fmt.Errorf("interop: %s: not a model file, want .safetensors with %s beside it, a checkpoint directory or a run directory", path, StateFile)
-		}
 		return path, nil
 	}
-	for _, sub := range []string{"", "checkpoints/best", "checkpoints/last", "best", "last"} {
-		p := filepath.Join(path, filepath.FromSlash(sub), WeightsFile)
+	for _, sub := range []string{WeightsFile, "checkpoints/best/" + WeightsFile, "checkpoints/last/" + WeightsFile,
+		"best/" + WeightsFile, "last/" + WeightsFile, originalFile} {
+		p := filepath.Join(path, filepath.FromSlash(sub))
 		if _, err := os.Stat(p); err == nil {
 			return p, nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("interop: %w", err)
 		}
 	}
-	return "", fmt.Errorf("interop: %s: no model in it: neither %s nor checkpoints/best nor checkpoints/last", path, WeightsFile)
+	return "", fmt.Errorf("interop: %s: no model in it: neither %s nor checkpoints/best nor checkpoints/last nor %s", path, WeightsFile, originalFile)
+}
+
+// detect tells the format of a file by its first bytes. A file whose content
+// says nothing is of the format of its name, whose reader says what is wrong.
+func detect(r io.ReaderAt, size int64, path string) (string, error) {
+	head := make([]byte, min(size, 32))
+	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("interop: %s: %w", path, err)
+	}
+	starts := func(magic string) bool { return bytes.HasPrefix(head, []byte(magic)) }
+	switch {
+	case starts("SPIN"):
+		return FormatSpinnet, nil
+	case starts("PK\x03\x04"), starts("PK\x05\x06"):
+		return FormatPyTorch, nil
+	case starts("GGUF"):
+		return FormatGGUF, nil
+	case len(head) > 8 && head[8] == '{' && binary.LittleEndian.Uint64(head) <= uint64(size-8):
+		return FormatSafetensors, nil
+	}
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".safetensors":
+		return FormatSafetensors, nil
+	case ".pt", ".pth", ".ckpt":
+		return FormatPyTorch, nil
+	case ".gguf":
+		return FormatGGUF, nil
+	case ".spinnet":
+		return FormatSpinnet, nil
+	}
+	return "", &FormatError{File: path, Offset: 0, Reason: fmt.Sprintf("not a model file: it begins with %q; want a run or checkpoint folder, .spinnet, .safetensors, .pt, .gguf or a llama2.c .bin", head[:min(len(head), 8)])}
 }
 
 // ReadState reads the model configuration, the tokenizer and the step of a
@@ -107,20 +154,12 @@ func ReadState(path string) (State, error) { return ReadStateAnd(path, nil) }
 // ReadStateAnd is ReadState, and decodes the same JSON into more unless that is
 // nil.
 func ReadStateAnd(path string, more any) (State, error) {
-	f, err := os.Open(path)
+	b, err := readBounded(path, maxState)
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, fmt.Errorf("interop: %s is missing: it holds the model's configuration and tokenizer", path)
 	}
 	if err != nil {
-		return State{}, fmt.Errorf("interop: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
-	if err != nil {
-		return State{}, fmt.Errorf("interop: %w", err)
-	}
-	if len(b) > maxState {
-		return State{}, fmt.Errorf("interop: %s: over %d bytes", path, maxState)
+		return State{}, err
 	}
 	if more != nil {
 		if err := json.Unmarshal(b, more); err != nil {
@@ -142,20 +181,43 @@ func parseState(path string, b []byte) (State, error) {
 	return st, nil
 }
 
-// checkShapes compares the tensors of a file with the model's parameters:
-// exactly those, each with its shape.
-func checkShapes(file string, c arch.Config, ts SafeTensors) error {
-	wanted := map[string]bool{}
-	for _, p := range arch.Params(c) {
-		wanted[p.Name] = true
-		if _, err := ts.Need(file, p.Name, p.Shape); err != nil {
-			return err
-		}
+// stateKey is the metadata of a safetensors file that holds its State, so that
+// it needs no state.json.
+const stateKey = "spinnet"
+
+// openSafetensors opens a file of ours: its State is in its metadata or in a
+// state.json beside it.
+func (l *Latents) openSafetensors(_ Options) error {
+	entries, meta, err := scanSafetensors(l.file, l.Size, l.fail)
+	if err != nil {
+		return err
 	}
-	for _, t := range ts {
-		if !wanted[t.Name] {
-			return &SafetensorsError{File: file, Tensor: t.Name, Offset: -1, Reason: "does not belong to the model of " + StateFile}
-		}
+	var st State
+	if own, ok := meta[stateKey]; ok {
+		st, err = parseState(l.File, []byte(own))
+	} else {
+		beside := filepath.Join(filepath.Dir(l.File), StateFile)
+		st, err = ReadState(beside)
+		maps.Copy(l.Meta, provenance(beside))
 	}
+	if err != nil {
+		return err
+	}
+	l.useState(st, entries)
 	return nil
+}
+
+// useState makes a checkpoint of its two parts.
+func (l *Latents) useState(st State, entries []placed) {
+	l.Config, l.Tokenizer = st.Model, st.Tokenizer
+	l.setStep(st.Step)
+	for _, e := range entries {
+		l.Tensors = append(l.Tensors, l.stored(e, e.name))
+	}
+}
+
+// stored makes a parameter of a tensor of a safetensors file.
+func (l *Latents) stored(e placed, name string) Stored {
+	return Stored{Name: name, Source: e.name, Type: e.DType, Shape: e.shape(), Offset: e.at, Bytes: e.Offsets[1] - e.Offsets[0],
+		read: func(dst []float32) error { return readValues(dst, l.file, e.at, e.DType) }}
 }

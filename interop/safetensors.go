@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 )
@@ -29,9 +28,9 @@ func (ts SafeTensors) Need(file, name string, shape []int) ([]float32, error) {
 	t := ts.Find(name)
 	switch {
 	case t == nil:
-		return nil, &SafetensorsError{File: file, Tensor: name, Offset: -1, Reason: "missing"}
+		return nil, &FormatError{Format: FormatSafetensors, File: file, Tensor: name, Offset: -1, Reason: "missing"}
 	case !slices.Equal(t.Shape, shape):
-		return nil, &SafetensorsError{File: file, Tensor: name, Offset: -1, Reason: fmt.Sprintf("shape %v, the configuration wants %v", t.Shape, shape)}
+		return nil, &FormatError{Format: FormatSafetensors, File: file, Tensor: name, Offset: -1, Reason: fmt.Sprintf("shape %v, the configuration wants %v", t.Shape, shape)}
 	}
 	return t.Data, nil
 }
@@ -44,27 +43,6 @@ func (ts SafeTensors) Find(name string) *SafeTensor {
 		}
 	}
 	return nil
-}
-
-// A SafetensorsError says what is wrong with a safetensors file.
-type SafetensorsError struct {
-	File   string
-	Tensor string // "" when the fault is not in one tensor
-	Offset int64  // of the fault in the file, in bytes; −1 when there is no one place
-	Reason string
-}
-
-// Error names the file, the tensor, the offset and the fault.
-func (e *SafetensorsError) Error() string {
-	s := "interop: " + e.File + ": "
-	if e.Tensor != "" {
-		s += fmt.Sprintf("tensor %q: ", e.Tensor)
-	}
-	s += e.Reason
-	if e.Offset >= 0 {
-		s += fmt.Sprintf(" (at byte %d)", e.Offset)
-	}
-	return s
 }
 
 // maxHeader is the largest header that the format's own library reads.
@@ -152,38 +130,54 @@ func WriteSafetensors(w io.Writer, ts []SafeTensor, meta map[string]string) erro
 	return nil
 }
 
-// ReadSafetensors reads a safetensors file of F32, F16 and BF16 tensors and
-// its metadata. Memory is bounded by the file's size (twice that for 16-bit
-// data). A file that is not wholly right is a *SafetensorsError.
+// ReadSafetensors reads a safetensors file of F32, F16, BF16 and F64 tensors
+// and its metadata. Memory is bounded by the file's size (twice that for
+// 16-bit data). A file that is not wholly right is a *FormatError.
 func ReadSafetensors(path string) (SafeTensors, map[string]string, error) {
-	f, err := os.Open(path)
+	f, size, err := openRegular(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("interop: %w", err)
+		return nil, nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, fmt.Errorf("interop: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("interop: %s is not a regular file", path)
-	}
-	return readSafetensors(f, info.Size(), path)
+	return readSafetensors(f, size, path)
 }
 
-// placed is a header entry with its name and element size.
+// placed is a header entry with its name and what follows from it.
 type placed struct {
 	safeEntry
 	name  string
-	width int64
-	count int64
+	count int64 // of values
+	at    int64 // place of the data in the file
+}
+
+func (e *placed) shape() []int {
+	shape := make([]int, len(e.Shape))
+	for i, d := range e.Shape {
+		shape[i] = int(d)
+	}
+	return shape
 }
 
 // readSafetensors reads a file of size bytes; name is for errors.
 func readSafetensors(r io.ReaderAt, size int64, name string) (SafeTensors, map[string]string, error) {
-	fail := func(tensor string, offset int64, format string, args ...any) error {
-		return &SafetensorsError{File: name, Tensor: tensor, Offset: offset, Reason: fmt.Sprintf(format, args...)}
+	fail := failing(name, FormatSafetensors)
+	entries, meta, err := scanSafetensors(r, size, fail)
+	if err != nil {
+		return nil, nil, err
 	}
+	ts := make(SafeTensors, len(entries))
+	for i, e := range entries {
+		ts[i] = SafeTensor{Name: e.name, Shape: e.shape(), Data: make([]float32, e.count)}
+		if err := readValues(ts[i].Data, r, e.at, e.DType); err != nil {
+			return nil, nil, fail(e.name, e.at, "%v", err)
+		}
+	}
+	return ts, meta, nil
+}
+
+// scanSafetensors reads the header of a file of size bytes: its tensors in
+// the order of their data, which they fill without gaps, and its metadata.
+func scanSafetensors(r io.ReaderAt, size int64, fail failure) ([]placed, map[string]string, error) {
 	if size < 8 {
 		return nil, nil, fail("", 0, "%d bytes, a safetensors file has at least 8", size)
 	}
@@ -205,7 +199,8 @@ func readSafetensors(r io.ReaderAt, size int64, name string) (SafeTensors, map[s
 	}
 	start := 8 + int64(length)
 	var at int64
-	for _, e := range entries {
+	for i := range entries {
+		e := &entries[i]
 		switch {
 		case e.Offsets[0] < at:
 			return nil, nil, fail(e.name, start+e.Offsets[0], "its data overlaps the tensor before it")
@@ -215,28 +210,17 @@ func readSafetensors(r io.ReaderAt, size int64, name string) (SafeTensors, map[s
 			return nil, nil, fail(e.name, size, "its data ends at byte %d of a file of %d; truncated", start+e.Offsets[1], size)
 		}
 		at = e.Offsets[1]
+		e.at = start + e.Offsets[0]
 	}
 	if at != size-start {
 		return nil, nil, fail("", start+at, "%d bytes after the last tensor", size-start-at)
 	}
-	ts := make(SafeTensors, len(entries))
-	buf := make([]byte, 1<<16)
-	for i, e := range entries {
-		t := SafeTensor{Name: e.name, Shape: make([]int, len(e.Shape)), Data: make([]float32, e.count)}
-		for j, d := range e.Shape {
-			t.Shape[j] = int(d)
-		}
-		if err := readValues(t.Data, r, start+e.Offsets[0], e.DType, e.width, buf); err != nil {
-			return nil, nil, fail(e.name, start+e.Offsets[0], "%v", err)
-		}
-		ts[i] = t
-	}
-	return ts, meta, nil
+	return entries, meta, nil
 }
 
 // parseHeader reads the header's entries, checks each by itself and sorts
 // them by the place of their data.
-func parseHeader(header []byte, fail func(tensor string, offset int64, format string, args ...any) error) ([]placed, map[string]string, error) {
+func parseHeader(header []byte, fail failure) ([]placed, map[string]string, error) {
 	dec := json.NewDecoder(strings.NewReader(string(header)))
 	bad := func(err error) error {
 		if errors.Is(err, io.EOF) {
@@ -272,8 +256,9 @@ func parseHeader(header []byte, fail func(tensor string, offset int64, format st
 		if err := dec.Decode(&e.safeEntry); err != nil {
 			return nil, nil, bad(err)
 		}
-		if e.width = dtypeWidth(e.DType); e.width == 0 {
-			return nil, nil, fail(name, -1, "data type %q, want F32, F16 or BF16", e.DType)
+		width := dtypeWidth(e.DType)
+		if width == 0 {
+			return nil, nil, fail(name, -1, "data type %q, want F32, F16, BF16 or F64", e.DType)
 		}
 		if e.Offsets[0] < 0 || e.Offsets[1] < e.Offsets[0] {
 			return nil, nil, fail(name, -1, "data offsets %v", e.Offsets)
@@ -285,8 +270,8 @@ func parseHeader(header []byte, fail func(tensor string, offset int64, format st
 			}
 			e.count *= d
 		}
-		if e.count*e.width != e.Offsets[1]-e.Offsets[0] {
-			return nil, nil, fail(name, -1, "%d bytes of data, its shape %v of %s wants %d", e.Offsets[1]-e.Offsets[0], e.Shape, e.DType, e.count*e.width)
+		if e.count*width != e.Offsets[1]-e.Offsets[0] {
+			return nil, nil, fail(name, -1, "%d bytes of data, its shape %v of %s wants %d", e.Offsets[1]-e.Offsets[0], e.Shape, e.DType, e.count*width)
 		}
 		entries = append(entries, e)
 	}
@@ -308,6 +293,8 @@ func parseHeader(header []byte, fail func(tensor string, offset int64, format st
 // dtypeWidth is the size of one element in bytes, 0 for a type not read.
 func dtypeWidth(dtype string) int64 {
 	switch dtype {
+	case "F64":
+		return 8
 	case "F32":
 		return 4
 	case "F16", "BF16":
@@ -316,32 +303,42 @@ func dtypeWidth(dtype string) int64 {
 	return 0
 }
 
-// readValues fills dst with the values at offset, through buf.
-func readValues(dst []float32, r io.ReaderAt, offset int64, dtype string, width int64, buf []byte) error {
+// readValues fills dst with the values at offset.
+func readValues(dst []float32, r io.ReaderAt, offset int64, dtype string) error {
+	width := int(dtypeWidth(dtype))
+	buf := make([]byte, min(1<<16, len(dst)*width))
 	for len(dst) > 0 {
-		n := min(len(dst), len(buf)/int(width))
-		b := buf[:n*int(width)]
-		if _, err := r.ReadAt(b, offset); err != nil {
+		n := min(len(dst), len(buf)/width)
+		if _, err := r.ReadAt(buf[:n*width], offset); err != nil {
 			return err
 		}
-		switch dtype {
-		case "F32":
-			for i := range n {
-				dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-			}
-		case "BF16":
-			for i := range n {
-				dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(b[2*i:])) << 16)
-			}
-		case "F16":
-			for i := range n {
-				dst[i] = float16(binary.LittleEndian.Uint16(b[2*i:]))
-			}
-		}
+		decodeValues(dst[:n], buf, dtype)
 		dst = dst[n:]
-		offset += int64(len(b))
+		offset += int64(n * width)
 	}
 	return nil
+}
+
+// decodeValues fills dst with little-endian floats.
+func decodeValues(dst []float32, b []byte, dtype string) {
+	switch dtype {
+	case "F64":
+		for i := range dst {
+			dst[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:])))
+		}
+	case "F32":
+		for i := range dst {
+			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		}
+	case "BF16":
+		for i := range dst {
+			dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(b[2*i:])) << 16)
+		}
+	case "F16":
+		for i := range dst {
+			dst[i] = float16(binary.LittleEndian.Uint16(b[2*i:]))
+		}
+	}
 }
 
 // float16 converts an IEEE half-precision number, subnormals included.

@@ -112,9 +112,9 @@ func TestSafetensorsBad(t *testing.T) {
 		{"metadata", "bad header", file(`{"__metadata__":{"step":1}}`)},
 	} {
 		ts, _, err := read(c.b)
-		var typed *SafetensorsError
+		var typed *FormatError
 		if !errors.As(err, &typed) || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, %v; want a SafetensorsError with %q", c.name, ts, err, c.want)
+			t.Errorf("%s: got %v, %v; want a FormatError with %q", c.name, ts, err, c.want)
 		}
 	}
 }
@@ -139,7 +139,7 @@ func FuzzSafetensors(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ts, meta, err := read(b)
 		if err != nil {
-			var typed *SafetensorsError
+			var typed *FormatError
 			if !errors.As(err, &typed) {
 				t.Fatalf("untyped error %v", err)
 			}
@@ -184,11 +184,15 @@ func FuzzCheckpoint(f *testing.F) {
 		if err != nil {
 			return
 		}
-		ts, _, err := read(weights)
+		l := &Latents{Format: FormatSafetensors, Size: int64(len(weights)), Meta: map[string]string{}, file: bytes.NewReader(weights)}
+		entries, _, err := scanSafetensors(l.file, l.Size, l.fail)
 		if err != nil {
 			return
 		}
-		m, err := assemble("model.safetensors", st, ts)
+		if l.useState(st, entries); l.check() != nil {
+			return
+		}
+		m, err := l.Model()
 		if err != nil {
 			return
 		}
@@ -255,7 +259,7 @@ func TestOpenBad(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
 		}
 	}
-	for _, path := range []string{filepath.Join(t.TempDir(), "none"), "open.go"} {
+	for _, path := range []string{filepath.Join(t.TempDir(), "none"), "open.go", "testdata"} {
 		if _, err := Open(path); err == nil {
 			t.Errorf("%s: no error", path)
 		}

@@ -35,7 +35,7 @@ func random(c arch.Config, zeros float64) *Model {
 func TestCharacterModelSize(t *testing.T) {
 	c := arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, BlockSize: 512, VocabSize: 65, OctonionAttention: true}
 	m := random(c, 0.33)
-	m.Tokenizer = guessTokenizer(65)
+	m.Tokenizer = GuessTokenizer(65)
 	m.Meta = map[string]string{"config_sha256": strings.Repeat("0", 64), "data_hash": strings.Repeat("0", 64), "step": "5000", "train_loss": "1.2345678901234567", "val_loss": "1.2345678901234567"}
 	_, r, err := Encode(m)
 	if err != nil {

@@ -29,8 +29,10 @@ const (
 // model; its files carry no tokenizer.
 const shakespeare = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// guessTokenizer is what SPEC §5 says of a file without a tokenizer.
-func guessTokenizer(vocab int) TokenizerInfo {
+// GuessTokenizer is the tokenizer of a file of the original program, which
+// carries none, by the number of its ids (SPEC §5): GPT-2 for more than 256,
+// TinyShakespeare's characters for 65, unknown for others.
+func GuessTokenizer(vocab int) TokenizerInfo {
 	switch {
 	case vocab > 256:
 		return TokenizerInfo{Kind: "gpt2"}
@@ -85,7 +87,7 @@ func decode4(data []byte) (*Model, error) {
 		return nil, corrupt("records", c.at, strconv.Itoa(c.end-c.at)+" bytes after the end")
 	}
 	_, config.UntiedOutput = records[arch.OutputName]
-	m := &Model{Config: config, Tokenizer: guessTokenizer(config.VocabSize), Meta: map[string]string{}}
+	m := &Model{Config: config, Tokenizer: GuessTokenizer(config.VocabSize), Meta: map[string]string{}}
 	take := func(name string, marker byte, shape []int) (r record4, err error) {
 		r, ok := records[name]
 		switch delete(records, name); {

@@ -320,10 +320,15 @@ func (t *Trainer) Resume() error {
 	if err := t.checkSame(dir, s); err != nil {
 		return err
 	}
-	if err := t.load(dir, ""); err != nil {
+	path := filepath.Join(dir, interop.WeightsFile)
+	weights, _, err := interop.ReadSafetensors(path)
+	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, optimizerFile)
+	if err := t.load(path, weights); err != nil {
+		return err
+	}
+	path = filepath.Join(dir, optimizerFile)
 	moments, _, err := interop.ReadSafetensors(path)
 	if err != nil {
 		return err
@@ -347,23 +352,25 @@ func (t *Trainer) Resume() error {
 }
 
 // InitFrom takes the weights of another model of the same configuration (a run
-// or checkpoint folder, or a .safetensors file) as the start of a new run.
+// or checkpoint folder, a .safetensors file, or a checkpoint of the original
+// program) as the start of a new run.
 func (t *Trainer) InitFrom(path string) error {
-	file, err := interop.Resolve(path)
+	from, err := interop.OpenLatents(path, interop.Options{})
 	if err != nil {
 		return err
 	}
-	s, err := interop.ReadState(filepath.Join(filepath.Dir(file), interop.StateFile))
+	defer from.Close()
+	if have, want := from.Tokenizer, t.tokenizerInfo(); have.Kind != "" && want.Kind != "" && !have.Equal(want) {
+		return fmt.Errorf("train: %s was trained with another vocabulary (%s) than the dataset's (%s)", from.File, have.Kind, want.Kind)
+	}
+	if err := t.checkInit(from.File, from.Config); err != nil {
+		return err
+	}
+	weights, err := from.ReadAll()
 	if err != nil {
 		return err
 	}
-	if have, want := s.Tokenizer, t.tokenizerInfo(); have.Kind != "" && want.Kind != "" && !have.Equal(want) {
-		return fmt.Errorf("train: %s was trained with another vocabulary (%s) than the dataset's (%s)", file, have.Kind, want.Kind)
-	}
-	if err := t.checkInit(file, s.Model); err != nil {
-		return err
-	}
-	return t.load(filepath.Dir(file), filepath.Base(file))
+	return t.load(from.File, weights)
 }
 
 // checkInit refuses to begin from a model whose weights mean something else.
@@ -377,16 +384,8 @@ func (t *Trainer) checkInit(file string, have arch.Config) error {
 	return nil
 }
 
-// load reads the weights of a checkpoint folder into the model.
-func (t *Trainer) load(dir, name string) error {
-	if name == "" {
-		name = interop.WeightsFile
-	}
-	path := filepath.Join(dir, name)
-	weights, _, err := interop.ReadSafetensors(path)
-	if err != nil {
-		return err
-	}
+// load fills the model with the weights of the file at path.
+func (t *Trainer) load(path string, weights interop.SafeTensors) error {
 	for _, p := range t.model.Params {
 		x, err := tensorOf(weights, path, p.Name, p.Shape)
 		if err != nil {
@@ -402,7 +401,7 @@ func (t *Trainer) load(dir, name string) error {
 func tensorOf(ts interop.SafeTensors, path, name string, shape []int) ([]float32, error) {
 	x, err := ts.Need(path, name, shape)
 	if err == nil && !allFinite(x) {
-		err = &interop.SafetensorsError{File: path, Tensor: name, Offset: -1, Reason: "holds values that are not finite"}
+		err = &interop.FormatError{File: path, Tensor: name, Offset: -1, Reason: "holds values that are not finite"}
 	}
 	return x, err
 }
