@@ -20,7 +20,7 @@ type GenerateOptions struct {
 // Reasons why a generation ended.
 const (
 	ReasonLength = "length" // MaxTokens reached
-	ReasonStop   = "stop"   // a stop string, or GPT-2's end-of-text token
+	ReasonStop   = "stop"   // a stop string, or a token that ends a text
 )
 
 // Result describes a finished generation.
@@ -64,19 +64,21 @@ func Generate(ctx context.Context, s *Session, tok tokenizer.Tokenizer, prompt [
 	defer func() { r.Decode = time.Since(start) }()
 	out := stream{emit: emit, stop: o.Stop}
 	end, hasEnd := tokenizer.End(tok)
+	last := prompt[len(prompt)-1]
 	for r.Tokens < o.MaxTokens {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
 		id := sampler.Next(logits)
 		r.Tokens++
-		if hasEnd && id == end {
+		if hasEnd && id == end || id == tokenizer.LlamaBOS && tok.Kind() == tokenizer.KindLlama { // llama2.c ends at the next text's beginning
 			r.Reason = ReasonStop
 			break
 		}
-		if out.held, err = tok.AppendDecode(out.held, id); err != nil {
+		if out.held, err = tokenizer.AppendAfter(tok, out.held, last, id); err != nil {
 			return r, err
 		}
+		last = id
 		if stopped, err := out.flush(false); err != nil {
 			return r, err
 		} else if stopped {

@@ -59,9 +59,9 @@ func (e *Engine) Score(ctx context.Context, ids []int32, progress func(done int)
 func (r *Score) BitsPerByte(tok tokenizer.Tokenizer, ids []int32) (float64, error) {
 	var buf []byte
 	bytes := 0
-	for _, id := range ids[1:] {
+	for i, id := range ids[1:] {
 		var err error
-		if buf, err = tok.AppendDecode(buf[:0], id); err != nil {
+		if buf, err = tokenizer.AppendAfter(tok, buf[:0], ids[i], id); err != nil {
 			return 0, err
 		}
 		bytes += len(buf)

@@ -102,6 +102,10 @@ func openLatents(r io.ReaderAt, size int64, path string, o Options) (*Latents, e
 		err = l.openSafetensors(o)
 	case FormatPyTorch:
 		err = l.openPyTorch(o)
+	case FormatLlama2C:
+		err = l.openLlama2C(o)
+	case FormatGGUF:
+		err = l.openGGUF()
 	default:
 		err = l.fail("", -1, "it holds finished weights, not parameters as training has them")
 	}
@@ -164,6 +168,30 @@ func (l *Latents) check() error {
 		return l.fail(slices.Min(names), -1, "does not belong to the model of the configuration")
 	}
 	l.Tensors = ordered
+	return nil
+}
+
+// tie drops the output's own table where it equals the embedding: many files
+// hold a shared table twice.
+func (l *Latents) tie() error {
+	if !l.Config.UntiedOutput {
+		return nil
+	}
+	if err := l.check(); err != nil {
+		return err
+	}
+	in, err := l.Values("tok_embeddings.weight")
+	if err != nil {
+		return err
+	}
+	out, err := l.Values(arch.OutputName)
+	if err != nil {
+		return err
+	}
+	if slices.Equal(in, out) {
+		l.Config.UntiedOutput = false
+		l.Tensors = slices.DeleteFunc(l.Tensors, func(t Stored) bool { return t.Name == arch.OutputName })
+	}
 	return nil
 }
 

@@ -133,6 +133,8 @@ func detect(r io.ReaderAt, size int64, path string) (string, error) {
 		return FormatGGUF, nil
 	case len(head) > 8 && head[8] == '{' && binary.LittleEndian.Uint64(head) <= uint64(size-8):
 		return FormatSafetensors, nil
+	case isLlama2C(head, size):
+		return FormatLlama2C, nil
 	}
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".safetensors":
@@ -143,6 +145,8 @@ func detect(r io.ReaderAt, size int64, path string) (string, error) {
 		return FormatGGUF, nil
 	case ".spinnet":
 		return FormatSpinnet, nil
+	case ".bin":
+		return FormatLlama2C, nil
 	}
 	return "", &FormatError{File: path, Offset: 0, Reason: fmt.Sprintf("not a model file: it begins with %q; want a run or checkpoint folder, .spinnet, .safetensors, .pt, .gguf or a llama2.c .bin", head[:min(len(head), 8)])}
 }

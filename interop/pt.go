@@ -215,22 +215,7 @@ func (a *ptArchive) openState(state *pickle.Dict) error {
 	}
 	a.Tensors = append(a.Tensors, t)
 	a.Config.UntiedOutput = true
-	if err := a.check(); err != nil {
-		return err
-	}
-	in, err := a.Values("tok_embeddings.weight")
-	if err != nil {
-		return err
-	}
-	out, err := a.Values(arch.OutputName)
-	if err != nil {
-		return err
-	}
-	if slices.Equal(in, out) {
-		a.Config.UntiedOutput = false
-		a.Tensors = slices.DeleteFunc(a.Tensors, func(t Stored) bool { return t.Name == arch.OutputName })
-	}
-	return nil
+	return a.tie()
 }
 
 // ptPlace is where a tensor's data is.

@@ -1,5 +1,5 @@
-// Package tokenizer turns text into token ids and back: characters, bytes and
-// GPT-2 byte-pair encoding. It imports nothing of ours, and neither fmt, os,
+// Package tokenizer turns text into token ids and back: characters, bytes,
+// GPT-2 byte-pair encoding, and the pieces of Llama models. It imports nothing of ours, and neither fmt, os,
 // regexp nor encoding/json, because it is also compiled into the WebAssembly
 // module.
 package tokenizer
@@ -14,6 +14,7 @@ const (
 	KindChars = "chars"
 	KindBytes = "bytes"
 	KindGPT2  = "gpt2"
+	KindLlama = "llama"
 )
 
 // EndOfText is GPT-2's id for the text "<|endoftext|>", which separates
@@ -32,7 +33,7 @@ type Tokenizer interface {
 	AppendDecode(dst []byte, id int32) ([]byte, error)
 	// VocabSize is the number of ids.
 	VocabSize() int
-	// Kind is "chars", "bytes" or "gpt2".
+	// Kind is "chars", "bytes", "gpt2" or "llama".
 	Kind() string
 	// Chars is the character vocabulary, sorted and distinct, id by id; ""
 	// unless Kind is "chars".
@@ -55,7 +56,8 @@ func (e *InputError) Error() string {
 }
 
 // New makes a tokenizer by kind; chars is the vocabulary of kind "chars",
-// sorted and distinct, and must be "" for the others.
+// sorted and distinct, and must be "" for the others. NewLlama makes those of
+// kind "llama".
 func New(kind, chars string) (Tokenizer, error) {
 	if kind != KindChars && chars != "" {
 		return nil, errors.New("tokenizer: kind " + strconv.Quote(kind) + " takes no character vocabulary")
@@ -71,15 +73,29 @@ func New(kind, chars string) (Tokenizer, error) {
 	return nil, errors.New("tokenizer: unknown kind " + strconv.Quote(kind) + " (want gpt2, bytes or chars)")
 }
 
-// Decode appends the bytes of all ids to dst.
+// Decode appends the bytes of all ids, a text from its beginning, to dst.
 func Decode(t Tokenizer, dst []byte, ids []int32) ([]byte, error) {
 	var err error
+	prev := int32(LlamaBOS)
 	for _, id := range ids {
-		if dst, err = t.AppendDecode(dst, id); err != nil {
+		if dst, err = AppendAfter(t, dst, prev, id); err != nil {
 			return dst, err
 		}
+		prev = id
 	}
 	return dst, nil
+}
+
+// AppendAfter appends the bytes of a token that follows another to dst. They
+// differ from AppendDecode's where a text of kind "llama" begins: the space
+// that Encode puts before a text is not given back.
+func AppendAfter(t Tokenizer, dst []byte, prev, id int32) ([]byte, error) {
+	start := len(dst)
+	dst, err := t.AppendDecode(dst, id)
+	if err == nil && prev == LlamaBOS && t.Kind() == KindLlama && len(dst) > start && dst[start] == ' ' {
+		dst = append(dst[:start], dst[start+1:]...)
+	}
+	return dst, err
 }
 
 // idError says that an id is outside a vocabulary.

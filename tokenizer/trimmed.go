@@ -102,8 +102,8 @@ func (t *Trimmed) Chars() string { return "" }
 // Cut implements Tokenizer.
 func (t *Trimmed) Cut(text []byte) int { return t.bpe.Cut(text) }
 
-// End gives the id that stands between documents, GPT-2's "<|endoftext|>", in
-// a vocabulary that has one.
+// End gives the id that ends a text, in a vocabulary that has one. GPT-2's,
+// "<|endoftext|>", stands between documents.
 func End(t Tokenizer) (id int32, ok bool) {
 	switch t := t.(type) {
 	case *BPE:
@@ -111,6 +111,8 @@ func End(t Tokenizer) (id int32, ok bool) {
 	case *Trimmed:
 		id := t.ids[EndOfText]
 		return id, id >= 0
+	case *llamaTokenizer:
+		return LlamaEOS, true
 	}
 	return 0, false
 }

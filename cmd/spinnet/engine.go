@@ -75,13 +75,18 @@ func loadModel(path string, f *engineFlags) (*loaded, error) {
 	return l, nil
 }
 
-// encode makes ids of text.
+// encode makes ids of text, from the token that begins one where there is
+// such a token.
 func (l *loaded) encode(what, text string) ([]int32, error) {
 	if l.tok == nil {
 		return nil, &dataset.HintError{Err: errors.New("the model does not say how text becomes tokens"),
-			Text: "its state.json needs a tokenizer; spinnet score --ids takes token ids"}
+			Text: "a checkpoint's state.json needs a tokenizer, a llama2.c model its tokenizer file beside it; spinnet score --ids takes token ids"}
 	}
-	ids, err := l.tok.Encode(nil, []byte(text))
+	var start []int32
+	if l.tok.Kind() == tokenizer.KindLlama {
+		start = []int32{tokenizer.LlamaBOS}
+	}
+	ids, err := l.tok.Encode(start, []byte(text))
 	if err == nil {
 		return ids, nil
 	}
