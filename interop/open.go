@@ -16,6 +16,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"spinnet/arch"
@@ -113,6 +114,9 @@ func Resolve(path string) (string, error) {
 			return "", fmt.Errorf("interop: %w", err)
 		}
 	}
+	if _, err := os.Stat(filepath.Join(path, hfIndexFile)); err == nil {
+		return "", fmt.Errorf("interop: %s: the model is split over several files, which is not supported", path)
+	}
 	return "", fmt.Errorf("interop: %s: no model in it: neither %s nor checkpoints/best nor checkpoints/last nor %s", path, WeightsFile, originalFile)
 }
 
@@ -186,20 +190,27 @@ func parseState(path string, b []byte) (State, error) {
 }
 
 // stateKey is the metadata of a safetensors file that holds its State, so that
-// it needs no state.json.
+// it needs no state.json. The rest of such a file's metadata is Meta's.
 const stateKey = "spinnet"
 
-// openSafetensors opens a file of ours: its State is in its metadata or in a
-// state.json beside it.
-func (l *Latents) openSafetensors(_ Options) error {
+// openSafetensors opens a file in our layout, whose State is in its metadata
+// or in a state.json beside it, or in that of Hugging Face.
+func (l *Latents) openSafetensors(o Options) error {
 	entries, meta, err := scanSafetensors(l.file, l.Size, l.fail)
 	if err != nil {
 		return err
 	}
+	own, ok := meta[stateKey]
 	var st State
-	if own, ok := meta[stateKey]; ok {
+	switch {
+	case ok:
 		st, err = parseState(l.File, []byte(own))
-	} else {
+		delete(meta, stateKey)
+		maps.Copy(meta, l.Meta)
+		l.Meta = meta
+	case slices.ContainsFunc(entries, func(e placed) bool { return e.name == hfEmbedding }):
+		return l.openHuggingFace(entries, o)
+	default:
 		beside := filepath.Join(filepath.Dir(l.File), StateFile)
 		st, err = ReadState(beside)
 		maps.Copy(l.Meta, provenance(beside))
