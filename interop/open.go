@@ -120,6 +120,20 @@ func Resolve(path string) (string, error) {
 	return "", fmt.Errorf("interop: %s: no model in it: neither %s nor checkpoints/best nor checkpoints/last nor %s", path, WeightsFile, originalFile)
 }
 
+// Format tells the format of the model at path: one of the Format constants.
+func Format(path string) (string, error) {
+	weights, err := Resolve(path)
+	if err != nil {
+		return "", err
+	}
+	f, size, err := openRegular(weights)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return detect(f, size, weights)
+}
+
 // detect tells the format of a file by its first bytes. A file whose content
 // says nothing is of the format of its name, whose reader says what is wrong.
 func detect(r io.ReaderAt, size int64, path string) (string, error) {
