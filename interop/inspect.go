@@ -1,7 +1,7 @@
 package interop
 
 import (
-	"os"
+	"fmt"
 
 	"spinnet/arch"
 	"spinnet/spinfile"
@@ -75,14 +75,15 @@ func Inspect(path string, o Options) (*Description, error) {
 
 // describeFinished describes a .spinnet file, by its sections.
 func describeFinished(m *spinfile.Model, path string, size int64) (*Description, error) {
-	data, err := os.ReadFile(path)
+	data, err := mapFile(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("interop: %w", err)
 	}
+	defer unmapFile(data)
 	d := &Description{File: path, Format: FormatSpinnet, Size: size, Config: m.Config, Tokenizer: m.Tokenizer, Meta: m.Meta}
 	var sections []spinfile.Section
 	if d.Version, sections, err = spinfile.Sections(data); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("interop: %s: %w", path, err)
 	}
 	params := map[string]arch.Param{}
 	for _, p := range arch.Params(m.Config) {

@@ -239,7 +239,9 @@ func (l *Latents) openSafetensors(o Options) error {
 // useState makes a checkpoint of its two parts.
 func (l *Latents) useState(st State, entries []placed) {
 	l.Config, l.Tokenizer = st.Model, st.Tokenizer
-	l.setStep(st.Step)
+	if st.Step > 0 {
+		l.setStep(st.Step)
+	}
 	for _, e := range entries {
 		l.Tensors = append(l.Tensors, l.stored(e, e.name))
 	}

@@ -80,7 +80,7 @@ func loadModel(path string, f *engineFlags) (*loaded, error) {
 func (l *loaded) encode(what, text string) ([]int32, error) {
 	if l.tok == nil {
 		return nil, &dataset.HintError{Err: errors.New("the model does not say how text becomes tokens"),
-			Text: "a checkpoint's state.json needs a tokenizer, a llama2.c model its tokenizer file beside it; spinnet score --ids takes token ids"}
+			Text: "spinnet convert with --chars or --llama-tokenizer makes a file that says; spinnet score --ids takes token ids"}
 	}
 	var start []int32
 	if l.tok.Kind() == tokenizer.KindLlama {

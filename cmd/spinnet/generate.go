@@ -38,8 +38,8 @@ func newGenerateCmd() *cobra.Command {
 		Use:   "generate MODEL",
 		Short: "Continue a text",
 		Long: `Generate continues a prompt with a model: a run's folder (its best checkpoint,
-else its last), a checkpoint's folder, a .safetensors file with state.json
-beside it, or a .spinnet file. The prompt comes from --prompt, --prompt-file or standard input; on a
+else its last), a checkpoint's folder, or a file: .spinnet, .safetensors, the
+original's .pt, .gguf or llama2.c's .bin. The prompt comes from --prompt, --prompt-file or standard input; on a
 terminal without one, each line typed is a prompt until an empty line. An empty
 prompt starts from a line's beginning (GPT-2: from a document's).
 
