@@ -25,17 +25,6 @@ var ggufWidths = map[uint32]uint64{
 	ggufUint32: 4, ggufInt32: 4, ggufFloat32: 4, ggufUint64: 8, ggufInt64: 8, ggufFloat64: 8,
 }
 
-// ggmlType is a type of a tensor's data: values come in blocks.
-type ggmlType struct {
-	name         string
-	block, bytes int64 // values in a block, and its size
-}
-
-// ggmlTypes are the types that are read.
-var ggmlTypes = map[uint32]ggmlType{
-	ggmlF32: {"F32", 1, 4}, ggmlF16: {"F16", 1, 2}, ggmlBF16: {"BF16", 1, 2}, ggmlQ8_0: {"Q8_0", 32, 34},
-}
-
 // ggufNumbers is an array of numbers of metadata.
 type ggufNumbers struct {
 	kind uint32
@@ -68,7 +57,7 @@ func (n ggufNumbers) ints() []int32 {
 type ggufTensor struct {
 	name   string
 	shape  []int // row-major: the file has it the other way round
-	kind   ggmlType
+	kind   *ggufType
 	count  int64
 	offset uint64 // from the beginning of the data
 }
@@ -249,18 +238,17 @@ func (g *ggufReader) tensor() (t ggufTensor, err error) {
 	if g.err != nil {
 		return t, g.err
 	}
-	var ok bool
-	if t.kind, ok = ggmlTypes[kind]; !ok {
-		return t, g.fail(t.name, g.at-12, "data of ggml's type %d, want F32, F16, BF16 or Q8_0", kind)
+	if t.kind = ggufTypeByID(kind); t.kind == nil {
+		return t, g.fail(t.name, g.at-12, "data of ggml's type %d; known are f32, f16, bf16, q8_0, q4_0, q6_k, tq1_0 and tq2_0", kind)
 	}
-	if int64(t.shape[0])%t.kind.block != 0 {
-		return t, g.fail(t.name, -1, "rows of %d values, no multiple of %s's %d", t.shape[0], t.kind.name, t.kind.block)
+	if t.shape[0]%t.kind.values != 0 {
+		return t, g.fail(t.name, -1, "rows of %d values, no multiple of %s's %d", t.shape[0], t.kind.name, t.kind.values)
 	}
 	slices.Reverse(t.shape)
 	return t, nil
 }
 
-func (t *ggufTensor) bytes() int64 { return t.count / t.kind.block * t.kind.bytes }
+func (t *ggufTensor) bytes() int64 { return t.count / int64(t.kind.values) * int64(t.kind.bytes) }
 
 // place checks that the tensors fill the rest of the file, each at a multiple
 // of align, without overlap.
@@ -351,8 +339,8 @@ func (l *Latents) openGGUF() error {
 			l.Config.UntiedOutput = true
 		}
 		at := f.data + int64(t.offset)
-		l.Tensors = append(l.Tensors, Stored{Name: name, Source: t.name, Type: t.kind.name, Shape: t.shape, Offset: at, Bytes: t.bytes(),
-			read: func(dst []float32) error { return readGGML(dst, l.file, at, t.kind) }})
+		l.Tensors = append(l.Tensors, Stored{Name: name, Source: t.name, Type: strings.ToUpper(t.kind.name), Shape: t.shape, Offset: at, Bytes: t.bytes(),
+			read: func(dst []float32) error { return t.kind.read(dst, l.file, at) }})
 	}
 	return l.tie()
 }
@@ -432,31 +420,6 @@ func (l *Latents) ggufConfig(f *ggufFile) error {
 		if v, ok := f.meta[key]; ok && v != want {
 			return l.fail("", -1, "%s = %v; only %v is supported", key, v, want)
 		}
-	}
-	return nil
-}
-
-// readGGML fills dst with the values at offset.
-func readGGML(dst []float32, r io.ReaderAt, offset int64, kind ggmlType) error {
-	if kind.name != "Q8_0" {
-		return readValues(dst, r, offset, kind.name)
-	}
-	const blocks = 1024
-	buf := make([]byte, min(blocks, len(dst)/int(kind.block))*int(kind.bytes))
-	for len(dst) > 0 {
-		n := min(len(dst)/int(kind.block), blocks)
-		if _, err := r.ReadAt(buf[:n*int(kind.bytes)], offset); err != nil {
-			return err
-		}
-		for b := range n {
-			block := buf[b*int(kind.bytes):][:kind.bytes]
-			scale := float16(binary.LittleEndian.Uint16(block))
-			for i, q := range block[2:] {
-				dst[b*int(kind.block)+i] = scale * float32(int8(q))
-			}
-		}
-		dst = dst[n*int(kind.block):]
-		offset += int64(n) * kind.bytes
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"spinnet/arch"
+	"spinnet/engine"
 	"spinnet/spinfile"
 	"spinnet/tokenizer"
 )
@@ -326,7 +327,7 @@ func TestGGUFBad(t *testing.T) {
 		{"experts", "llama.expert_count = 8", with("llama.expert_count", 8)},
 		{"alignment", "general.alignment = 0", with("general.alignment", 0)},
 		{"odd alignment", "no multiple of", with("general.alignment", 4096)},
-		{"tensor type", "data of ggml's type 12", put("token_embd.weight", 4+16, "\x0c")},
+		{"tensor type", "data of ggml's type 12; known are f32", put("token_embd.weight", 4+16, "\x0c")},
 		{"dimensions", "9 dimensions", put("token_embd.weight", 0, "\x09")},
 		{"dimension", "a dimension of", put("token_embd.weight", 4, huge)},
 		{"no dimension", "a dimension of 0", put("token_embd.weight", 4, "\x00")},
@@ -358,4 +359,43 @@ func FuzzGGUF(f *testing.F) {
 			t.Fatalf("a bad model was accepted: %v", err)
 		}
 	})
+}
+
+// An exported model is read back as the dense model that it stands for.
+func TestGGUFRoundTrip(t *testing.T) {
+	m, err := Open(seedTinyPT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := []int32{18, 47, 56, 57, 58, 1, 15, 47, 58, 47, 64, 43, 52}
+	logits := func(m *spinfile.Model) []float32 {
+		e, err := engine.New(m, engine.Options{Threads: 1, Numeric: engine.Float})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		l, err := e.NewSession().Prefill(ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l[:65] // without the extra end of text
+	}
+	want := logits(m)
+	for linear, most := range map[string]float64{"f32": 1e-5, "f16": 2e-3, "q8_0": 2e-2, "q4_0": 1e-1} {
+		var b bytes.Buffer
+		if err := WriteGGUF(&b, m, GGUFOptions{Linear: linear, Embedding: linear}); err != nil {
+			t.Fatal(err)
+		}
+		back, err := readBytes(b.Bytes(), linear+".gguf")
+		if err != nil {
+			t.Errorf("%s: %v", linear, err)
+			continue
+		}
+		if !back.Tokenizer.Equal(m.Tokenizer) {
+			t.Errorf("%s: tokenizer %+v", linear, back.Tokenizer)
+		}
+		if rel := relL2(logits(back), want); !(rel <= most) {
+			t.Errorf("%s: logits: relative difference %.2g", linear, rel)
+		}
+	}
 }

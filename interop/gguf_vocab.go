@@ -35,7 +35,7 @@ func (f *ggufFile) tokenizer(fail failure) (info spinfile.TokenizerInfo, err err
 		end := false // GPT-2's end of text follows
 		for id, t := range tokens {
 			text, ok := read(t)
-			if !ok || types[id] == ggufTokenUnused || types[id] == ggufTokenControl {
+			if !ok || types[id] == tokenUnused || types[id] == tokenControl {
 				end = t == "<|endoftext|>"
 				break // the rest stands for no text
 			}
@@ -47,12 +47,6 @@ func (f *ggufFile) tokenizer(fail failure) (info spinfile.TokenizerInfo, err err
 	}
 	return info, fail("", -1, "tokenizer.ggml.model = %s with %d tokens: not one that is known (llama, or gpt2 with GPT-2's tokens)", strconv.Quote(model), len(tokens))
 }
-
-// Types of a token in GGUF that matter here.
-const (
-	ggufTokenControl = 3
-	ggufTokenUnused  = 5
-)
 
 // llama reads the pieces and scores of SentencePiece.
 func (f *ggufFile) llama(tokens []string, types []int32, fail failure) (info spinfile.TokenizerInfo, err error) {
@@ -69,7 +63,7 @@ func (f *ggufFile) llama(tokens []string, types []int32, fail failure) (info spi
 		}
 	}
 	// Ids that no text has, at the end, are the padding of the vocabulary.
-	for len(tokens) > 0 && types[len(tokens)-1] == ggufTokenUnused {
+	for len(tokens) > 0 && types[len(tokens)-1] == tokenUnused {
 		tokens = tokens[:len(tokens)-1]
 	}
 	info.Scores = info.Scores[:len(tokens)]
@@ -140,19 +134,11 @@ func keptOfGPT2(texts []string) (keep []int32, ok bool) {
 	return keep, single == 256
 }
 
-// plainBytes are the bytes that the characters of GPT-2's vocabulary stand
-// for: those of Latin-1 that can be seen for themselves, and the others from
-// U+0100 on.
+// plainBytes are the bytes that the characters of GPT-2's vocabulary stand for.
 var plainBytes = func() map[rune]byte {
 	m := map[rune]byte{}
-	next := rune(256)
-	for b := range 256 {
-		if b >= '!' && b <= '~' || b >= 0xa1 && b <= 0xac || b >= 0xae {
-			m[rune(b)] = byte(b)
-		} else {
-			m[next] = byte(b)
-			next++
-		}
+	for b, r := range byteRunes {
+		m[r] = byte(b)
 	}
 	return m
 }()

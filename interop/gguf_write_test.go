@@ -106,59 +106,12 @@ func parseGGUF(b []byte) parsedGGUF {
 	return f
 }
 
-// dequantize is the reading side of the block formats, written from their
-// definition in llama.cpp.
-func dequantize(id uint32, b []byte) (v []float32) {
-	half := func(at int) float32 { return float16(binary.LittleEndian.Uint16(b[at:])) }
-	for len(b) > 0 {
-		n := 0
-		switch id {
-		case ggmlF32:
-			n, v = 4, append(v, math.Float32frombits(binary.LittleEndian.Uint32(b)))
-		case ggmlF16:
-			n, v = 2, append(v, half(0))
-		case ggmlQ8_0:
-			n = 34
-			for _, q := range b[2:34] {
-				v = append(v, half(0)*float32(int8(q)))
-			}
-		case ggmlQ4_0:
-			n = 18
-			for _, shift := range []int{0, 4} {
-				for _, q := range b[2:18] {
-					v = append(v, half(0)*float32(int(q>>shift&15)-8))
-				}
-			}
-		case ggmlQ6_K:
-			n = 210
-			for i := range 256 {
-				h, part, l := i/128, i/32%4, i%32
-				lo := b[64*h+32*(part%2)+l] >> (part / 2 * 4) & 15
-				hi := b[128+32*h+l] >> (2 * part) & 3
-				v = append(v, half(208)*float32(int8(b[192+i/16]))*float32(int(lo|hi<<4)-32))
-			}
-		case ggmlTQ1_0:
-			n = 54
-			pow := []uint8{1, 3, 9, 27, 81}
-			digit := func(q byte, k int) { v = append(v, half(52)*float32(int(uint16(q*pow[k])*3>>8)-1)) }
-			for _, part := range []struct{ from, to, digits int }{{0, 32, 5}, {32, 48, 5}, {48, 52, 4}} {
-				for k := range part.digits {
-					for _, q := range b[part.from:part.to] {
-						digit(q, k)
-					}
-				}
-			}
-		case ggmlTQ2_0:
-			n = 66
-			for h := range 2 {
-				for k := range 4 {
-					for _, q := range b[32*h : 32*h+32] {
-						v = append(v, half(64)*float32(int(q>>(2*k)&3)-1))
-					}
-				}
-			}
-		}
-		b = b[n:]
+// dequantize decodes blocks of a type.
+func dequantize(id uint32, b []byte) []float32 {
+	t := ggufTypeByID(id)
+	v := make([]float32, len(b)/t.bytes*t.values)
+	for i := 0; i*t.bytes < len(b); i++ {
+		t.decode(v[i*t.values:(i+1)*t.values], b[i*t.bytes:])
 	}
 	return v
 }

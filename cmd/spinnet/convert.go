@@ -41,10 +41,13 @@ func (f *modelFlags) options() (interop.Options, error) {
 type convertFlags struct {
 	modelFlags
 	format int
+	gguf   interop.GGUFOptions
+	log    io.Writer
 }
 
 // modelWriters write a model in a format, by the extension of the file's name.
 var modelWriters = map[string]func(w io.Writer, in string, o interop.Options, f *convertFlags) error{
+	".gguf":        writeGGUF,
 	".safetensors": writeSafetensors,
 	".spinnet":     writeSpinnet,
 }
@@ -62,22 +65,28 @@ name of OUT ends in. OUT appears whole or not at all.
               configuration and the tokenizer. Latent weights stay latent, so
               training can go on from it. A finished model (.spinnet) becomes
               one of the quantizer classic that computes the same.
-.spinnet      What "spinnet compress" writes with an int8 embedding.`,
+.spinnet      What "spinnet compress" writes with an int8 embedding.
+.gguf         For llama.cpp: layers as the dense matrices they stand for, in f32,
+              f16, q8_0, q4_0, q6_k and, for trits, tq1_0 and tq2_0.`,
 		Example: `  spinnet convert ckpt.pt model.safetensors      # then: train … --init-from model.safetensors
   spinnet convert ckpt.pt model.spinnet --format 4
+  spinnet convert runs/demo demo.gguf --linear tq2_0 --embedding q8_0
   spinnet convert stories260K.bin stories.spinnet --llama-tokenizer tok512.bin`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runConvert(cmd.ErrOrStderr(), args[0], args[1], &f)
+			f.log = cmd.ErrOrStderr()
+			return runConvert(args[0], args[1], &f)
 		},
 	}
 	f.add(cmd)
+	cmd.Flags().StringVar(&f.gguf.Linear, "linear", "f16", "type of the linear layers of a .gguf file")
+	cmd.Flags().StringVar(&f.gguf.Embedding, "embedding", "f16", "type of the embedding of a .gguf file")
 	cmd.Flags().IntVar(&f.format, "format", 5, "version of a .spinnet file: 5, or 4 for the original's tools")
 	return cmd
 }
 
 // runConvert is "spinnet convert".
-func runConvert(log io.Writer, in, out string, f *convertFlags) error {
+func runConvert(in, out string, f *convertFlags) error {
 	write, ok := modelWriters[strings.ToLower(filepath.Ext(out))]
 	switch {
 	case !ok:
@@ -100,7 +109,7 @@ func runConvert(log io.Writer, in, out string, f *convertFlags) error {
 	}
 	info, err := os.Stat(out)
 	if err == nil {
-		fmt.Fprintf(log, "%s: %s\n", out, sizeText(info.Size()))
+		fmt.Fprintf(f.log, "%s: %s\n", out, sizeText(info.Size()))
 	}
 	return err
 }
@@ -151,4 +160,19 @@ func writeSpinnet(w io.Writer, in string, o interop.Options, f *convertFlags) er
 	}
 	_, err = w.Write(data)
 	return err
+}
+
+func writeGGUF(w io.Writer, in string, o interop.Options, f *convertFlags) error {
+	m, err := interop.OpenWith(in, o)
+	if err != nil {
+		return err
+	}
+	options := f.gguf
+	options.Name = strings.TrimSuffix(filepath.Base(in), filepath.Ext(in))
+	options.Report = func(t interop.GGUFTensor) {
+		if t.Reason != "" {
+			fmt.Fprintf(f.log, "%s is %s: %s\n", t.Name, t.Type, t.Reason)
+		}
+	}
+	return interop.WriteGGUF(w, m, options)
 }
