@@ -460,6 +460,11 @@ func tinyPT() (entries map[string][]byte) {
 func FuzzPyTorch(f *testing.F) {
 	f.Add(zipped(f, tinyPT(), zip.Store))
 	f.Add(zipped(f, tinyPT(), zip.Deflate))
+	b, err := os.ReadFile(seedTinyPT)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := readBytes(b, "x.pt")
 		if err != nil {

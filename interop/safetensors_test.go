@@ -119,6 +119,23 @@ func TestSafetensorsBad(t *testing.T) {
 	}
 }
 
+// A checkpoint that is cut off anywhere is refused.
+func TestSafetensorsTruncated(t *testing.T) {
+	b, err := os.ReadFile(seedTiny + "/model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := 8 + int(binary.LittleEndian.Uint64(b))
+	for n := 0; n < len(b); n++ {
+		if n > header && n < len(b)-10 { // in the data one place is like another
+			n += 500
+		}
+		if _, _, err := scanSafetensors(bytes.NewReader(b[:min(n, len(b)-1)]), int64(min(n, len(b)-1)), failing("test", FormatSafetensors)); err == nil {
+			t.Fatalf("no error for the first %d bytes of %d", n, len(b))
+		}
+	}
+}
+
 func TestWriteSafetensorsBad(t *testing.T) {
 	for _, ts := range [][]SafeTensor{
 		{{"a", []int{2}, []float32{1}}},
