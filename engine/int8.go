@@ -174,6 +174,8 @@ func newInt8Run(s *Session, m *int8Model) *int8Run {
 		}
 	}
 	r.blocks.r, r.columns.r, r.heads.r, r.table.r = r, r, r, r
+	few := min(s.chunk, max(1, r.few()))
+	r.columns.q, r.columns.scale = make([]int8, few*width), make([]float32, few)
 	return r
 }
 
@@ -252,72 +254,107 @@ func (t *int8BlockTask) Do(i, worker int) {
 // forwardFew is forward for few tokens: the products are divided by columns,
 // the attention by heads; the rest is short.
 func (r *int8Run) forwardFew(n int) {
-	w := &r.scratch[0]
 	for i := range r.m.layers {
 		l := &r.m.layers[i]
-		r.loadNorm(w, l.qkv, l.attentionNorm, 0, n)
+		r.roundNorm(l.attentionNorm, n)
 		r.divided(l.qkv, n, r.q, r.k, r.v)
 		r.store(i, 0, n)
-		r.heads.layer = i
-		r.s.e.pool.Run(n*r.s.e.config.NKVHead, &r.heads)
-		r.mix(w, l, 0, n)
-		r.load(w, l.wo, r.o, 0, n)
+		r.heads.layer, r.heads.n = i, n*r.s.e.config.NKVHead
+		r.s.e.pool.Share(&r.heads)
+		r.mix(&r.scratch[0], l, 0, n)
+		r.round(r.o, n)
 		r.divided(l.wo, n, r.t)
 		r.residual(0, n)
-		r.loadNorm(w, l.gateUp, l.ffnNorm, 0, n)
+		r.roundNorm(l.ffnNorm, n)
 		r.divided(l.gateUp, n, r.gate, r.up)
 		r.activate(0, n)
-		r.load(w, l.down, r.gate, 0, n)
+		r.round(r.gate, n)
 		r.divided(l.down, n, r.t)
 		r.residual(0, n)
 	}
 }
 
-// int8HeadsTask is the attention of few tokens, a token and key-value head an
-// item.
-type int8HeadsTask struct {
-	r     *int8Run
-	layer int
-}
-
-// Do does one token and head.
-func (t *int8HeadsTask) Do(i, worker int) {
-	heads := t.r.s.e.config.NKVHead
-	t.r.attend(&t.r.scratch[worker], t.layer, i/heads, i%heads)
-}
-
-// int8ColumnTask is a product divided by panels; the input is in the first
-// worker's scratch.
-type int8ColumnTask struct {
-	r *int8Run
-	l *kernel.Int8Linear
-	n int
-	y [3][]float32
-}
-
-// Do computes one panel of the outputs.
-func (t *int8ColumnTask) Do(i, worker int) {
-	w := &t.r.scratch[0]
-	t.l.Multiply(&t.r.scratch[worker].tile, w.c, w.a, w.start, t.l.Rows(t.n), i, i+1)
-	y := t.y
-	for token := range t.n {
-		t.r.scale(w, t.l, &y, token, token, i, i+1)
+// round rounds rows 0 … n−1 of x as input of a divided product.
+func (r *int8Run) round(x []float32, n int) {
+	t, width := &r.columns, len(x)/r.s.chunk
+	t.width = width
+	for i := range n {
+		t.scale[i] = kernel.ExactQuantize8(t.q[i*width:(i+1)*width], x[i*width:(i+1)*width])
 	}
 }
 
-// divided is product for rows 0 … n−1 by all workers.
-func (r *int8Run) divided(l *kernel.Int8Linear, n int, y ...[]float32) {
-	t := &r.columns
-	t.l, t.n = l, n
-	copy(t.y[:], y)
-	r.s.e.pool.Run(l.Panels(), t)
+// roundNorm rounds norm(h) of rows 0 … n−1 as input of a divided product.
+func (r *int8Run) roundNorm(weight []float32, n int) {
+	t, z := &r.columns, r.scratch[0].z
+	d := len(z)
+	t.width = d
+	for i := range n {
+		kernel.ExactRMSNorm(z, r.h[i*d:(i+1)*d], weight, float32(r.s.e.config.NormEps))
+		t.scale[i] = kernel.ExactQuantize8(t.q[i*d:(i+1)*d], z)
+	}
 }
 
-// load1 rounds x to int8 and expands it as token i of a block.
-func (w *int8Scratch) load1(l *kernel.Int8Linear, x []float32, i int) {
-	w.scale[i] = kernel.ExactQuantize8(w.q[:len(x)], x)
+// int8HeadsTask is the attention of few tokens: n pairs of a token and a
+// key-value head.
+type int8HeadsTask struct {
+	r        *int8Run
+	layer, n int
+}
+
+// Do does a worker's share.
+func (t *int8HeadsTask) Do(worker, _ int) {
+	heads, threads := t.r.s.e.config.NKVHead, len(t.r.scratch)
+	for i := t.n * worker / threads; i < t.n*(worker+1)/threads; i++ {
+		t.r.attend(&t.r.scratch[worker], t.layer, i/heads, i%heads)
+	}
+}
+
+// int8ColumnTask is a product of few tokens divided by panels. Each worker
+// expands the rounded input for itself: that is quicker than fetching the
+// expansion from another core's cache.
+type int8ColumnTask struct {
+	r     *int8Run
+	l     *kernel.Int8Linear
+	n     int
+	width int       // of a row of q
+	q     []int8    // [n, width]
+	scale []float32 // [n]
+	y     [3][]float32
+}
+
+// Do computes a worker's share of the panels.
+func (t *int8ColumnTask) Do(worker, _ int) {
+	w, l, threads := &t.r.scratch[worker], t.l, len(t.r.scratch)
+	lo, hi := l.Panels()*worker/threads, l.Panels()*(worker+1)/threads
+	for i := range t.n {
+		w.expand(l, i, t.q[i*t.width:(i+1)*t.width], t.scale[i])
+	}
+	l.Multiply(&w.tile, w.c, w.a, w.start, l.Rows(t.n), lo, hi)
+	y := t.y
+	for i := range t.n {
+		t.r.scale(w, l, &y, i, i, lo, hi)
+	}
+}
+
+// divided computes rows 0 … n−1 of the outputs of l from the rounded input.
+func (r *int8Run) divided(l *kernel.Int8Linear, n int, y ...[]float32) {
+	t := &r.columns
+	t.l, t.n, t.y = l, n, [3][]float32{}
+	copy(t.y[:], y)
+	r.s.e.pool.Share(t)
+}
+
+// expand makes a rounded row token i of a block.
+func (w *int8Scratch) expand(l *kernel.Int8Linear, i int, q []int8, scale float32) {
+	w.scale[i] = scale
 	rows := l.Rows(1)
-	l.Expand(w.a[i*rows*l.Stride():(i+1)*rows*l.Stride()], w.start[i*rows:(i+1)*rows], w.q[:len(x)])
+	l.Expand(w.a[i*rows*l.Stride():(i+1)*rows*l.Stride()], w.start[i*rows:(i+1)*rows], q)
+}
+
+// load1 rounds x to int8 and makes it token i of a block.
+func (w *int8Scratch) load1(l *kernel.Int8Linear, x []float32, i int) {
+	q := w.q[:len(x)]
+	w.expand(l, i, q, kernel.ExactQuantize8(q, x))
 }
 
 // load makes rows lo … hi−1 of x the input of l.

@@ -42,6 +42,41 @@ func TestPoolRunsEachItemOnce(t *testing.T) {
 	}
 }
 
+// shareTask counts how often each worker does its share.
+type shareTask struct{ hits [8]int }
+
+func (c *shareTask) Do(i, worker int) {
+	if i == worker {
+		c.hits[i]++
+	}
+}
+
+func TestPoolShares(t *testing.T) {
+	for _, threads := range []int{1, 2, 3, 8} {
+		p := testPool(t, threads)
+		s, c := &shareTask{}, &countTask{hits: make([]atomic.Int32, 5), workers: threads}
+		for round := range 3000 {
+			p.Share(s)
+			if round%3 == 0 { // in turn with the other kind
+				p.Run(5, c)
+			}
+			if round%500 == 499 {
+				time.Sleep(300 * time.Microsecond) // let the workers park
+			}
+		}
+		for w, n := range s.hits[:threads] {
+			if n != 3000 {
+				t.Fatalf("%d threads: worker %d did its share %d times of 3000", threads, w, n)
+			}
+		}
+		for i := range c.hits {
+			if n := c.hits[i].Load(); n != 1000 {
+				t.Fatalf("%d threads: item %d ran %d times of 1000", threads, i, n)
+			}
+		}
+	}
+}
+
 // panicTask panics on the caller's worker once another is in an item.
 type panicTask struct{ running atomic.Int32 }
 
