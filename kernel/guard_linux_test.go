@@ -107,6 +107,23 @@ func TestNothingOutside(t *testing.T) {
 				}
 			})
 		}
+		for groups := 1; groups < 18; groups++ {
+			for kind, bits := range []int{4, 6} {
+				try(t, fmt.Sprintf("%d groups of %d bits", groups, bits), func(f *fence) {
+					for rows := 1; rows < 6; rows++ {
+						low, high, factors := f.bytes(16*groups*rows), f.bytes(8*groups*rows), f.bytes(groups*rows)
+						g := Grouped{Cols: 32*groups - groups%3, Bits: bits, Low: low, High: high, Factors: factors}
+						input := f.int8s(g.InputLen())
+						g.Input(input, f.int8s(g.Cols))
+						g.MatVec(f.int32s(rows), input, 0)
+						g.Expand(f.int8s(rows*g.Cols), 0)
+						if blocks := groups * rows / 4; blocks > 0 {
+							grouped().expand[kind](f.int8s(128*blocks), low, high, factors, blocks)
+						}
+					}
+				})
+			}
+		}
 		for n := range 70 {
 			try(t, fmt.Sprintf("exact steps of %d", n), func(f *fence) {
 				e, x, y, q := exact(), f.floats(n), f.floats(n), f.int8s(n)

@@ -41,6 +41,12 @@ func MatMulInt8(m *Int8Scratch, y []int32, ldy int, w, x []int8, rows, cols, tok
 		}
 		return
 	}
+	matMulInt8(m, y, ldy, w, nil, 0, x, rows, cols, tokens)
+}
+
+// matMulInt8 does rows of w or, where there is none, of g from row on.
+func matMulInt8(m *Int8Scratch, y []int32, ldy int, w []int8, g *Grouped, row int, x []int8, rows, cols, tokens int) {
+	s := int8Tiles()
 	width, k4 := 2*s.lanes, (cols+3)/4
 	m.panel, m.start = resized(m.panel, 4*k4*width), resized(m.start, tokens)
 	for i := range m.start {
@@ -63,8 +69,19 @@ func MatMulInt8(m *Int8Scratch, y []int32, ldy int, w, x []int8, rows, cols, tok
 			m.edge = resized(m.edge, tokens*width)
 			t.c, t.ldc = unsafe.Pointer(&m.edge[0]), 4*width
 		}
-		packInt8(s, m.panel, w[lo*cols:(lo+n)*cols], n, cols)
-		t.do(s.wide, tokens, uintptr(unsafe.Pointer(&w[lo*cols]))+uintptr(width*cols))
+		var next uintptr
+		if g != nil {
+			m.rows = resized(m.rows, n*cols)
+			g.Expand(m.rows, row+lo)
+			packInt8(s, m.panel, m.rows, n, cols)
+			low, _, _ := g.rows(row+lo, n)
+			next = uintptr(unsafe.Pointer(&low[0])) + uintptr(len(low))
+		} else {
+			block := w[lo*cols : (lo+n)*cols]
+			packInt8(s, m.panel, block, n, cols)
+			next = uintptr(unsafe.Pointer(&block[0])) + uintptr(len(block))
+		}
+		t.do(s.wide, tokens, next)
 		if n < width {
 			for i := range tokens {
 				copy(y[i*ldy+lo:], m.edge[i*width:i*width+n])

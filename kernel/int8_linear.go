@@ -122,11 +122,13 @@ func (l *Int8Linear) Expand(a []int8, start []int32, q []int8) {
 	}
 }
 
-// Int8Scratch is memory that Multiply and MatMulInt8 need of each worker.
+// Int8Scratch is memory that Multiply, MatMulInt8 and Grouped need of each
+// worker.
 type Int8Scratch struct {
 	tile        int8TileArgs
 	panel       []uint8
 	padded      []int8
+	rows, input []int8 // of Grouped
 	start, edge []int32
 }
 

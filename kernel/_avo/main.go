@@ -21,6 +21,7 @@ var generators = []struct {
 }{
 	{"exact", exact},
 	{"gemm", gemm},
+	{"grouped", groupedKernels},
 	{"int8", int8Tiles},
 	{"linear", linear},
 	{"vector", vector},

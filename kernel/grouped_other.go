@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package kernel
+
+var groupedSets = [len(setNames)]*groupedKernels{setRef: refGrouped, setNEON: refGrouped}
