@@ -11,9 +11,38 @@ import (
 
 // int8Model is a model packed for int8 arithmetic (SPEC §7).
 type int8Model struct {
-	embedding, output *spinfile.Tensor // Int8 [vocab, d], the same unless untied
+	embedding, output *int8Table // the same unless untied
 	layers            []int8Layer
 	norm              []float32 // [d]
+}
+
+// int8Table is an embedding [vocab, d].
+type int8Table struct {
+	vocab, d int
+	scale    []float32
+	int8     []int8          // one of these two
+	packed   *kernel.Grouped // as the file has it, in half the memory or three quarters
+}
+
+// newInt8Table leaves packed what the kernels can use so.
+func newInt8Table(t *spinfile.Tensor) *int8Table {
+	table := &int8Table{vocab: t.Shape[0], d: t.Shape[1], scale: t.Scale}
+	if t.Packed == nil || !kernel.GroupedKernels() {
+		table.int8 = t.Expanded()
+		return table
+	}
+	low, high := t.Planes()
+	table.packed = &kernel.Grouped{Cols: table.d, Bits: t.Bits, Low: low, High: high, Factors: t.Groups}
+	return table
+}
+
+// row gives the integers of a token, in q or in place.
+func (t *int8Table) row(q []int8, id int) []int8 {
+	if t.packed == nil {
+		return t.int8[id*t.d : (id+1)*t.d]
+	}
+	t.packed.Expand(q[:t.d], id)
+	return q[:t.d]
 }
 
 // int8Layer is one transformer block. Layers that read the same input are one
@@ -28,9 +57,10 @@ type int8Layer struct {
 // newInt8Model packs the weights of a model, rounding to int8 what is float.
 func newInt8Model(m *spinfile.Model) (*int8Model, error) {
 	m = m.Quantize()
-	q := &int8Model{embedding: m.Tensor("tok_embeddings.weight"), norm: m.Tensor("norm.weight").Data, layers: make([]int8Layer, m.Config.NLayer)}
-	if q.output = m.Tensor(arch.OutputName); q.output == nil {
-		q.output = q.embedding
+	q := &int8Model{embedding: newInt8Table(m.Tensor("tok_embeddings.weight")), norm: m.Tensor("norm.weight").Data, layers: make([]int8Layer, m.Config.NLayer)}
+	q.output = q.embedding
+	if t := m.Tensor(arch.OutputName); t != nil {
+		q.output = newInt8Table(t)
 	}
 	for i := range q.layers {
 		l := &q.layers[i]
@@ -176,6 +206,9 @@ func newInt8Run(s *Session, m *int8Model) *int8Run {
 	r.blocks.r, r.columns.r, r.heads.r, r.table.r = r, r, r, r
 	few := min(s.chunk, max(1, r.few()))
 	r.columns.q, r.columns.scale = make([]int8, few*width), make([]float32, few)
+	if p := m.output.packed; p != nil {
+		r.table.input = make([]int8, p.InputLen())
+	}
 	return r
 }
 
@@ -196,8 +229,8 @@ func (r *int8Run) forward(ids []int32) {
 		r.scratch[i].attention.fit(&r.s.cache)
 	}
 	for i, id := range ids {
-		row := r.m.embedding.Int8[int(id)*d:][:d]
-		kernel.ExactEmbedding8(r.h[i*d:(i+1)*d], row, r.m.embedding.Scale[id])
+		row := r.m.embedding.row(r.scratch[0].q, int(id))
+		kernel.ExactEmbedding8(r.h[i*d:(i+1)*d], row, r.m.embedding.scale[id])
 	}
 	r.s.rotations(r.cos, r.sin, n)
 	if n < r.few() {
@@ -466,6 +499,7 @@ const int8Rows = 64
 type int8TableTask struct {
 	r       *int8Run
 	q       []int8    // [rows, d], the rounded hidden state
+	input   []int8    // of one row, for a packed table
 	s       []float32 // [rows], its scale
 	y       []float32 // [rows, vocab]
 	targets []int32   // of the second pass
@@ -475,7 +509,7 @@ type int8TableTask struct {
 // Do computes one block.
 func (t *int8TableTask) Do(i, worker int) {
 	w, table := &t.r.scratch[worker], t.r.m.output
-	d, vocab := table.Shape[1], table.Shape[0]
+	d, vocab := table.d, table.vocab
 	if t.targets != nil {
 		t.probs[i] = kernel.ExactLogProb(t.y[i*vocab:(i+1)*vocab], int(t.targets[i]))
 		return
@@ -485,9 +519,16 @@ func (t *int8TableTask) Do(i, worker int) {
 	if len(w.acc) < len(t.s)*n {
 		w.acc = make([]int32, len(t.s)*n)
 	}
-	kernel.MatMulInt8(&w.tile, w.acc, n, table.Int8[lo*d:hi*d], t.q, n, d, len(t.s))
+	switch {
+	case table.packed == nil:
+		kernel.MatMulInt8(&w.tile, w.acc, n, table.int8[lo*d:hi*d], t.q, n, d, len(t.s))
+	case len(t.s) == 1:
+		table.packed.MatVec(w.acc[:n], t.input, lo)
+	default:
+		table.packed.MatMul(&w.tile, w.acc, n, t.q, lo, n, len(t.s))
+	}
 	for j, s := range t.s {
-		kernel.ExactScaleInt32(t.y[j*vocab+lo:], vocab, w.acc[j*n:], n, 1, s, table.Scale[lo:hi])
+		kernel.ExactScaleInt32(t.y[j*vocab+lo:], vocab, w.acc[j*n:], n, 1, s, table.scale[lo:hi])
 	}
 }
 
@@ -503,6 +544,9 @@ func (r *int8Run) logitRows(y []float32, lo, hi int) {
 	for i := lo; i < hi; i++ {
 		kernel.ExactRMSNorm(z, r.h[i*d:(i+1)*d], r.m.norm, float32(r.s.e.config.NormEps))
 		t.s[i-lo] = kernel.ExactQuantize8(t.q[(i-lo)*d:(i-lo+1)*d], z)
+	}
+	if p := r.m.output.packed; p != nil && hi-lo == 1 {
+		p.Input(t.input, t.q)
 	}
 	r.s.e.pool.Run((r.s.e.config.VocabSize+headBlock-1)/headBlock, t)
 }

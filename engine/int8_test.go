@@ -14,6 +14,7 @@ import (
 
 	"spinnet/arch"
 	"spinnet/kernel"
+	"spinnet/spinfile"
 )
 
 // newInt8Engine runs a model in int8 numerics.
@@ -90,7 +91,51 @@ func TestInt8Bits(t *testing.T) {
 	}
 }
 
-// TestInt8BitsEverySet runs TestInt8Bits with every kernel set that this
+// TestInt8Packed: tables of 4 and 6 bits give what their values in int8 give,
+// bit for bit, for one token, a prompt and a score.
+func TestInt8Packed(t *testing.T) {
+	for _, c := range smallModels {
+		for _, bits := range []int{4, 6} {
+			packed := randomModel(t, c.c, 7).QuantizeEmbedding(bits)
+			expanded := *packed
+			expanded.Tensors = slices.Clone(packed.Tensors)
+			for i := range expanded.Tensors {
+				w := &expanded.Tensors[i]
+				w.Int8, w.Packed, w.Groups, w.Bits = w.Expanded(), nil, nil, 0
+			}
+			ids := randomIDs(2*c.c.BlockSize+6, c.c.VocabSize, 3)
+			var want []float32
+			for i, m := range []*spinfile.Model{&expanded, packed} {
+				e, err := New(m, Options{Threads: 2, Numeric: Int8})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := e.NewSession()
+				var got []float32
+				for _, id := range ids[:min(len(ids), 20)] {
+					got = append(got, s.Step(id)...)
+				}
+				logits, err := s.Prefill(ids)
+				if err != nil {
+					t.Fatal(err)
+				}
+				score, err := e.Score(context.Background(), ids, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e.Close()
+				got = append(append(got, logits...), score.LogProbs...)
+				if i == 0 {
+					want = got
+				} else if !slices.Equal(got, want) {
+					t.Errorf("%s, %s, %d bits: the packed table gives other logits", kernel.Set(), c.name, bits)
+				}
+			}
+		}
+	}
+}
+
+// TestInt8BitsEverySet runs the tests of bits with every kernel set that this
 // machine has.
 func TestInt8BitsEverySet(t *testing.T) {
 	if os.Getenv("SPINNET_KERNEL") != "" {
@@ -101,7 +146,7 @@ func TestInt8BitsEverySet(t *testing.T) {
 		t.Skip(err)
 	}
 	for _, set := range kernel.Sets() {
-		cmd := exec.Command(exe, "-test.run=^TestInt8Bits$")
+		cmd := exec.Command(exe, "-test.run=^TestInt8(Bits|Packed)$")
 		cmd.Env = append(os.Environ(), "SPINNET_KERNEL="+set)
 		out, err := cmd.CombinedOutput()
 		if errors.Is(err, syscall.ENOEXEC) {
@@ -188,10 +233,14 @@ func TestOptions(t *testing.T) {
 }
 
 // BenchmarkInt8 is a token at position 256, and a prompt of 256 tokens, of a
-// model with GPT-2's vocabulary.
+// model with GPT-2's vocabulary in 8 bits or 4.
 func BenchmarkInt8(b *testing.B) {
-	for _, algebra := range []string{"octonion", "walsh"} {
-		m := bigModel(b, algebra, 50304)
+	for _, algebra := range []string{"octonion", "walsh", "octonion/q4"} {
+		name, bits, _ := strings.Cut(algebra, "/")
+		m := bigModel(b, name, 50304)
+		if bits != "" {
+			m = m.QuantizeEmbedding(4)
+		}
 		for _, threads := range []int{1, 2} {
 			e, err := New(m, Options{Threads: threads, Numeric: Int8})
 			if err != nil {

@@ -166,25 +166,31 @@ func sameModel(t *testing.T, got, want *Model) {
 	}
 }
 
-// Int8 tensors lie in the file's memory.
+// Embeddings in integers lie in the file's memory.
 func TestInPlace(t *testing.T) {
-	m := samples(t)["classic int8"]
-	b, _, err := Encode(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := Decode(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	q := got.Tensors[0].Int8
-	at := bytes.Index(b, asBytes(q))
-	if at%align != 0 {
-		t.Errorf("the embedding is at %d, want a multiple of %d", at, align)
-	}
-	b[at] ^= 1
-	if q[0] == m.Tensors[0].Int8[0] {
-		t.Error("the embedding was copied")
+	for _, name := range []string{"int8", "q6", "q4"} {
+		b, _, err := Encode(samples(t)["classic "+name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &m.Tensors[0]
+		for i, part := range [][]byte{asBytes(e.Int8), e.Packed, e.Groups} {
+			if len(part) == 0 {
+				continue
+			}
+			at := bytes.Index(b, part)
+			if i < 2 && at%align != 0 {
+				t.Errorf("%s: the embedding is at %d, want a multiple of %d", name, at, align)
+			}
+			was := part[0]
+			if b[at] ^= 1; part[0] == was {
+				t.Errorf("%s: the embedding was copied", name)
+			}
+		}
 	}
 }
 
@@ -499,13 +505,17 @@ func TestGroups(t *testing.T) {
 			if c.bits == 8 {
 				continue
 			}
-			if err := e.checkGroups(); err != nil {
+			if err := e.checkPacked(); err != nil {
 				t.Fatal(err)
 			}
-			packed := appendGroups(nil, e.Int8, e.Groups, d, c.bits)
-			got := make([]int8, len(e.Int8))
-			if g := readGroups(got, packed, e.Groups, d, c.bits); g >= 0 || !slices.Equal(got, e.Int8) {
-				t.Fatalf("%d bits, d %d: group %d is bad, got %v, want %v", c.bits, d, g, got, e.Int8)
+			q := e.Expanded()
+			low, high := make([]byte, len(e.Groups)*lowLen), make([]byte, len(e.Groups)*highLen)
+			for r := range rows {
+				g := r * groupsOf(d)
+				packRow(low[g*lowLen:], high[g*highLen:], q[r*d:(r+1)*d], e.Groups[g:g+groupsOf(d)], c.bits)
+			}
+			if again := append(low, high...); !bytes.Equal(again[:len(e.Packed)], e.Packed) {
+				t.Fatalf("%d bits, d %d: packed again %v, want %v", c.bits, d, again, e.Packed)
 			}
 		}
 	}
@@ -514,17 +524,15 @@ func TestGroups(t *testing.T) {
 		half := 1 << (bits - 1)
 		for f := range 256 {
 			for u := range 2 * half {
-				packed := make([]byte, groupLen(bits))
-				for j := range 16 {
-					packed[j] = byte(u&15 | half&15<<4)
+				low, high := make([]byte, lowLen), make([]byte, highLen)
+				for j := range low {
+					low[j] = byte(u&15 | half&15<<4)
 				}
-				if bits == 6 {
-					for j := range 8 {
-						packed[16+j] = byte(u>>4 | u>>4<<2 | 2<<4 | 2<<6)
-					}
+				for j := range high {
+					high[j] = byte(u>>4 | u>>4<<2 | 2<<4 | 2<<6)
 				}
 				got := make([]int8, GroupSize)
-				bad := readGroups(got, packed, []uint8{uint8(f)}, GroupSize, bits)
+				bad := readGroups(got, low, high, []uint8{uint8(f)}, GroupSize, bits)
 				want := f * (u - half)
 				if ok := f > 0 && want >= -127 && want <= 127; ok != (bad < 0) || ok && (int(got[0]) != want || int(got[15]) != want || got[16] != 0) {
 					t.Fatalf("%d bits: %d times %d is %v, bad %d", bits, f, u-half, got, bad)

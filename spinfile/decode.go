@@ -6,7 +6,7 @@ import "strconv"
 // *CorruptError that says where the file is wrong; no input makes it panic or
 // allocate more than a small multiple of what the file holds.
 //
-// Tensors that the file has as int8 are not copied: they lie in data, which
+// Tensors that the file has as int8, q6 or q4 are not copied: they lie in data, which
 // must stay as it is for as long as the model is used. That lets a file
 // mapped into memory be used in place.
 func Decode(data []byte) (*Model, error) {

@@ -37,7 +37,7 @@ const sourceKey = "source"
 // Encode writes a model as version 5. The same model gives the same bytes on
 // every machine.
 //
-// Tensors are stored as the model has them: Int8 and Trits exactly; Data as
+// Tensors are stored as the model has them: Int8, Packed and Trits exactly; Data as
 // float16, rounded (as float32 where values exceed its range). Call
 // QuantizeEmbedding and Quantize before, unless the embedding and the mixers
 // are to stay floats. Meta is written but for the key "source".
@@ -148,18 +148,15 @@ func (t *Tensor) encode(r *TensorReport) ([]byte, error) {
 		}
 		r.Encoding = EncodingBase3
 		return appendBase3(nil, t.Trits), nil
-	case t.Int8 != nil && t.storedBits() == 8:
+	case t.Int8 != nil:
 		r.Encoding = EncodingInt8
 		return append([]byte(nil), asBytes(t.Int8)...), nil
-	case t.Int8 != nil:
+	case t.Packed != nil:
 		r.Encoding = EncodingQ6
 		if t.Bits == 4 {
 			r.Encoding = EncodingQ4
 		}
-		if err := t.checkGroups(); err != nil {
-			return nil, err
-		}
-		return append(appendGroups(nil, t.Int8, t.Groups, t.Shape[1], t.Bits), t.Groups...), nil
+		return slices.Concat(t.Packed, t.Groups), nil
 	case fitsFloat16(t.Data):
 		r.Encoding = EncodingFloat16
 		return appendFloat16(nil, t.Data), nil

@@ -9,11 +9,16 @@ import (
 )
 
 // Groups: an embedding in 6 or 4 bits. Every run of GroupSize values of a row
-// has a factor f, and its values are f·q with q of that many bits. A group is
-// stored as u = q + half: a byte each for the low four bits of values j (its
-// low half) and j + 16 (its high half); with 6 bits, then a byte each for the
-// high two bits of values j, j + 8, j + 16 and j + 24, from the lowest on. The
-// values after a row's last are q = 0.
+// has a factor f, and its values are f·q with q of that many bits, stored as
+// u = q + half. The low four bits of all groups come first, 16 bytes a group,
+// one for values j (its low half) and j + 16; with 6 bits, then the high two
+// bits of all groups, 8 bytes a group, one for values j, j + 8, j + 16 and
+// j + 24, from the lowest on. The values after a row's last are q = 0.
+
+const (
+	lowLen  = GroupSize / 2 // bytes of a group's low bits
+	highLen = GroupSize / 4 // bytes of a group's high bits
+)
 
 // groupLen is the stored length of a group.
 func groupLen(bits int) int { return GroupSize * bits / 8 }
@@ -21,31 +26,36 @@ func groupLen(bits int) int { return GroupSize * bits / 8 }
 // groupsOf is the number of groups of a row of d values.
 func groupsOf(d int) int { return (d + GroupSize - 1) / GroupSize }
 
-// appendGroups appends the groups of rows of d values, which are multiples of
-// their factors.
-func appendGroups(dst []byte, values []int8, factors []uint8, d, bits int) []byte {
+// Planes gives the two parts of Packed: the low four bits of all values, and
+// the high two, nil with 4 bits.
+func (t *Tensor) Planes() (low, high []byte) {
+	low = t.Packed[:len(t.Groups)*lowLen]
+	if t.Bits == 6 {
+		high = t.Packed[len(low):]
+	}
+	return low, high
+}
+
+// packRow stores a row of multiples of their factors.
+func packRow(low, high []byte, values []int8, factors []uint8, bits int) {
 	half := 1 << (bits - 1)
-	for row := 0; row < len(values); row += d {
-		for at := 0; at < d; at += GroupSize {
-			var u [GroupSize]byte
-			for j := range u {
-				u[j] = byte(half)
-				if at+j < d {
-					u[j] = byte(half + int(values[row+at+j])/int(factors[0]))
-				}
+	for g, f := range factors {
+		var u [GroupSize]byte
+		for j := range u {
+			u[j] = byte(half)
+			if at := g*GroupSize + j; at < len(values) {
+				u[j] = byte(half + int(values[at])/int(f))
 			}
-			factors = factors[1:]
-			for j := range 16 {
-				dst = append(dst, u[j]&15|u[j+16]<<4)
-			}
-			if bits == 6 {
-				for j := range 8 {
-					dst = append(dst, u[j]>>4|u[j+8]>>4<<2|u[j+16]>>4<<4|u[j+24]>>4<<6)
-				}
+		}
+		for j := range lowLen {
+			low[g*lowLen+j] = u[j]&15 | u[j+16]<<4
+		}
+		if bits == 6 {
+			for j := range highLen {
+				high[g*highLen+j] = u[j]>>4 | u[j+8]>>4<<2 | u[j+16]>>4<<4 | u[j+24]>>4<<6
 			}
 		}
 	}
-	return dst
 }
 
 const (
@@ -55,79 +65,93 @@ const (
 	lanes   = 0x0001000100010001
 )
 
-// readGroups fills rows of d values. It reports the first group with a factor
-// of 0, a product beyond ±127 or values after the row's end, or −1.
-func readGroups(values []int8, packed []byte, factors []uint8, d, bits int) int {
-	size, half := groupLen(bits), uint64(1)<<(bits-1)
+// readGroups fills rows of d values, if values is not nil. It reports the
+// first group with a factor of 0, a product beyond ±127 or values after the
+// row's end, or −1.
+func readGroups(values []int8, low, high []byte, factors []uint8, d, bits int) int {
+	half := uint64(1) << (bits - 1)
 	var spare [GroupSize]int8
-	for g, row := 0, 0; row < len(values); row += d {
-		for at := 0; at < d; at, g = at+GroupSize, g+1 {
-			p := packed[g*size : (g+1)*size]
-			f := uint64(factors[g])
-			// Eight values at a time, in two words of four lanes of 16 bits:
-			// f·u + 128 − f·half is 1 … 255 where f·q is in ±127; 0x4000 keeps it
-			// from going below 0.
-			shift := (0x4000 + 128 - f*half) * lanes
-			bad := (f - 1) >> 63 << 8 // f = 0
-			o := &spare
-			if d-at >= GroupSize {
-				o = (*[GroupSize]int8)(values[row+at:])
-			}
-			a, b := le.Uint64(p), le.Uint64(p[8:])
-			u := [4]uint64{a & nibbles, b & nibbles, a >> 4 & nibbles, b >> 4 & nibbles}
-			if bits == 6 {
-				h := le.Uint64(p[16:])
-				u[0] |= h & pairs << 4
-				u[1] |= h >> 2 & pairs << 4
-				u[2] |= h >> 4 & pairs << 4
-				u[3] |= h >> 6 & pairs << 4
-			}
-			for j, v := range u {
-				even := (v&evens)*f + shift
-				odd := (v>>8&evens)*f + shift
-				bad |= (even ^ 0x4000*lanes) | (odd ^ 0x4000*lanes) | ((even - lanes) ^ 0x4000*lanes) | ((odd - lanes) ^ 0x4000*lanes)
-				le.PutUint64(asBytes(o[8*j:8*j+8]), (even&evens|odd&evens<<8)^0x8080808080808080)
-			}
-			if bad&0xff00ff00ff00ff00 != 0 {
-				return g
-			}
-			if rest := d - at; rest < GroupSize {
-				copy(values[row+at:row+d], spare[:])
-				for _, v := range spare[rest:] {
-					if v != 0 {
-						return g
-					}
+	at := 0 // in the row
+	for g, factor := range factors {
+		f := uint64(factor)
+		// Eight values at a time, in two words of four lanes of 16 bits:
+		// f·u + 128 − f·half is 1 … 255 where f·q is in ±127; 0x4000 keeps it
+		// from going below 0.
+		shift := (0x4000 + 128 - f*half) * lanes
+		bad := (f - 1) >> 63 << 8 // f = 0
+		rest := d - at
+		o := &spare
+		if values != nil && rest >= GroupSize {
+			o = (*[GroupSize]int8)(values)
+		}
+		p := low[g*lowLen : (g+1)*lowLen]
+		a, b := le.Uint64(p), le.Uint64(p[8:])
+		u := [4]uint64{a & nibbles, b & nibbles, a >> 4 & nibbles, b >> 4 & nibbles}
+		if bits == 6 {
+			h := le.Uint64(high[g*highLen:])
+			u[0] |= h & pairs << 4
+			u[1] |= h >> 2 & pairs << 4
+			u[2] |= h >> 4 & pairs << 4
+			u[3] |= h >> 6 & pairs << 4
+		}
+		for j, v := range u {
+			even := (v&evens)*f + shift
+			odd := (v>>8&evens)*f + shift
+			bad |= (even ^ 0x4000*lanes) | (odd ^ 0x4000*lanes) | ((even - lanes) ^ 0x4000*lanes) | ((odd - lanes) ^ 0x4000*lanes)
+			le.PutUint64(asBytes(o[8*j:8*j+8]), (even&evens|odd&evens<<8)^0x8080808080808080)
+		}
+		if bad&0xff00ff00ff00ff00 != 0 {
+			return g
+		}
+		if rest < GroupSize {
+			for _, v := range spare[rest:] {
+				if v != 0 {
+					return g
 				}
 			}
+		}
+		n := min(rest, GroupSize)
+		if at += n; at == d {
+			at = 0
+		}
+		if values != nil {
+			if n < GroupSize {
+				copy(values, spare[:n])
+			}
+			values = values[n:]
 		}
 	}
 	return -1
 }
 
-// checkGroups checks that the values of a tensor in groups are what its
-// factors and bits can give.
-func (t *Tensor) checkGroups() error {
-	d := t.Shape[1]
-	if t.Bits != 6 && t.Bits != 4 || len(t.Groups) != t.Shape[0]*groupsOf(d) {
-		return errors.New("spinfile: tensor " + t.Name + " has " + strconv.Itoa(t.Bits) + " bits and " + strconv.Itoa(len(t.Groups)) +
-			" groups, want 4, 6 or 8 bits and " + strconv.Itoa(t.Shape[0]*groupsOf(d)) + " groups")
+// checkPacked checks the parts of an embedding in groups.
+func (t *Tensor) checkPacked() error {
+	groups := t.Shape[0] * groupsOf(t.Shape[1])
+	if t.Kind != arch.Embedding || t.Bits != 6 && t.Bits != 4 || len(t.Groups) != groups || len(t.Packed) != groups*groupLen(t.Bits) {
+		return errors.New("spinfile: tensor " + t.Name + ", a packed " + t.Kind.String() + ", has " + strconv.Itoa(t.Bits) + " bits, " + strconv.Itoa(len(t.Packed)) + " bytes and " + strconv.Itoa(len(t.Groups)) +
+			" groups, want an embedding of 4 or 6 bits and " + strconv.Itoa(groups) + " groups")
 	}
-	half := 1 << (t.Bits - 1)
-	for g, f := range t.Groups {
-		from := g/groupsOf(d)*d + g%groupsOf(d)*GroupSize
-		to := min(from+GroupSize, (g/groupsOf(d)+1)*d)
-		for i, v := range t.Int8[from:to] {
-			if f == 0 || int(v)%int(f) != 0 || int(v)/int(f) < -half || int(v)/int(f) >= half {
-				return errors.New("spinfile: tensor " + t.Name + " has the value " + strconv.Itoa(int(v)) + " at " + strconv.Itoa(from+i) +
-					", which is no product of " + strconv.Itoa(int(f)) + " and " + strconv.Itoa(t.Bits) + " bits")
-			}
-		}
+	low, high := t.Planes()
+	if g := readGroups(nil, low, high, t.Groups, t.Shape[1], t.Bits); g >= 0 {
+		return errors.New("spinfile: tensor " + t.Name + " has values beyond ±127 or after the row's end in group " + strconv.Itoa(g))
 	}
 	return nil
 }
 
-// QuantizeEmbedding returns a model whose embeddings are Int8 and stored in 8,
-// 6 or 4 bits a value, sharing all else with m. Embeddings that have as many
+// Expanded gives the values of an Int8 or Packed tensor as int8: Int8 itself,
+// or a new slice of what Packed stands for.
+func (t *Tensor) Expanded() []int8 {
+	if t.Packed == nil {
+		return t.Int8
+	}
+	q := make([]int8, t.Len())
+	low, high := t.Planes()
+	readGroups(q, low, high, t.Groups, t.Shape[1], t.Bits)
+	return q
+}
+
+// QuantizeEmbedding returns a model whose embeddings are Int8, or Packed in 6
+// or 4 bits a value, sharing all else with m. Embeddings that have as many
 // bits already stay as they are. Other numbers of bits are a mistake of the
 // caller.
 //
@@ -142,28 +166,29 @@ func (m *Model) QuantizeEmbedding(bits int) *Model {
 	for i := range q.Tensors {
 		t := &q.Tensors[i]
 		switch {
-		case t.Kind != arch.Embedding || t.Int8 != nil && t.storedBits() == bits:
+		case t.Kind != arch.Embedding || t.Int8 != nil && bits == 8 || t.Packed != nil && bits == t.Bits:
 		case bits == 8:
 			t.quantize8()
 		default:
-			w, d := t.Floats(), t.Shape[1]
-			t.Data, t.Bits = nil, bits
-			t.Int8, t.Scale = make([]int8, len(w)), make([]float32, t.Shape[0])
-			t.Groups = make([]uint8, t.Shape[0]*groupsOf(d))
-			for r := range t.Scale {
-				t.Scale[r] = fitRow(t.Int8[r*d:(r+1)*d], t.Groups[r*groupsOf(d):(r+1)*groupsOf(d)], w[r*d:(r+1)*d], bits)
-			}
+			t.quantizeGroups(bits)
 		}
 	}
 	return &q
 }
 
-// storedBits is 8, 6 or 4 for an Int8 tensor.
-func (t *Tensor) storedBits() int {
-	if t.Bits == 0 {
-		return 8
+// quantizeGroups packs an embedding.
+func (t *Tensor) quantizeGroups(bits int) {
+	w, rows, d := t.Floats(), t.Shape[0], t.Shape[1]
+	groups := groupsOf(d)
+	t.Data, t.Int8, t.Bits = nil, nil, bits
+	t.Scale, t.Groups, t.Packed = make([]float32, rows), make([]uint8, rows*groups), make([]byte, rows*groups*groupLen(bits))
+	low, high := t.Planes()
+	q := make([]int8, d)
+	for r := range rows {
+		factors := t.Groups[r*groups : (r+1)*groups]
+		t.Scale[r] = fitRow(q, factors, w[r*d:(r+1)*d], bits)
+		packRow(low[r*groups*lowLen:], high[min(len(high), r*groups*highLen):], q, factors, bits)
 	}
-	return t.Bits
 }
 
 // fitRow quantises a row in groups and returns its scale. Products are

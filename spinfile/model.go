@@ -30,30 +30,32 @@ func (t TokenizerInfo) Equal(o TokenizerInfo) bool {
 		slices.Equal(t.Pieces, o.Pieces) && slices.Equal(t.Scores, o.Scores)
 }
 
-// Tensor is one parameter of a finished model, in one of three forms:
+// Tensor is one parameter of a finished model, in one of four forms:
 //
 //   - Data: float32 values;
 //   - Trits with Scale: a Ternary parameter of a model with a quantizer;
 //   - Int8 with Scale: an Embedding or MixerWeight as Quantize or a file
 //     gives it, value = Scale[row]·Int8. Rows of an embedding are its tokens.
 //     Rows of a mixer are its outputs: each of its blocks is kept transposed,
-//     W[k][in][out] = Scale[out]·Int8[k][out][in], one scale for all blocks.
+//     W[k][in][out] = Scale[out]·Int8[k][out][in], one scale for all blocks;
+//   - Packed with Bits, Groups and Scale: an Embedding in 4 or 6 bits as
+//     QuantizeEmbedding or a file gives it, which stays packed in memory.
+//     Every run of GroupSize values of a row is a factor 1 … 255 times
+//     integers of Bits bits, and these products are what Int8 would be.
 type Tensor struct {
 	arch.Param
 	Data  []float32 // Param.Len() values, row-major
 	Trits []int8    // Param.Len() values of −1, 0, +1, row-major [n, N, K]
 	Int8  []int8    // Param.Len() values of −127 … 127, in rows as above
-	Scale []float32 // of Trits [N]: γ·beta, the factor of each output row of every block; of Int8: one a row
+	Scale []float32 // of Trits [N]: γ·beta, the factor of each output row of every block; of Int8 and Packed: one a row
 
-	// Groups of an embedding that is stored in 6 or 4 bits: every run of
-	// GroupSize values of a row is a common factor 1 … 255 times integers of
-	// Bits bits, whose products are Int8. Bits is 0 or 8 otherwise.
-	Bits   int
-	Groups []uint8 // [vocab, ⌈d/GroupSize⌉]
+	Packed []byte  // the integers as a file has them (docs/format.md)
+	Bits   int     // of Packed: 4 or 6
+	Groups []uint8 // of Packed: the factors [vocab, ⌈d/GroupSize⌉]
 }
 
 // GroupSize is the number of values of an embedding's row that share a factor
-// where they are stored in 6 or 4 bits.
+// where they are packed.
 const GroupSize = 32
 
 // Zeros counts the zero weights among the trits.
@@ -93,6 +95,9 @@ func (m *Model) Counts() (trits, zeros, floats int) {
 		trits += len(t.Trits)
 		zeros += t.Zeros()
 		floats += len(t.Data) + len(t.Int8) + len(t.Scale)
+		if t.Packed != nil {
+			floats += t.Len()
+		}
 	}
 	return trits, zeros, floats
 }
@@ -242,6 +247,11 @@ func (t *Tensor) check(p arch.Param, quantizer string) error {
 	switch {
 	case p.Kind == arch.Ternary && quantizer != arch.None:
 		data, trits, scale = 0, p.Len(), p.Shape[1]
+	case t.Packed != nil:
+		if err := t.checkPacked(); err != nil {
+			return err
+		}
+		data, scale = 0, t.rows()
 	case t.Int8 != nil && (p.Kind == arch.Embedding || p.Kind == arch.MixerWeight):
 		data, int8s, scale = 0, p.Len(), t.rows()
 	}

@@ -145,6 +145,13 @@ func TestBadModels(t *testing.T) {
 		{"algebra", `want a ternary of "octonion"`, func(m *Model) { m.Tensors[2].Algebra = "walsh" }},
 		{"characters", "the tokenizer has 4 characters", func(m *Model) { m.Tokenizer = TokenizerInfo{Kind: "chars", Chars: "abcd"} }},
 		{"tokenizer", "unknown tokenizer", func(m *Model) { m.Tokenizer.Kind = "spm" }},
+		{"packed", "1 bits, 0 bytes and 0 groups, want an embedding of 4 or 6 bits and 3 groups", func(m *Model) {
+			m.Tensors[0].Packed, m.Tensors[0].Bits = []byte{}, 1
+		}},
+		{"factor", "in group 2", func(m *Model) {
+			*m = *m.QuantizeEmbedding(4)
+			m.Tensors[0].Groups[2] = 0
+		}},
 		{"config", "block_size = 0", func(m *Model) { m.Config.BlockSize = 0 }},
 	} {
 		all := latents(tiny)

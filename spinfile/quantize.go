@@ -19,7 +19,7 @@ func (t *Tensor) rows() int {
 }
 
 // Floats returns the tensor's values in the layout of Shape: Data itself, or
-// a new slice of what Trits or Int8 stand for.
+// a new slice of what Trits, Int8 or Packed stand for.
 func (t *Tensor) Floats() []float32 {
 	switch {
 	case t.Trits != nil:
@@ -37,10 +37,10 @@ func (t *Tensor) Floats() []float32 {
 			w[(block*in+c)*out+r] = t.Scale[r] * float32(q)
 		}
 		return w
-	case t.Int8 != nil:
-		w := make([]float32, len(t.Int8))
+	case t.Int8 != nil || t.Packed != nil:
+		w := make([]float32, t.Len())
 		d := t.Shape[1]
-		for i, q := range t.Int8 {
+		for i, q := range t.Expanded() {
 			w[i] = t.Scale[i/d] * float32(q)
 		}
 		return w
@@ -50,7 +50,7 @@ func (t *Tensor) Floats() []float32 {
 
 // Quantize returns a model whose embeddings and head mixers are Int8, as int8
 // numerics and the .spinnet file have them (SPEC §7), sharing all else with
-// m. Tensors that are Int8 already stay as they are.
+// m. Tensors that are Int8 or Packed already stay as they are.
 func (m *Model) Quantize() *Model {
 	q := *m
 	q.Tensors = append([]Tensor(nil), m.Tensors...)
@@ -71,7 +71,7 @@ func (m *Model) Quantize() *Model {
 // quantize8 makes an embedding Int8, a scale a row.
 func (t *Tensor) quantize8() {
 	w, d := t.Floats(), t.Shape[1]
-	t.Data, t.Bits, t.Groups = nil, 0, nil
+	t.Data, t.Packed, t.Bits, t.Groups = nil, nil, 0, nil
 	t.Int8, t.Scale = make([]int8, len(w)), make([]float32, t.Shape[0])
 	for r := range t.Scale {
 		t.Scale[r] = scale8(w[r*d : (r+1)*d])

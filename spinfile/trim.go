@@ -26,6 +26,10 @@ func (m *Model) Trim(rows []int32, tok TokenizerInfo) (*Model, error) {
 			continue
 		}
 		d := t.Shape[1]
+		if t.Packed != nil {
+			low, high := t.Planes()
+			t.Packed = append(selectRows(low, rows, groupsOf(d)*lowLen), selectRows(high, rows, groupsOf(d)*highLen)...)
+		}
 		t.Shape = []int{len(rows), d}
 		t.Data, t.Int8 = selectRows(t.Data, rows, d), selectRows(t.Int8, rows, d)
 		t.Scale, t.Groups = selectRows(t.Scale, rows, 1), selectRows(t.Groups, rows, groupsOf(d))

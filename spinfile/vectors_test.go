@@ -395,7 +395,7 @@ func checkDecode(t *testing.T, data []byte) {
 		if want.Data != nil && !fitsFloat16(want.Data) {
 			continue
 		}
-		if !slices.Equal(got.Trits, want.Trits) || !slices.Equal(got.Int8, want.Int8) || !slices.Equal(got.Scale, want.Scale) || !slices.Equal(got.Groups, want.Groups) {
+		if !slices.Equal(got.Trits, want.Trits) || !slices.Equal(got.Int8, want.Int8) || !bytes.Equal(got.Packed, want.Packed) || !slices.Equal(got.Scale, want.Scale) || !slices.Equal(got.Groups, want.Groups) {
 			t.Fatalf("%s changed", want.Name)
 		}
 	}

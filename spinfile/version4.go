@@ -438,8 +438,8 @@ func fits4(m *Model) error {
 // oneScale gives an embedding as int8 with one scale: as it is where that is
 // so already, else quantised anew as SPEC §5 says.
 func oneScale(t *Tensor) ([]int8, float32) {
-	if t.Int8 != nil && allEqual(t.Scale) {
-		return t.Int8, t.Scale[0]
+	if q := t.Expanded(); q != nil && allEqual(t.Scale) {
+		return q, t.Scale[0]
 	}
 	w := t.Floats()
 	q := make([]int8, len(w))

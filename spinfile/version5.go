@@ -455,10 +455,10 @@ func (t *Tensor) decode(data []byte, s *section, quantizer string) error {
 	case EncodingQ6, EncodingQ4:
 		groups := t.Shape[0] * groupsOf(t.Shape[1])
 		packed := groups * groupLen(t.Bits)
-		t.Groups = append([]uint8(nil), p[packed:packed+groups]...)
-		t.Int8 = make([]int8, n)
-		if g := readGroups(t.Int8, p[:packed], t.Groups, t.Shape[1], t.Bits); g >= 0 {
-			return bad(g*groupLen(t.Bits), "a group with values beyond ±127 or after the row's end")
+		t.Packed, t.Groups = p[:packed:packed], p[packed:packed+groups:packed+groups]
+		low, high := t.Planes()
+		if g := readGroups(nil, low, high, t.Groups, t.Shape[1], t.Bits); g >= 0 {
+			return bad(g*lowLen, "a group with values beyond ±127 or after the row's end")
 		}
 	case EncodingBase3:
 		t.Trits = make([]int8, n)

@@ -107,7 +107,7 @@ func format4(t *spinfile.Tensor) (encoding string, bytes int) {
 	switch n := t.Len(); {
 	case t.Trits != nil:
 		return "bitmask", (n+7)/8 + (n-t.Zeros()+7)/8 + 2*len(t.Scale)
-	case t.Int8 != nil:
+	case t.Int8 != nil || t.Packed != nil:
 		return "int8", n + 4
 	default:
 		return "float16", 2 * n
