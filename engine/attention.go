@@ -87,24 +87,21 @@ func (k *cache) span(p int) (at, n1, n int) {
 	return at, min(n, k.ring-at), n
 }
 
-// store puts the keys and values [heads·hd] of position p into a layer. Those
-// of an int8 cache are rounded, with a scale for each head.
-func (k *cache) store(layer, p int, keys, values []float32) {
+// store puts a key and a value [hd] of position p and head g into a layer. An
+// int8 cache rounds them, each with a scale.
+func (k *cache) store(layer, p, g int, key, value []float32) {
 	slot := p % k.ring
-	for g := range k.heads {
-		key, value := keys[g*k.hd:(g+1)*k.hd], values[g*k.hd:(g+1)*k.hd]
-		row := g*k.ring + slot
-		if k.int8 {
-			k.keyScale[layer][row] = kernel.ExactQuantize8(k.keys8[layer][row*k.hd:(row+1)*k.hd], key)
-			k.valueScale[layer][row] = kernel.ExactQuantize8(k.values8[layer][row*k.hd:(row+1)*k.hd], value)
-			continue
-		}
-		block := k.keys[layer][(row-slot%kernel.ExactBlock)*k.hd:][:kernel.ExactBlock*k.hd]
-		for i, x := range key {
-			block[i*kernel.ExactBlock+slot%kernel.ExactBlock] = x
-		}
-		copy(k.values[layer][row*k.hd:], value)
+	row := g*k.ring + slot
+	if k.int8 {
+		k.keyScale[layer][row] = kernel.ExactQuantize8(k.keys8[layer][row*k.hd:(row+1)*k.hd], key)
+		k.valueScale[layer][row] = kernel.ExactQuantize8(k.values8[layer][row*k.hd:(row+1)*k.hd], value)
+		return
 	}
+	block := k.keys[layer][(row-slot%kernel.ExactBlock)*k.hd:][:kernel.ExactBlock*k.hd]
+	for i, x := range key {
+		block[i*kernel.ExactBlock+slot%kernel.ExactBlock] = x
+	}
+	copy(k.values[layer][row*k.hd:], value)
 }
 
 // attention is the memory that one worker needs for it.

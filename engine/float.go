@@ -306,7 +306,10 @@ func (r *floatRun) store(layer, lo, hi int) {
 	kernel.RoPE(r.q[lo*c.NEmbd:hi*c.NEmbd], hi-lo, c.NHead, hd, 0, hi-lo, cos, sin, false)
 	kernel.RoPE(r.k[lo*kv:hi*kv], hi-lo, c.NKVHead, hd, 0, hi-lo, cos, sin, false)
 	for i := lo; i < hi; i++ {
-		r.s.cache.store(layer, r.s.pos+i, r.k[i*kv:(i+1)*kv], r.v[i*kv:(i+1)*kv])
+		for g := range c.NKVHead {
+			at := i*kv + g*hd
+			r.s.cache.store(layer, r.s.pos+i, g, r.k[at:at+hd], r.v[at:at+hd])
+		}
 	}
 }
 

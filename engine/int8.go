@@ -45,13 +45,13 @@ func (t *int8Table) row(q []int8, id int) []int8 {
 	return q[:t.d]
 }
 
-// int8Layer is one transformer block. Layers that read the same input are one
-// product.
+// int8Layer is one transformer block. Queries, keys and values are one product,
+// of the same input.
 type int8Layer struct {
 	attentionNorm, ffnNorm []float32
 	qkv                    *kernel.Int8Linear
 	mixer                  *kernel.Int8Linear // nil without a head mixer
-	wo, gateUp, down       *kernel.Int8Linear
+	wo, gate, up, down     *kernel.Int8Linear
 }
 
 // newInt8Model packs the weights of a model, rounding to int8 what is float.
@@ -72,7 +72,8 @@ func newInt8Model(m *spinfile.Model) (*int8Model, error) {
 		}{
 			{&l.qkv, []string{"attention.wq", "attention.wk", "attention.wv"}},
 			{&l.wo, []string{"attention.wo"}},
-			{&l.gateUp, []string{"feed_forward.gate_proj", "feed_forward.up_proj"}},
+			{&l.gate, []string{"feed_forward.gate_proj"}},
+			{&l.up, []string{"feed_forward.up_proj"}},
 			{&l.down, []string{"feed_forward.down_proj"}},
 		} {
 			first := m.Tensor(pre + p.names[0] + ".weight")
@@ -137,26 +138,27 @@ const int8Block = 14
 //
 // Many tokens are divided among the workers in blocks, each of which goes
 // through a whole layer on one worker; the blocks meet only where a layer's
-// attention needs all keys. Few tokens share each product by its columns.
+// attention needs all keys. Few tokens are divided otherwise: see int8FewTask.
 type int8Run struct {
 	s *Session
 	m *int8Model
 
-	h, q, k, v, o, gate, up, t []float32 // rows of activations
-	cos, sin                   []float32 // [chunk, head_dim/2]
-	scratch                    []int8Scratch
-	hidden                     []int8 // rounded rows for the output's table
+	h, q, k, v, o, gate, up, t []float32     // rows of activations
+	cos, sin                   []float32     // [chunk, head_dim/2]
+	scratch                    []int8Scratch // of each worker
+	hidden                     []int8        // rounded rows for the output's table
 	hiddenScale                []float32
 	many                       []float32 // logits of several rows
 
-	blocks  int8BlockTask
-	columns int8ColumnTask
-	heads   int8HeadsTask
-	table   int8TableTask
+	blocks int8BlockTask
+	few    int8FewTask
+	table  int8TableTask
 }
 
 // int8Scratch is a worker's memory.
 type int8Scratch struct {
+	h     []float32 // the residual stream: worker 0 has all rows, the others a copy for few tokens
+	mixed []float32 // rows behind the head mixer, for few tokens
 	z     []float32 // one row
 	q     []int8    // one row
 	scale []float32 // of each token of a block
@@ -182,11 +184,12 @@ func newInt8Run(s *Session, m *int8Model) *int8Run {
 		*b.p = make([]float32, s.chunk*b.width)
 	}
 	// Room for the largest product of the largest block.
-	tokens := min(s.chunk, max(int8Block, r.few()))
+	few := min(s.chunk, r.fewTokens())
+	tokens := max(min(s.chunk, int8Block), few)
 	rowsA, sizeA, sizeC := 0, 0, 0
 	for i := range m.layers {
 		l := &m.layers[i]
-		for _, p := range []*kernel.Int8Linear{l.qkv, l.wo, l.gateUp, l.down, l.mixer} {
+		for _, p := range []*kernel.Int8Linear{l.qkv, l.wo, l.gate, l.up, l.down, l.mixer} {
 			if p != nil {
 				rows := p.Rows(tokens)
 				if p == l.mixer {
@@ -203,19 +206,23 @@ func newInt8Run(s *Session, m *int8Model) *int8Run {
 			a: make([]int8, sizeA), start: make([]int32, rowsA), c: make([]int32, sizeC), acc: make([]int32, headBlock),
 		}
 	}
-	r.blocks.r, r.columns.r, r.heads.r, r.table.r = r, r, r, r
-	few := min(s.chunk, max(1, r.few()))
-	r.columns.q, r.columns.scale = make([]int8, few*width), make([]float32, few)
+	for i := range r.scratch {
+		r.scratch[i].h = make([]float32, few*c.NEmbd)
+		r.scratch[i].mixed = make([]float32, few*c.NEmbd)
+	}
+	r.scratch[0].h = r.h
+	r.few.meet = kernel.NewBarrier(len(r.scratch))
+	r.blocks.r, r.few.r, r.table.r = r, r, r
 	if p := m.output.packed; p != nil {
 		r.table.input = make([]int8, p.InputLen())
 	}
 	return r
 }
 
-// few is below how many tokens a chunk is divided by columns, not by tokens.
-func (r *int8Run) few() int {
+// fewTokens is up to how many tokens are few.
+func (r *int8Run) fewTokens() int {
 	if threads := len(r.scratch); threads > 1 {
-		return 2 * threads
+		return 2*threads - 1
 	}
 	return 0
 }
@@ -223,26 +230,31 @@ func (r *int8Run) few() int {
 // forward takes n = len(ids) ≤ chunk tokens through the layers and leaves
 // the residual stream of each in r.h.
 func (r *int8Run) forward(ids []int32) {
-	c, n := &r.s.e.config, len(ids)
-	d := c.NEmbd
+	n := len(ids)
 	for i := range r.scratch {
 		r.scratch[i].attention.fit(&r.s.cache)
 	}
-	for i, id := range ids {
-		row := r.m.embedding.row(r.scratch[0].q, int(id))
-		kernel.ExactEmbedding8(r.h[i*d:(i+1)*d], row, r.m.embedding.scale[id])
-	}
 	r.s.rotations(r.cos, r.sin, n)
-	if n < r.few() {
-		r.forwardFew(n)
+	if n <= r.fewTokens() {
+		r.few.ids = ids
+		r.s.e.pool.Share(&r.few)
 		return
 	}
+	r.embed(&r.scratch[0], ids)
 	threads := len(r.scratch)
 	rounds := (n + threads*int8Block - 1) / (threads * int8Block)
 	blocks := min(n, threads*rounds)
 	for i := range len(r.m.layers) + 1 {
 		r.blocks.layer, r.blocks.n, r.blocks.blocks = i, n, blocks
 		r.s.e.pool.Run(blocks, &r.blocks)
+	}
+}
+
+// embed sets the rows of w.h to the embeddings of ids.
+func (r *int8Run) embed(w *int8Scratch, ids []int32) {
+	d := len(w.z)
+	for i, id := range ids {
+		kernel.ExactEmbedding8(w.h[i*d:(i+1)*d], r.m.embedding.row(w.q, int(id)), r.m.embedding.scale[id])
 	}
 }
 
@@ -265,116 +277,28 @@ func (t *int8BlockTask) Do(i, worker int) {
 				r.attend(w, t.layer-1, row, g)
 			}
 		}
-		r.mix(w, l, lo, hi)
+		r.mix(w, l, r.o, lo, hi)
 		r.load(w, l.wo, r.o, lo, hi)
 		r.product(w, l.wo, lo, hi, r.t)
-		r.residual(lo, hi)
-		r.loadNorm(w, l.gateUp, l.ffnNorm, lo, hi)
-		r.product(w, l.gateUp, lo, hi, r.gate, r.up)
+		r.residual(r.h, lo, hi)
+		r.loadNorm(w, l.gate, l.ffnNorm, r.h, lo, hi)
+		r.product(w, l.gate, lo, hi, r.gate)
+		r.product(w, l.up, lo, hi, r.up)
 		r.activate(lo, hi)
 		r.load(w, l.down, r.gate, lo, hi)
 		r.product(w, l.down, lo, hi, r.t)
-		r.residual(lo, hi)
+		r.residual(r.h, lo, hi)
 	}
 	if t.layer < len(r.m.layers) {
 		l := &r.m.layers[t.layer]
-		r.loadNorm(w, l.qkv, l.attentionNorm, lo, hi)
+		r.loadNorm(w, l.qkv, l.attentionNorm, r.h, lo, hi)
 		r.product(w, l.qkv, lo, hi, r.q, r.k, r.v)
-		r.store(t.layer, lo, hi)
+		for row := lo; row < hi; row++ {
+			for g := range r.s.e.config.NKVHead {
+				r.store(t.layer, row, g)
+			}
+		}
 	}
-}
-
-// forwardFew is forward for few tokens: the products are divided by columns,
-// the attention by heads; the rest is short.
-func (r *int8Run) forwardFew(n int) {
-	for i := range r.m.layers {
-		l := &r.m.layers[i]
-		r.roundNorm(l.attentionNorm, n)
-		r.divided(l.qkv, n, r.q, r.k, r.v)
-		r.store(i, 0, n)
-		r.heads.layer, r.heads.n = i, n*r.s.e.config.NKVHead
-		r.s.e.pool.Share(&r.heads)
-		r.mix(&r.scratch[0], l, 0, n)
-		r.round(r.o, n)
-		r.divided(l.wo, n, r.t)
-		r.residual(0, n)
-		r.roundNorm(l.ffnNorm, n)
-		r.divided(l.gateUp, n, r.gate, r.up)
-		r.activate(0, n)
-		r.round(r.gate, n)
-		r.divided(l.down, n, r.t)
-		r.residual(0, n)
-	}
-}
-
-// round rounds rows 0 … n−1 of x as input of a divided product.
-func (r *int8Run) round(x []float32, n int) {
-	t, width := &r.columns, len(x)/r.s.chunk
-	t.width = width
-	for i := range n {
-		t.scale[i] = kernel.ExactQuantize8(t.q[i*width:(i+1)*width], x[i*width:(i+1)*width])
-	}
-}
-
-// roundNorm rounds norm(h) of rows 0 … n−1 as input of a divided product.
-func (r *int8Run) roundNorm(weight []float32, n int) {
-	t, z := &r.columns, r.scratch[0].z
-	d := len(z)
-	t.width = d
-	for i := range n {
-		kernel.ExactRMSNorm(z, r.h[i*d:(i+1)*d], weight, float32(r.s.e.config.NormEps))
-		t.scale[i] = kernel.ExactQuantize8(t.q[i*d:(i+1)*d], z)
-	}
-}
-
-// int8HeadsTask is the attention of few tokens: n pairs of a token and a
-// key-value head.
-type int8HeadsTask struct {
-	r        *int8Run
-	layer, n int
-}
-
-// Do does a worker's share.
-func (t *int8HeadsTask) Do(worker, _ int) {
-	heads, threads := t.r.s.e.config.NKVHead, len(t.r.scratch)
-	for i := t.n * worker / threads; i < t.n*(worker+1)/threads; i++ {
-		t.r.attend(&t.r.scratch[worker], t.layer, i/heads, i%heads)
-	}
-}
-
-// int8ColumnTask is a product of few tokens divided by panels. Each worker
-// expands the rounded input for itself: that is quicker than fetching the
-// expansion from another core's cache.
-type int8ColumnTask struct {
-	r     *int8Run
-	l     *kernel.Int8Linear
-	n     int
-	width int       // of a row of q
-	q     []int8    // [n, width]
-	scale []float32 // [n]
-	y     [3][]float32
-}
-
-// Do computes a worker's share of the panels.
-func (t *int8ColumnTask) Do(worker, _ int) {
-	w, l, threads := &t.r.scratch[worker], t.l, len(t.r.scratch)
-	lo, hi := l.Panels()*worker/threads, l.Panels()*(worker+1)/threads
-	for i := range t.n {
-		w.expand(l, i, t.q[i*t.width:(i+1)*t.width], t.scale[i])
-	}
-	l.Multiply(&w.tile, w.c, w.a, w.start, l.Rows(t.n), lo, hi)
-	y := t.y
-	for i := range t.n {
-		t.r.scale(w, l, &y, i, i, lo, hi)
-	}
-}
-
-// divided computes rows 0 … n−1 of the outputs of l from the rounded input.
-func (r *int8Run) divided(l *kernel.Int8Linear, n int, y ...[]float32) {
-	t := &r.columns
-	t.l, t.n, t.y = l, n, [3][]float32{}
-	copy(t.y[:], y)
-	r.s.e.pool.Share(t)
 }
 
 // expand makes a rounded row token i of a block.
@@ -392,17 +316,17 @@ func (w *int8Scratch) load1(l *kernel.Int8Linear, x []float32, i int) {
 
 // load makes rows lo … hi−1 of x the input of l.
 func (r *int8Run) load(w *int8Scratch, l *kernel.Int8Linear, x []float32, lo, hi int) {
-	width := len(x) / r.s.chunk
+	width := l.Input()
 	for i := lo; i < hi; i++ {
 		w.load1(l, x[i*width:(i+1)*width], i-lo)
 	}
 }
 
 // loadNorm makes norm(h) of rows lo … hi−1 the input of l.
-func (r *int8Run) loadNorm(w *int8Scratch, l *kernel.Int8Linear, weight []float32, lo, hi int) {
+func (r *int8Run) loadNorm(w *int8Scratch, l *kernel.Int8Linear, weight, h []float32, lo, hi int) {
 	d := len(w.z)
 	for i := lo; i < hi; i++ {
-		kernel.ExactRMSNorm(w.z, r.h[i*d:(i+1)*d], weight, float32(r.s.e.config.NormEps))
+		kernel.ExactRMSNorm(w.z, h[i*d:(i+1)*d], weight, float32(r.s.e.config.NormEps))
 		w.load1(l, w.z, i-lo)
 	}
 }
@@ -428,18 +352,18 @@ func (r *int8Run) scale(w *int8Scratch, l *kernel.Int8Linear, y *[3][]float32, i
 	l.Scale(row[:], w.c[l.Rows(j)*l.CStride():], w.scale[j], lo, hi)
 }
 
-// store rotates queries and keys of rows lo … hi−1 and puts keys and values
-// into the cache.
-func (r *int8Run) store(layer, lo, hi int) {
+// store rotates the key of a row and head g, and the queries that share it, and
+// puts key and value into the cache.
+func (r *int8Run) store(layer, row, g int) {
 	c := &r.s.e.config
-	d, kv, half := c.NEmbd, c.KVDim(), c.HeadDim()/2
-	for i := lo; i < hi; i++ {
-		cos, sin := r.cos[i*half:(i+1)*half], r.sin[i*half:(i+1)*half]
-		k, v := r.k[i*kv:(i+1)*kv], r.v[i*kv:(i+1)*kv]
-		kernel.ExactRotate(r.q[i*d:(i+1)*d], cos, sin)
-		kernel.ExactRotate(k, cos, sin)
-		r.s.cache.store(layer, r.s.pos+i, k, v)
-	}
+	hd := r.s.cache.hd
+	half, share := hd/2, c.NHead/c.NKVHead
+	cos, sin := r.cos[row*half:(row+1)*half], r.sin[row*half:(row+1)*half]
+	at := row*c.KVDim() + g*hd
+	k, v := r.k[at:at+hd], r.v[at:at+hd]
+	kernel.ExactRotate(r.q[row*c.NEmbd+g*share*hd:][:share*hd], cos, sin)
+	kernel.ExactRotate(k, cos, sin)
+	r.s.cache.store(layer, r.s.pos+row, g, k, v)
 }
 
 // attend is the attention of a row over a key-value head.
@@ -448,10 +372,10 @@ func (r *int8Run) attend(w *int8Scratch, layer, row, g int) {
 	r.s.cache.attend(&w.attention, layer, r.s.pos+row, g, r.q[row*d:(row+1)*d], r.o[row*d:(row+1)*d])
 }
 
-// mix applies the head mixer to rows lo … hi−1 of o, in groups of as many
-// heads as its algebra has dimensions. The scale of the rounding is that of
-// the whole row.
-func (r *int8Run) mix(w *int8Scratch, layer *int8Layer, lo, hi int) {
+// mix applies the head mixer to rows lo … hi−1 of r.o, in groups of as many
+// heads as its algebra has dimensions, and writes them to o. The scale of the
+// rounding is that of the whole row.
+func (r *int8Run) mix(w *int8Scratch, layer *int8Layer, o []float32, lo, hi int) {
 	l := layer.mixer
 	if l == nil {
 		return
@@ -470,16 +394,16 @@ func (r *int8Run) mix(w *int8Scratch, layer *int8Layer, lo, hi int) {
 	l.Multiply(&w.tile, w.c, w.a, w.start, (hi-lo)*groups*rows, 0, l.Panels())
 	for i := lo; i < hi; i++ {
 		for g := range groups {
-			y := [1][]float32{r.o[i*d+g*width : i*d+(g+1)*width]}
+			y := [1][]float32{o[i*d+g*width : i*d+(g+1)*width]}
 			l.Scale(y[:], w.c[((i-lo)*groups+g)*rows*l.CStride():], w.scale[i-lo], 0, l.Panels())
 		}
 	}
 }
 
 // residual: h += t.
-func (r *int8Run) residual(lo, hi int) {
+func (r *int8Run) residual(h []float32, lo, hi int) {
 	d := r.s.e.config.NEmbd
-	h := r.h[lo*d : hi*d]
+	h = h[lo*d : hi*d]
 	kernel.Add(h, h, r.t[lo*d:hi*d])
 }
 

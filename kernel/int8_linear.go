@@ -92,6 +92,14 @@ func (l *Int8Linear) panelSize() int { return l.k4 * l.width * 4 }
 // Panels is the number of column panels, the unit in which Multiply divides.
 func (l *Int8Linear) Panels() int { return (l.N + l.width - 1) / l.width }
 
+// Input is the width of an input, n·K.
+func (l *Int8Linear) Input() int { return l.n * l.K }
+
+// Columns is the range of columns of panels lo … hi−1.
+func (l *Int8Linear) Columns(lo, hi int) (from, to int) {
+	return min(lo*l.width, l.N), min(hi*l.width, l.N)
+}
+
 // Rows is the number of rows of A for a number of tokens.
 func (l *Int8Linear) Rows(tokens int) int { return tokens * l.n }
 

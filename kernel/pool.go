@@ -144,6 +144,40 @@ func (p *Pool) join(round int64) {
 	p.task = nil
 }
 
+// Barrier is where the workers of a Share wait for each other.
+type Barrier struct {
+	workers []barrierWorker
+	broken  atomic.Bool
+}
+
+type barrierWorker struct {
+	met atomic.Int64 // how often it has come
+	_   [56]byte
+}
+
+// NewBarrier returns a barrier for the given number of workers.
+func NewBarrier(workers int) *Barrier { return &Barrier{workers: make([]barrierWorker, workers)} }
+
+// Wait returns when all workers have called it as often as this one.
+func (b *Barrier) Wait(worker int) {
+	n := b.workers[worker].met.Load() + 1
+	b.workers[worker].met.Store(n)
+	for w := range b.workers {
+		for spins := 0; b.workers[w].met.Load() < n; spins++ {
+			if spins > 1000 {
+				if b.broken.Load() {
+					return
+				}
+				runtime.Gosched()
+			}
+		}
+	}
+}
+
+// Break lets all workers pass from now on: the caller of Share may have
+// panicked, and the others must not wait for it for ever.
+func (b *Barrier) Break() { b.broken.Store(true) }
+
 // finish waits for the items that workers have claimed and drops those that
 // nobody has, of which there are none unless the caller's worker panicked.
 func (p *Pool) finish() {
