@@ -140,7 +140,7 @@ but fused multiply–adds reaches in the same run.`,
 
 // benchTable prints each result as a row as soon as it is there.
 func benchTable(w io.Writer) func(benchResult) error {
-	const row = "%-24s %-28s %7s %10s %9s %6s %10s %8s %7s %8s\n"
+	const row = "%-24s %-36s %7s %10s %9s %6s %10s %8s %7s %8s\n"
 	wrote := false
 	cell := func(format string, v float64) string {
 		if v == 0 {

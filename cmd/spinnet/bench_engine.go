@@ -109,12 +109,12 @@ func eachModel(b *benchContext, run func(path string) error) error {
 }
 
 // benchSession opens a model in a session.
-func benchSession(path string, threads int) (*engine.Engine, *engine.Session, error) {
+func benchSession(path string, o engine.Options) (*engine.Engine, *engine.Session, error) {
 	m, err := interop.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	e, err := engine.New(m, engine.Options{Threads: threads})
+	e, err := engine.New(m, o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,43 +132,60 @@ func benchIDs(c arch.Config, n int) []int32 {
 }
 
 // benchDecode is a token after benchContextLength others, drawn at the usual
-// temperature: the median of many.
+// temperature, with a float cache and, in int8 numerics, with an int8 one.
 func benchDecode(b *benchContext) error {
 	return eachModel(b, func(path string) error {
 		for _, threads := range b.Threads() {
-			e, s, err := benchSession(path, threads)
-			if err != nil {
-				return err
-			}
-			sampler, err := engine.NewSampler(engine.SampleOptions{Temperature: engine.DefaultTemperature}, e.Config().VocabSize)
-			if err != nil {
-				return err
-			}
-			ids := benchIDs(e.Config(), benchContextLength-16)
-			var times []float64
-			for round := range 12 {
-				s.Reset()
-				logits, err := s.Prefill(ids)
+			for _, rounded := range []bool{false, true} {
+				e, s, err := benchSession(path, engine.Options{Threads: threads, Int8Cache: rounded})
+				if rounded && err != nil {
+					continue // a model of float numerics
+				}
 				if err != nil {
 					return err
 				}
-				for range 33 { // around the context length
-					start := time.Now()
-					logits = s.Step(sampler.Next(logits))
-					if round > 1 {
-						times = append(times, time.Since(start).Seconds()*1e3)
-					}
+				ms, err := decodeTime(e, s)
+				e.Close()
+				if err != nil {
+					return err
 				}
-			}
-			e.Close()
-			ms := medianOf(times)
-			if err := b.Report(benchResult{Shape: filepath.Base(path) + " " + e.Numeric(), Threads: threads, Ms: ms, TokensPerS: 1e3 / ms,
-				Context: benchContextLength, PeakMemoryMiB: float64(peakRSS()) / (1 << 20)}); err != nil {
-				return err
+				shape := filepath.Base(path) + " " + e.Numeric()
+				if rounded {
+					shape += " cache int8"
+				}
+				if err := b.Report(benchResult{Shape: shape, Threads: threads, Ms: ms, TokensPerS: 1e3 / ms,
+					Context: benchContextLength, PeakMemoryMiB: float64(peakRSS()) / (1 << 20)}); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	})
+}
+
+// decodeTime is the median time of a token around benchContextLength, in ms.
+func decodeTime(e *engine.Engine, s *engine.Session) (float64, error) {
+	sampler, err := engine.NewSampler(engine.SampleOptions{Temperature: engine.DefaultTemperature}, e.Config().VocabSize)
+	if err != nil {
+		return 0, err
+	}
+	ids := benchIDs(e.Config(), benchContextLength-16)
+	var times []float64
+	for round := range 12 {
+		s.Reset()
+		logits, err := s.Prefill(ids)
+		if err != nil {
+			return 0, err
+		}
+		for range 33 {
+			start := time.Now()
+			logits = s.Step(sampler.Next(logits))
+			if round > 1 {
+				times = append(times, time.Since(start).Seconds()*1e3)
+			}
+		}
+	}
+	return medianOf(times), nil
 }
 
 // benchPrefill is a prompt of benchContextLength tokens up to the logits
@@ -176,7 +193,7 @@ func benchDecode(b *benchContext) error {
 func benchPrefill(b *benchContext) error {
 	return eachModel(b, func(path string) error {
 		for _, threads := range b.Threads() {
-			e, s, err := benchSession(path, threads)
+			e, s, err := benchSession(path, engine.Options{Threads: threads})
 			if err != nil {
 				return err
 			}
@@ -213,7 +230,7 @@ func benchLoad(b *benchContext) error {
 			memory := 0 // after the first time: files stay mapped
 			for range 15 {
 				start := time.Now()
-				e, _, err := benchSession(path, threads)
+				e, _, err := benchSession(path, engine.Options{Threads: threads})
 				if err != nil {
 					return err
 				}
