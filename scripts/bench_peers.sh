@@ -7,7 +7,9 @@
 #
 # MODEL is any model file with rows of a multiple of 256; without one, a
 # random model of 8 layers, d 512, hidden width 1536 and GPT-2's vocabulary is
-# made and compressed. llama.cpp runs GGUF files exported from MODEL.
+# made and compressed, with an embedding of 8 and of 4 bits. llama.cpp runs GGUF
+# files exported from MODEL. Ratios are those of MODEL with a float cache;
+# llama.cpp's cache is float16.
 #
 # Needs bin/spinnet (or SPINNET=path), node and npm. ROUNDS=3 sets how often
 # each is measured; the median counts. TYPES="linear/embedding …" sets the
@@ -38,6 +40,7 @@ if [ -z "$model" ]; then
     --max_iters=1 --warmup_iters=0 --eval_iters=1 --sample_tokens=0 2>"$work/train.log" >&2 || { cat "$work/train.log" >&2; exit 1; }
   model=$work/model.spinnet
   "$spinnet" compress "$work/run" -o "$model" >&2
+  "$spinnet" compress "$work/run" -o "$work/q4.spinnet" --embedding q4 >&2
 fi
 for t in $types; do
   "$spinnet" convert "$model" "$work/${t/\//+}.gguf" --linear "${t%/*}" --embedding "${t#*/}" >&2
@@ -52,6 +55,8 @@ for round in $(seq "$rounds"); do
     for bench in decode prefill; do
       $prefix "$spinnet" bench "$bench" --model "$model" --threads "$n" --json |
         sed "s/^/spinnet $n $bench /" >>"$results"
+      [ ! -f "$work/q4.spinnet" ] || $prefix "$spinnet" bench "$bench" --model "$work/q4.spinnet" --threads "$n" --json |
+        sed "s/^/spinnet-q4 $n $bench /" >>"$results"
     done
     for t in $types; do
       echo "{\"model\": \"$work/${t/\//+}.gguf\", \"threads\": $n, \"bench\": {\"context\": 256, \"decode\": 64, \"prefill\": 256, \"runs\": 5}}" |
@@ -69,7 +74,8 @@ let system = "";
 for (const line of fs.readFileSync(results, "utf8").trim().split("\n")) {
     const [, program, threads, bench, json] = /^(\S+) (\d+) (\S+) (.*)$/.exec(line);
     const r = JSON.parse(json);
-    const add = (what, x) => (((values[threads] ??= {})[what] ??= {})[program] ??= []).push(x);
+    const name = program + (r.shape?.endsWith("cache int8") ? ", int8 cache" : "");
+    const add = (what, x) => (((values[threads] ??= {})[what] ??= {})[name] ??= []).push(x);
     if (bench === "all") {
         add("decode", r.decode);
         add("prefill", r.prefill);
@@ -79,7 +85,7 @@ for (const line of fs.readFileSync(results, "utf8").trim().split("\n")) {
 }
 const median = (v) => v.sort((a, b) => a - b)[v.length >> 1];
 const size = (name) => (fs.statSync(name).size / 1e6).toFixed(1);
-const file = (p) => p === "spinnet" ? model : `${work}/${p.slice("llama.cpp/".length).replace("/", "+")}.gguf`;
+const file = (p) => p.startsWith("spinnet-q4") ? `${work}/q4.spinnet` : p.startsWith("spinnet") ? model : `${work}/${p.slice("llama.cpp/".length).replace("/", "+")}.gguf`;
 console.log(`llama.cpp: ${system}\n`);
 console.log("| threads | program | file, MB | decode, tokens/s | spinnet × | prefill, tokens/s | spinnet × |");
 console.log("|---|---|---|---|---|---|---|");
@@ -91,10 +97,15 @@ for (const threads in values) {
     for (const program of Object.keys(at.decode)) {
         const cells = [threads, program, size(file(program))];
         for (const what of ["decode", "prefill"]) {
-            const v = at[what][program], m = median(v);
+            const v = at[what][program], own = program.startsWith("spinnet");
+            if (!v) { // one kind of cache is enough for prompts
+                cells.push("", "");
+                continue;
+            }
+            const m = median(v);
             cells.push(`${m.toFixed(0)} (${v[0].toFixed(0)}–${v.at(-1).toFixed(0)})`);
-            cells.push(program === "spinnet" ? "" : (ours[what] / m).toFixed(2));
-            if (program !== "spinnet" && !(best[what]?.rate > m))
+            cells.push(own ? "" : (ours[what] / m).toFixed(2));
+            if (!own && !(best[what]?.rate > m))
                 best[what] = {program, rate: m};
         }
         console.log(`| ${cells.join(" | ")} |`);
