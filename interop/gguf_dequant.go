@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"io"
 	"strings"
+
+	"spinnet/spinfile"
 )
 
 // ggufBF16 is read and not written.
@@ -46,7 +48,7 @@ func (t *ggufType) read(dst []float32, r io.ReaderAt, offset int64) error {
 
 // decode reads one block, as llama.cpp defines it.
 func (t *ggufType) decode(dst []float32, b []byte) {
-	half := func(at int) float32 { return float16(binary.LittleEndian.Uint16(b[at:])) }
+	half := func(at int) float32 { return spinfile.FromFloat16(binary.LittleEndian.Uint16(b[at:])) }
 	switch t.id {
 	case ggmlQ8_0:
 		d := half(0)

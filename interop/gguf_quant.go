@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"spinnet/spinfile"
 )
 
 // Types that only the writer knows.
@@ -107,7 +109,7 @@ func encodeQ6(dst []byte, x []float32, _ float32) []byte {
 	most := maxAbs(largest[:])
 	d, inverse := factor(most, steps)
 	if d*steps < most { // round up: s makes good for a d that is too large, not for one that is too small
-		d = float16(halfBits(most/steps) + 1)
+		d = spinfile.FromFloat16(spinfile.ToFloat16(most/steps) + 1)
 		inverse = 1 / d
 	}
 	var scales [16]byte
@@ -202,7 +204,7 @@ func maxAbs(x []float32) float32 {
 // factor gives d = largest/steps as it will be stored, in float16, and the
 // reciprocal to divide by, 0 where d is.
 func factor(largest, steps float32) (d, inverse float32) {
-	d = float16(halfBits(largest / steps))
+	d = spinfile.FromFloat16(spinfile.ToFloat16(largest / steps))
 	if d == 0 {
 		return 0, 0
 	}
@@ -218,18 +220,5 @@ func rounded(v, inverse float32, most float64) int {
 const maxHalf = 65504
 
 func appendHalf(dst []byte, v float32) []byte {
-	return binary.LittleEndian.AppendUint16(dst, halfBits(v))
-}
-
-// halfBits rounds a finite v to float16, half to even; what is too large
-// becomes infinite.
-func halfBits(v float32) uint16 {
-	sign := uint16(math.Float32bits(v) >> 16 & 0x8000)
-	a := math.Abs(float64(v))
-	if a < 1.0/(1<<14) { // subnormal: multiples of 2⁻²⁴; 1024 of them is the first normal number
-		return sign | uint16(math.RoundToEven(a*(1<<24)))
-	}
-	fraction, exponent := math.Frexp(a) // a = fraction·2^exponent, fraction in [½, 1)
-	bits := (exponent+13)<<10 + int(math.RoundToEven(fraction*2048))
-	return sign | uint16(min(bits, 0x7C00)) // a fraction that rounds up carries into the exponent
+	return binary.LittleEndian.AppendUint16(dst, spinfile.ToFloat16(v))
 }

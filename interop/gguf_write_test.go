@@ -168,21 +168,21 @@ func TestGGUFTypesRoundTrip(t *testing.T) {
 
 func TestHalfBits(t *testing.T) {
 	for h := range 1 << 16 {
-		v := float16(uint16(h))
+		v := spinfile.FromFloat16(uint16(h))
 		if v-v != 0 {
 			continue
 		}
-		if got := halfBits(v); got != uint16(h) {
+		if got := spinfile.ToFloat16(v); got != uint16(h) {
 			t.Fatalf("%g: got %#04x, want %#04x", v, got, h)
 		}
-		if next := float16(uint16(h + 1)); next-next == 0 && h&0x7FFF < 0x7BFF { // halfway to the next goes to the even one
-			if got, want := halfBits((v+next)/2), uint16(h+h&1); got != want {
+		if next := spinfile.FromFloat16(uint16(h + 1)); next-next == 0 && h&0x7FFF < 0x7BFF { // halfway to the next goes to the even one
+			if got, want := spinfile.ToFloat16((v+next)/2), uint16(h+h&1); got != want {
 				t.Fatalf("between %g and %g: got %#04x, want %#04x", v, next, got, want)
 			}
 		}
 	}
 	for v, want := range map[float32]uint16{1e9: 0x7C00, -1e9: 0xFC00, 65504: 0x7BFF, 65520: 0x7C00, 1e-9: 0, 3e-8: 1, math.Nextafter32(1, 0): 0x3C00} {
-		if got := halfBits(v); got != want {
+		if got := spinfile.ToFloat16(v); got != want {
 			t.Errorf("%g: got %#04x, want %#04x", v, got, want)
 		}
 	}
@@ -416,7 +416,7 @@ func TestGGUFKeepsInt8(t *testing.T) {
 	f := writeGGUF(t, m, GGUFOptions{Embedding: "q8_0"})
 	e := m.Tensor("tok_embeddings.weight")
 	for i, got := range f.tensors["token_embd.weight"][:len(e.Int8)] { // without the end of text
-		if want := float16(halfBits(e.Scale[i/64])) * float32(e.Int8[i]); got != want {
+		if want := spinfile.FromFloat16(spinfile.ToFloat16(e.Scale[i/64])) * float32(e.Int8[i]); got != want {
 			t.Fatalf("value %d: got %v, want %v", i, got, want)
 		}
 	}

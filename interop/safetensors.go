@@ -10,6 +10,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"spinnet/spinfile"
 )
 
 // SafeTensor is one tensor of a safetensors file, as float32.
@@ -336,22 +338,7 @@ func decodeValues(dst []float32, b []byte, dtype string) {
 		}
 	case "F16":
 		for i := range dst {
-			dst[i] = float16(binary.LittleEndian.Uint16(b[2*i:]))
+			dst[i] = spinfile.FromFloat16(binary.LittleEndian.Uint16(b[2*i:]))
 		}
 	}
-}
-
-// float16 converts an IEEE half-precision number, subnormals included.
-func float16(h uint16) float32 {
-	sign := uint32(h>>15) << 31
-	exp := uint32(h>>10) & 31
-	frac := uint32(h) & 1023
-	switch exp {
-	case 0: // zero or subnormal: frac·2⁻²⁴
-		v := float32(frac) * (1.0 / (1 << 24))
-		return math.Float32frombits(sign | math.Float32bits(v))
-	case 31: // infinity or NaN
-		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }

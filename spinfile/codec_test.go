@@ -109,7 +109,7 @@ func randomLatents(c arch.Config) map[string][]float32 {
 	for _, p := range arch.Params(c.WithDefaults()) {
 		w := make([]float32, p.Len())
 		for i := range w {
-			w[i] = fromFloat16(float16Bits(float32(r.NormFloat64())))
+			w[i] = FromFloat16(ToFloat16(float32(r.NormFloat64())))
 		}
 		all[p.Name] = w
 	}
@@ -349,7 +349,7 @@ func TestHeader4(t *testing.T) {
 // Every float16, and what is near it, half to even.
 func TestFloat16(t *testing.T) {
 	for h := range 1 << 16 {
-		v := fromFloat16(uint16(h))
+		v := FromFloat16(uint16(h))
 		exponent, fraction := h>>10&31, float64(h&1023)
 		want := math.Ldexp(fraction/1024, -14)
 		switch exponent {
@@ -371,14 +371,14 @@ func TestFloat16(t *testing.T) {
 		if v != v {
 			continue
 		}
-		if got := float16Bits(v); got != uint16(h) {
+		if got := ToFloat16(v); got != uint16(h) {
 			t.Fatalf("%v is %#04x, want %#04x", v, got, h)
 		}
 		if exponent == 31 {
 			continue
 		}
 		// The middle between h and the next one away from zero.
-		next := fromFloat16(uint16(h + 1))
+		next := FromFloat16(uint16(h + 1))
 		if exponent == 30 && fraction == 1023 {
 			next = float32(math.Copysign(65536, want))
 		}
@@ -392,7 +392,7 @@ func TestFloat16(t *testing.T) {
 			{math.Nextafter32(middle, v), uint16(h)},
 			{math.Nextafter32(middle, next), uint16(h + 1)},
 		} {
-			if got := float16Bits(c.v); got != c.want {
+			if got := ToFloat16(c.v); got != c.want {
 				t.Fatalf("%v, near %#04x, is %#04x, want %#04x", c.v, h, got, c.want)
 			}
 		}
@@ -401,11 +401,11 @@ func TestFloat16(t *testing.T) {
 		v    float32
 		want uint16
 	}{{65519, 0x7bff}, {65520, 0x7c00}, {1e30, 0x7c00}, {-1e30, 0xfc00}, {1e-30, 0}, {-1e-30, 0x8000}} {
-		if got := float16Bits(c.v); got != c.want {
+		if got := ToFloat16(c.v); got != c.want {
 			t.Errorf("%v is %#04x, want %#04x", c.v, got, c.want)
 		}
 	}
-	if float16Bits(float32(math.NaN()))&0x7fff <= 0x7c00 {
+	if ToFloat16(float32(math.NaN()))&0x7fff <= 0x7c00 {
 		t.Error("NaN did not stay one")
 	}
 }

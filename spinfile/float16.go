@@ -11,8 +11,8 @@ var le = binary.LittleEndian
 // largest float16, 65504, to 65536.
 const overflow16 = 65520
 
-// float16Bits rounds a finite value or an infinity to float16, half to even.
-func float16Bits(v float32) uint16 {
+// ToFloat16 rounds a finite value or an infinity to float16, half to even.
+func ToFloat16(v float32) uint16 {
 	b := math.Float32bits(v)
 	sign := uint16(b >> 16 & 0x8000)
 	b &= 0x7fffffff
@@ -31,8 +31,8 @@ func float16Bits(v float32) uint16 {
 	return sign | uint16((b-0x38000000)>>13)
 }
 
-// fromFloat16 is the value of a float16.
-func fromFloat16(h uint16) float32 {
+// FromFloat16 is the value of a float16.
+func FromFloat16(h uint16) float32 {
 	sign, b := uint32(h&0x8000)<<16, uint32(h&0x7fff)
 	switch {
 	case b >= 0x7c00:
@@ -56,7 +56,7 @@ func fitsFloat16(w []float32) bool {
 // appendFloat16 appends the values of w, rounded.
 func appendFloat16(dst []byte, w []float32) []byte {
 	for _, v := range w {
-		dst = le.AppendUint16(dst, float16Bits(v))
+		dst = le.AppendUint16(dst, ToFloat16(v))
 	}
 	return dst
 }
@@ -70,7 +70,7 @@ func readFloat16(w []float32, b []byte) int {
 		if h&0x7c00 == 0x7c00 && bad < 0 {
 			bad = i
 		}
-		w[i] = fromFloat16(h)
+		w[i] = FromFloat16(h)
 	}
 	return bad
 }
