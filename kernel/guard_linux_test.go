@@ -160,6 +160,13 @@ func TestNothingOutside(t *testing.T) {
 							})))
 						}
 					}
+					if k4%4 == 0 && mr < len(tiles.two) {
+						tiles.two[mr]((*byte)(unsafe.Pointer(&int8TileArgs{
+							a: unsafe.Pointer(&f.bytes(4 * k4 * mr)[0]), lda: 4 * k4, k4: k4, b: unsafe.Pointer(&f.bytes(k4 * width)[0]),
+							c: unsafe.Pointer(&f.bytes(4 * width * mr)[0]), ldc: 4 * width, start: unsafe.Pointer(&f.bytes(4 * mr)[0]),
+						})))
+						tiles.unpack(f.bytes(4*k4*width), f.bytes(k4*width))
+					}
 				})
 			}
 		}

@@ -81,7 +81,7 @@ func matMulInt8(m *Int8Scratch, y []int32, ldy int, w []int8, g *Grouped, row in
 			packInt8(s, m.panel, block, n, cols)
 			next = uintptr(unsafe.Pointer(&block[0])) + uintptr(len(block))
 		}
-		t.do(s.wide, tokens, next)
+		t.do(s.wide, tokens, next, 64*k4)
 		if n < width {
 			for i := range tokens {
 				copy(y[i*ldy+lo:], m.edge[i*width:i*width+n])

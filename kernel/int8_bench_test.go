@@ -66,20 +66,19 @@ func BenchmarkInt8Linear(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, ternary := range []bool{true, false} {
 		for _, in := range []int{64, 192} {
-			for _, s := range []struct{ tokens, layers int }{{1, 1}, {1, 32}, {14, 1}, {14, 32}, {64, 1}} {
+			for _, s := range []struct{ rows, layers int }{{1, 1}, {1, 32}, {8, 1}, {8, 32}, {112, 1}, {112, 32}, {512, 1}} {
 				const out = 192
-				b.Run(fmt.Sprintf("ternary=%v/k%d/m%d/layers%d", ternary, 8*in, 8*s.tokens, s.layers), func(b *testing.B) {
+				b.Run(fmt.Sprintf("ternary=%v/k%d/m%d/layers%d", ternary, 8*in, s.rows, s.layers), func(b *testing.B) {
 					var layers []*Int8Linear
 					for range s.layers {
 						layers = append(layers, randomInt8Linear(b, in, out, ternary, r))
 					}
 					var w Int8Scratch
 					l := layers[0]
-					rows := l.Rows(s.tokens)
-					a, start, c := randomInt8(rows*l.Stride(), r), make([]int32, rows), make([]int32, rows*l.CStride())
-					benchmarkMACs(b, len(layers)*rows*8*in*out, func() {
+					a, start, c := randomInt8(s.rows*l.Stride(), r), make([]int32, s.rows), make([]int32, s.rows*l.CStride())
+					benchmarkMACs(b, len(layers)*s.rows*8*in*out, func() {
 						for _, l := range layers {
-							l.Multiply(&w, c, a, start, rows, 0, l.Panels())
+							l.Multiply(&w, c, a, start, s.rows, 0, l.Panels())
 						}
 					})
 				})

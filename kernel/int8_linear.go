@@ -30,8 +30,13 @@ type Int8Linear struct {
 	bias   int32     // added to the weights so that they are unsigned: 1, or 128
 	k4     int       // steps of four columns
 	width  int       // columns of a panel
-	panels []uint8   // [⌈N/width⌉][k4][width][4]
+	two    bool      // weights in two bits
+	panels []uint8   // [⌈N/width⌉][k4][width][4], or in two bits [⌈N/width⌉][k4/4][width][4]
 }
+
+// twoRows is up to how many rows weights in two bits are taken apart for every
+// tile; for more it is done once.
+const twoRows = 24
 
 // Int8Weight is one layer's weights.
 type Int8Weight struct {
@@ -70,6 +75,9 @@ func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight)
 	}
 	l.k4 = (cols + 3) / 4
 	l.width = 2 * int8Tiles().lanes
+	if l.two = ternary && int8Tiles().unpack != nil; l.two {
+		l.k4 = (l.k4 + 3) / 4 * 4
+	}
 	l.panels = make([]uint8, (l.N+l.width-1)/l.width*l.panelSize())
 	column := 0
 	for _, w := range ws {
@@ -77,8 +85,12 @@ func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight)
 			at := column/l.width*l.panelSize() + column%l.width*4
 			for k := range l.n {
 				for c, v := range w.W[(k*len(w.Gain)+r)*inPart:][:inPart] {
-					x := k*inPart + c
-					l.panels[at+x/4*4*l.width+x%4] = uint8(int32(v) + l.bias)
+					x, u := k*inPart+c, uint8(int32(v)+l.bias)
+					if l.two { // of four steps in turn
+						l.panels[at+x/16*4*l.width+x%4] |= u << (x / 4 % 4 * 2)
+					} else {
+						l.panels[at+x/4*4*l.width+x%4] = u
+					}
 				}
 			}
 			column++
@@ -87,7 +99,12 @@ func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight)
 	return l
 }
 
-func (l *Int8Linear) panelSize() int { return l.k4 * l.width * 4 }
+func (l *Int8Linear) panelSize() int {
+	if l.two {
+		return l.k4 * l.width
+	}
+	return l.k4 * l.width * 4
+}
 
 // Panels is the number of column panels, the unit in which Multiply divides.
 func (l *Int8Linear) Panels() int { return (l.N + l.width - 1) / l.width }
@@ -155,9 +172,21 @@ func (l *Int8Linear) Multiply(w *Int8Scratch, c []int32, a []int8, start []int32
 	t := &w.tile
 	*t = int8TileArgs{lda: l.Stride(), k4: l.k4, ldc: 4 * l.CStride()}
 	for p := lo; p < hi; p++ {
-		t.b = unsafe.Pointer(&l.panels[p*l.panelSize()])
+		panel := l.panels[p*l.panelSize() : (p+1)*l.panelSize()]
+		t.b = unsafe.Pointer(&panel[0])
 		t.a, t.start, t.c = unsafe.Pointer(&a[0]), unsafe.Pointer(&start[0]), unsafe.Pointer(&c[p*l.width])
-		t.do(run, rows, uintptr(t.b)+uintptr(l.panelSize()))
+		next := uintptr(t.b) + uintptr(l.panelSize())
+		switch {
+		case !l.two:
+			t.do(run, rows, next, 64*l.k4)
+		case s.two != nil && rows <= twoRows:
+			t.do(s.two, rows, next, 32*l.k4)
+		default:
+			w.panel = resized(w.panel, 4*len(panel))
+			s.unpack(w.panel, panel)
+			t.b = unsafe.Pointer(&w.panel[0])
+			t.do(run, rows, next, 0)
+		}
 	}
 }
 
@@ -188,18 +217,18 @@ type int8TileArgs struct {
 	c     unsafe.Pointer // int32, rows ldc bytes apart
 	ldc   int
 	start unsafe.Pointer // int32
-	next  uintptr        // memory that is wanted soon, 64 bytes a step
+	next  uintptr        // memory that is wanted soon, 64 bytes a step, or 32 of B in two bits
 }
 
-// do runs tiles of even height over rows of A. Behind next, which need not
-// exist, is what will be read after B, of the same size.
-func (t *int8TileArgs) do(run []func(*byte), rows int, next uintptr) {
+// do runs tiles of even height over rows of A. At next, which need not exist, is
+// what will be read after B, of which each of two tiles asks for so many bytes.
+func (t *int8TileArgs) do(run []func(*byte), rows int, next uintptr, ask int) {
 	highest := len(run) - 1
 	tiles, done := (rows+highest-1)/highest, 0
 	for i := range tiles {
 		t.next = uintptr(t.b) // nothing new
-		if i < 2 {
-			t.next = next + uintptr(i*64*t.k4)
+		if i < 2 && ask > 0 {
+			t.next = next + uintptr(i*ask)
 		}
 		height := rows*(i+1)/tiles - done
 		run[height]((*byte)(unsafe.Pointer(t)))
@@ -213,7 +242,9 @@ func (t *int8TileArgs) do(run []func(*byte), rows int, next uintptr) {
 type int8TileSet struct {
 	lanes        int                                         // int32 values of a vector
 	narrow, wide []func(t *byte)                             // narrow: B is at most 2
+	two          []func(t *byte)                             // B is in two bits, k4 a multiple of 4; nil: unpack it
 	pack         func(dst []uint8, w []int8, ld, blocks int) // nil: MatMulInt8 does without
+	unpack       func(dst, src []uint8)                      // B from two bits; nil: there is none such
 	expand       func(a, q, minus []int8, n, width, stride int)
 	sum          func(x []int8) int32
 }

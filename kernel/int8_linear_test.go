@@ -20,7 +20,7 @@ func TestInt8Linear(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, ternary := range []bool{true, false} {
-				for _, shape := range [][3]int{{1, 1, 1}, {3, 5, 2}, {8, 16, 1}, {17, 21, 5}, {33, 64, 3}, {64, 171, 2}} {
+				for _, shape := range [][3]int{{1, 1, 1}, {3, 5, 2}, {8, 16, 1}, {17, 21, 5}, {33, 64, 3}, {64, 171, 2}, {5, 9, 30}} {
 					n, in, tokens := alg.N, shape[1], shape[2]
 					outs := []int{shape[0], shape[0]/2 + 1}
 					var ws []Int8Weight
@@ -142,6 +142,53 @@ func TestInt8Tiles(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// twoBits packs B [k4][width][4], of values up to 3, four steps in a byte.
+func twoBits(b []uint8, width int) []uint8 {
+	packed := make([]uint8, len(b)/4)
+	for i, u := range b {
+		step, at := i/(4*width), i%(4*width)
+		packed[step/4*4*width+at] |= u << (step % 4 * 2)
+	}
+	return packed
+}
+
+// Weights in two bits: taken apart, and by the tiles that do so themselves.
+func TestInt8TwoBits(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for _, set := range machineSets() {
+		tiles := int8TileSets[set]
+		if tiles.unpack == nil {
+			continue
+		}
+		width := 2 * tiles.lanes
+		for k4 := 4; k4 <= 300; k4 += 4 + k4/32*8 {
+			b := make([]uint8, 4*k4*width)
+			for i := range b {
+				b[i] = uint8(r.IntN(4))
+			}
+			packed := twoBits(b, width)
+			got := make([]uint8, len(b)+1)
+			got[len(b)] = 99
+			tiles.unpack(got[:len(b)], packed)
+			for i, want := range append(b, 99) {
+				if got[i] != want {
+					t.Fatalf("%s, depth %d: byte %d is %d, want %d", setNames[set], k4, i, got[i], want)
+				}
+			}
+			for mr := 1; mr < len(tiles.two); mr++ {
+				for kind := range 4 {
+					checkInt8Tile(t, r, func(p *byte) {
+						args := (*int8TileArgs)(unsafe.Pointer(p))
+						packed := twoBits(unsafe.Slice((*uint8)(args.b), 4*k4*width), width)
+						args.b = unsafe.Pointer(&packed[0])
+						tiles.two[mr](p)
+					}, mr, k4, width, 2, kind)
+				}
+			}
 		}
 	}
 }

@@ -45,6 +45,42 @@ func int8TileZ13(t *byte)
 func int8TileZ14(t *byte)
 
 //go:noescape
+func int8TileTwoZ1(t *byte)
+
+//go:noescape
+func int8TileTwoZ2(t *byte)
+
+//go:noescape
+func int8TileTwoZ3(t *byte)
+
+//go:noescape
+func int8TileTwoZ4(t *byte)
+
+//go:noescape
+func int8TileTwoZ5(t *byte)
+
+//go:noescape
+func int8TileTwoZ6(t *byte)
+
+//go:noescape
+func int8TileTwoZ7(t *byte)
+
+//go:noescape
+func int8TileTwoZ8(t *byte)
+
+//go:noescape
+func int8TileTwoZ9(t *byte)
+
+//go:noescape
+func int8TileTwoZ10(t *byte)
+
+//go:noescape
+func int8TileTwoZ11(t *byte)
+
+//go:noescape
+func int8TileTwoZ12(t *byte)
+
+//go:noescape
 func int8TileNarrowY1(t *byte)
 
 //go:noescape
@@ -78,6 +114,9 @@ func int8TileWideY4(t *byte)
 func int8PackZ(dst []uint8, w []int8, ld int, blocks int)
 
 //go:noescape
+func int8UnpackZ(dst []uint8, src []uint8)
+
+//go:noescape
 func int8ExpandZ(a []int8, q []int8, minus []int8, n int, width int, stride int)
 
 //go:noescape
@@ -85,6 +124,9 @@ func int8SumZ(x []int8) int32
 
 //go:noescape
 func int8PackY(dst []uint8, w []int8, ld int, blocks int)
+
+//go:noescape
+func int8UnpackY(dst []uint8, src []uint8)
 
 //go:noescape
 func int8ExpandY(a []int8, q []int8, minus []int8, n int, width int, stride int)

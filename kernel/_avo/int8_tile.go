@@ -28,7 +28,10 @@ const (
 // where an element is four bytes, A's signed and B's unsigned.
 func int8Tiles() {
 	for mr := 1; mr <= avx512.rows; mr++ {
-		int8TileVNNI(mr)
+		int8TileVNNI(mr, false)
+	}
+	for mr := 1; mr <= twoRows; mr++ {
+		int8TileVNNI(mr, true)
 	}
 	for mr := 1; mr <= 6; mr++ {
 		int8TileNarrow(mr)
@@ -38,6 +41,7 @@ func int8Tiles() {
 	}
 	for _, s := range []isa{avx512, avx2} {
 		s.int8Pack()
+		s.int8Unpack()
 		s.int8Expand()
 		s.int8Sum()
 	}
@@ -116,6 +120,63 @@ func (s isa) int8Pack() {
 	JNZ(LabelRef("block"))
 	Label("done")
 	end()
+}
+
+// int8Unpack makes B of a tile of B in two bits: byte 4·step + j of the one is
+// bits 2·step, 2·step + 1 of byte j of the other, for four steps.
+func (s isa) int8Unpack() {
+	TEXT("int8Unpack"+s.letter, NOSPLIT, "func(dst, src []uint8)")
+	Pragma("noescape")
+	dst, src, n := GP64(), GP64(), GP64()
+	Load(Param("dst").Base(), dst)
+	Load(Param("src").Base(), src)
+	Load(Param("src").Len(), n)
+	u := s.newTwoBits()
+	Label("steps")
+	for v := range 2 {
+		u.load(Mem{Base: src, Disp: v * s.bytes()}, v)
+	}
+	for step := range 4 {
+		for v := range 2 {
+			x := s.vec()
+			u.step(v, step, x)
+			s.moveInts(x, Mem{Base: dst, Disp: (2*step + v) * s.bytes()})
+		}
+	}
+	ADDQ(U32(2*s.bytes()), src)
+	ADDQ(U32(8*s.bytes()), dst)
+	SUBQ(U32(2*s.bytes()), n)
+	JNZ(LabelRef("steps"))
+	end()
+}
+
+// twoBits takes weights of two bits apart.
+type twoBits struct {
+	s    isa
+	mask VecVirtual
+	p    [2]VecVirtual // four steps of a vector
+}
+
+func (s isa) newTwoBits() *twoBits {
+	u := &twoBits{s, s.vec(), [2]VecVirtual{s.vec(), s.vec()}}
+	VPBROADCASTD(bits32(0x03030303).mem(), u.mask)
+	return u
+}
+
+func (u *twoBits) load(m Mem, v int) { u.s.moveInts(m, u.p[v]) }
+
+// step sets x to one step of vector v.
+func (u *twoBits) step(v, step int, x VecVirtual) {
+	from := u.p[v]
+	if step > 0 {
+		VPSRLW(U8(2*step), from, x)
+		from = x
+	}
+	if u.s.lanes == 16 {
+		VPANDD(u.mask, from, x)
+	} else {
+		VPAND(u.mask, from, x)
+	}
 }
 
 // bytesLoop steps through n bytes at base+i in whole vectors, and then the
@@ -365,15 +426,7 @@ func (t *int8Tile) begin(c [][2]VecVirtual) {
 	start := t.arg(iStart)
 	for r := range c {
 		VPBROADCASTD(Mem{Base: start, Disp: 4 * r}, c[r][0])
-		t.move(c[r][0], c[r][1])
-	}
-}
-
-func (t *int8Tile) move(from, to Op) {
-	if t.s.lanes == 16 {
-		VMOVDQU32(from, to)
-	} else {
-		VMOVDQU(from, to)
+		t.s.moveInts(c[r][0], c[r][1])
 	}
 }
 
@@ -388,11 +441,20 @@ func (t *int8Tile) rows(f func(r int, at [2]Mem)) {
 	}
 }
 
+// twoRows is the height of the largest tile for weights of two bits.
+const twoRows = 12
+
 // int8TileVNNI is one instruction a row and vector. It takes five cycles, two
 // may begin in one: with less than ten sums, steps take turns at several. Each
 // step asks for a line of the memory that is wanted next.
-func int8TileVNNI(mr int) {
-	t := newInt8Tile(avx512, "int8TileZ", mr)
+//
+// Weights of two bits come four steps in a byte, and so do lines to ask for.
+func int8TileVNNI(mr int, two bool) {
+	name := "int8TileZ"
+	if two {
+		name = "int8TileTwoZ"
+	}
+	t := newInt8Tile(avx512, name, mr)
 	turns := 1
 	switch {
 	case mr <= 2:
@@ -414,19 +476,46 @@ func int8TileVNNI(mr int) {
 	}
 	a, b := t.s.vec(), [2]VecVirtual{t.s.vec(), t.s.vec()}
 	next := t.arg(iNext)
-	t.loop(t.k, func(u int) {
+	fetch := func() {
 		PREFETCHT0(Mem{Base: next})
 		ADDQ(Imm(64), next)
-		for v := range b {
-			t.move(t.weights(v, u), b[v])
-		}
+	}
+	multiply := func(u int) {
 		for r, row := range c[u%turns] {
 			VPBROADCASTD(t.at(r, u), a)
 			for v := range b {
 				VPDPBUSD(a, b[v], row[v])
 			}
 		}
-	})
+	}
+	if two {
+		w := t.s.newTwoBits()
+		Label("loop")
+		for v := range b {
+			fetch()
+			w.load(t.weights(v, 0), v)
+		}
+		for u := range 4 {
+			for v := range b {
+				w.step(v, u, b[v])
+			}
+			multiply(u)
+		}
+		for _, p := range t.bases {
+			ADDQ(Imm(16), p)
+		}
+		ADDQ(U32(2*t.s.bytes()), t.b)
+		SUBQ(Imm(4), t.k)
+		JNZ(LabelRef("loop"))
+	} else {
+		t.loop(t.k, func(u int) {
+			fetch()
+			for v := range b {
+				t.s.moveInts(t.weights(v, u), b[v])
+			}
+			multiply(u)
+		})
+	}
 	for n := turns / 2; n > 0; n /= 2 {
 		for i := range n {
 			for r := range mr {
@@ -437,8 +526,8 @@ func int8TileVNNI(mr int) {
 		}
 	}
 	t.rows(func(r int, at [2]Mem) {
-		t.move(c[0][r][0], at[0])
-		t.move(c[0][r][1], at[1])
+		t.s.moveInts(c[0][r][0], at[0])
+		t.s.moveInts(c[0][r][1], at[1])
 	})
 	end()
 }
@@ -455,8 +544,8 @@ func int8TileNarrow(mr int) {
 		start, v := t.arg(iStart), YMM()
 		t.rows(func(r int, at [2]Mem) {
 			VPBROADCASTD(Mem{Base: start, Disp: 4 * r}, v)
-			t.move(v, at[0])
-			t.move(v, at[1])
+			t.s.moveInts(v, at[0])
+			t.s.moveInts(v, at[1])
 		})
 	}
 	c := t.vectors()
@@ -474,7 +563,7 @@ func int8TileNarrow(mr int) {
 	b, x := [2]VecVirtual{YMM(), YMM()}, [2]VecVirtual{YMM(), YMM()}
 	t.loop(steps, func(u int) {
 		for v := range b {
-			t.move(t.weights(v, u), b[v])
+			t.s.moveInts(t.weights(v, u), b[v])
 		}
 		for r := range c {
 			VPBROADCASTD(t.at(r, u), x[1])
@@ -489,7 +578,7 @@ func int8TileNarrow(mr int) {
 		for v := range at {
 			VPMADDWD(bits32(0x00010001).mem(), c[r][v], c[r][v])
 			VPADDD(at[v], c[r][v], c[r][v])
-			t.move(c[r][v], at[v])
+			t.s.moveInts(c[r][v], at[v])
 		}
 	})
 	TESTQ(t.k, t.k)
@@ -507,7 +596,7 @@ func int8TileWide(mr int) {
 	ae, ao, x := YMM(), YMM(), YMM()
 	t.loop(t.k, func(u int) {
 		for v := range even {
-			t.move(t.weights(v, u), even[v])
+			t.s.moveInts(t.weights(v, u), even[v])
 			VPSRLW(U8(8), even[v], odd[v])
 			VPAND(bits32(0x00ff00ff).mem(), even[v], even[v])
 		}
@@ -525,8 +614,8 @@ func int8TileWide(mr int) {
 		}
 	})
 	t.rows(func(r int, at [2]Mem) {
-		t.move(c[r][0], at[0])
-		t.move(c[r][1], at[1])
+		t.s.moveInts(c[r][0], at[0])
+		t.s.moveInts(c[r][1], at[1])
 	})
 	end()
 }
