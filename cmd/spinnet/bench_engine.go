@@ -149,12 +149,13 @@ func benchDecode(b *benchContext) error {
 				if err != nil {
 					return err
 				}
-				shape := filepath.Base(path) + " " + e.Numeric()
-				if rounded {
-					shape += " cache int8"
+				r := benchResult{Shape: filepath.Base(path) + " " + e.Numeric(), Threads: threads, Ms: ms, TokensPerS: 1e3 / ms, Context: benchContextLength}
+				if rounded { // the process still has the first engine's memory
+					r.Shape += " cache int8"
+				} else {
+					r.PeakMemoryMiB = float64(peakRSS()) / (1 << 20)
 				}
-				if err := b.Report(benchResult{Shape: shape, Threads: threads, Ms: ms, TokensPerS: 1e3 / ms,
-					Context: benchContextLength, PeakMemoryMiB: float64(peakRSS()) / (1 << 20)}); err != nil {
+				if err := b.Report(r); err != nil {
 					return err
 				}
 			}
