@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"math"
 
 	"spinnet/algebra"
@@ -56,6 +57,14 @@ type int8Layer struct {
 
 // newInt8Model packs the weights of a model, rounding to int8 what is float.
 func newInt8Model(m *spinfile.Model) (*int8Model, error) {
+	for _, w := range []struct {
+		key   string
+		width int
+	}{{"n_embd", m.Config.NEmbd}, {"hidden_dim", m.Config.HiddenDim}} {
+		if w.width > kernel.MaxInt8Columns {
+			return nil, errors.New("engine: " + w.key + " = " + itoa(w.width) + ": int8 numerics add up at most " + itoa(kernel.MaxInt8Columns) + " products; run the model in float")
+		}
+	}
 	m = m.Quantize()
 	q := &int8Model{embedding: newInt8Table(m.Tensor("tok_embeddings.weight")), norm: m.Tensor("norm.weight").Data, layers: make([]int8Layer, m.Config.NLayer)}
 	q.output = q.embedding

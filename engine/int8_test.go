@@ -221,6 +221,10 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%+v: got %v, want %q", c.o, err, c.want)
 		}
 	}
+	wide := arch.Config{NLayer: 1, NHead: 1, NEmbd: 2, HiddenDim: kernel.MaxInt8Columns + 1, BlockSize: 4, VocabSize: 3, Algebra: "real"}
+	if _, err := New(randomModel(t, wide, 7), Options{Numeric: Int8}); err == nil || !strings.Contains(err.Error(), "hidden_dim = 65537") {
+		t.Errorf("a product that may overflow: got %v", err)
+	}
 	m.Config.ActBits = 8
 	e, err := New(m, Options{})
 	if err != nil {

@@ -44,8 +44,9 @@ type Int8Weight struct {
 	Gain []float32 // [N]
 }
 
-// maxInt8Width bounds the columns of a product: no sum of 255·127 leaves int32.
-const maxInt8Width = 1 << 16
+// MaxInt8Columns bounds the columns of an int8 product: no sum of that many
+// 255·127 leaves int32.
+const MaxInt8Columns = 1 << 16
 
 // NewInt8Linear packs layers over t that share an input of parts of width
 // inPart. ternary promises weights of −1, 0 and +1, which have a faster
@@ -56,7 +57,7 @@ func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight)
 		l.bias = 1
 	}
 	cols := l.n * inPart
-	if cols > maxInt8Width {
+	if cols > MaxInt8Columns {
 		panic("kernel: an int8 product over " + strconv.Itoa(cols) + " columns may overflow")
 	}
 	for _, w := range ws {
@@ -164,7 +165,7 @@ func (l *Int8Linear) Multiply(w *Int8Scratch, c []int32, a []int8, start []int32
 		return
 	}
 	s := int8Tiles()
-	_, _, _ = a[rows*l.Stride()-1], start[rows-1], c[rows*l.CStride()-1]
+	_, _, _ = a[:rows*l.Stride()], start[:rows], c[:rows*l.CStride()] // no reads: other workers write to c
 	run := s.wide
 	if l.bias == 1 {
 		run = s.narrow
