@@ -50,7 +50,7 @@ func matMulInt8(m *Int8Scratch, y []int32, ldy int, w []int8, g *Grouped, row in
 	width, k4 := 2*s.lanes, (cols+3)/4
 	m.panel, m.start = resized(m.panel, 4*k4*width), resized(m.start, tokens)
 	for i := range m.start {
-		m.start[i] = -128 * s.sum(x[i*cols:(i+1)*cols])
+		m.start[i] = -s.bias * s.sum(x[i*cols:(i+1)*cols])
 	}
 	if cols%4 != 0 { // room for whole steps, in which what B holds does not matter
 		m.padded = resized(m.padded, tokens*4*k4)
@@ -98,7 +98,7 @@ func resized[T any](x []T, n int) []T {
 	return x[:n]
 }
 
-// packInt8 writes n rows of w, plus 128, as a panel of B.
+// packInt8 writes n rows of w, plus the set's bias, as a panel of B.
 func packInt8(s *int8TileSet, panel []uint8, w []int8, n, cols int) {
 	done := 0 // columns of all rows
 	if n == 2*s.lanes {
@@ -110,7 +110,7 @@ func packInt8(s *int8TileSet, panel []uint8, w []int8, n, cols int) {
 	for r := range n {
 		for c, v := range w[r*cols+done : (r+1)*cols] {
 			c += done
-			panel[c/4*4*2*s.lanes+4*r+c%4] = uint8(v) ^ 128
+			panel[c/4*4*2*s.lanes+4*r+c%4] = uint8(int32(v) + s.bias)
 		}
 	}
 }

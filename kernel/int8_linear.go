@@ -27,7 +27,7 @@ type Int8Linear struct {
 	outs   []int
 	gain   []float32 // [N]: g
 	minus  []int8    // [n, n]: −1 where the part at place k of row i is negated
-	bias   int32     // added to the weights so that they are unsigned: 1, or 128
+	bias   int32     // added to the weights: 1 to ternary ones, or that of the set
 	k4     int       // steps of four columns
 	width  int       // columns of a panel
 	two    bool      // weights in two bits
@@ -52,7 +52,7 @@ const MaxInt8Columns = 1 << 16
 // inPart. ternary promises weights of −1, 0 and +1, which have a faster
 // kernel; others are −127 … 127.
 func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight) *Int8Linear {
-	l := &Int8Linear{n: t.N, K: inPart, bias: 128}
+	l := &Int8Linear{n: t.N, K: inPart, bias: int8Tiles().bias}
 	if ternary {
 		l.bias = 1
 	}
@@ -209,12 +209,13 @@ func (l *Int8Linear) Scale(y [][]float32, c []int32, s float32, lo, hi int) {
 //
 //	C[mr, two vectors] = start[mr] + Σ_k A[mr, k]·B[k, two vectors]
 //
-// over 4·k4 columns, A in −127 … 127 and B unsigned bytes.
+// over 4·k4 columns, A in −127 … 127 and B unsigned bytes, or signed ones for
+// sets without a bias.
 type int8TileArgs struct {
 	a     unsafe.Pointer // int8, rows lda bytes apart
 	lda   int
 	k4    int            // at least 1
-	b     unsafe.Pointer // uint8 [k4][2·lanes][4]
+	b     unsafe.Pointer // bytes [k4][2·lanes][4]
 	c     unsafe.Pointer // int32, rows ldc bytes apart
 	ldc   int
 	start unsafe.Pointer // int32
@@ -242,6 +243,7 @@ func (t *int8TileArgs) do(run []func(*byte), rows int, next uintptr, ask int) {
 // int8TileSet is one implementation of the tiles, by mr.
 type int8TileSet struct {
 	lanes        int                                         // int32 values of a vector
+	bias         int32                                       // added to weights of wide: 128, or 0 where B is signed
 	narrow, wide []func(t *byte)                             // narrow: B is at most 2
 	two          []func(t *byte)                             // B is in two bits, k4 a multiple of 4; nil: unpack it
 	pack         func(dst []uint8, w []int8, ld, blocks int) // nil: MatMulInt8 does without
@@ -254,7 +256,7 @@ type int8TileSet struct {
 func int8Tiles() *int8TileSet { return int8TileSets[active] }
 
 // refInt8Tiles is the definition.
-var refInt8Tiles = &int8TileSet{lanes: refLanes,
+var refInt8Tiles = &int8TileSet{lanes: refLanes, bias: 128,
 	narrow: []func(*byte){nil, refInt8Tile(1), refInt8Tile(2), refInt8Tile(3), refInt8Tile(4)},
 	wide:   []func(*byte){nil, refInt8Tile(1), refInt8Tile(2), refInt8Tile(3), refInt8Tile(4)},
 	expand: refInt8Expand, sum: refInt8Sum,

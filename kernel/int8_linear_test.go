@@ -115,9 +115,13 @@ func TestInt8TileArgsLayout(t *testing.T) {
 }
 
 // int8TileSum is one element of a tile by the definition.
-func int8TileSum(a []int8, b []uint8, start int32, width, j int) int32 {
+func int8TileSum(a []int8, b []uint8, signed bool, start int32, width, j int) int32 {
 	for k, v := range a {
-		start += int32(v) * int32(b[k/4*4*width+4*j+k%4])
+		w := int32(b[k/4*4*width+4*j+k%4])
+		if signed {
+			w = int32(int8(w))
+		}
+		start += int32(v) * w
 	}
 	return start
 }
@@ -137,7 +141,7 @@ func TestInt8Tiles(t *testing.T) {
 				for mr := 1; mr < len(runs); mr++ {
 					for _, k4 := range depths {
 						for kind := range 4 {
-							checkInt8Tile(t, r, runs[mr], mr, k4, 2*tiles.lanes, most, kind)
+							checkInt8Tile(t, r, runs[mr], tiles.bias == 0, mr, k4, 2*tiles.lanes, most, kind)
 						}
 					}
 				}
@@ -186,14 +190,14 @@ func TestInt8TwoBits(t *testing.T) {
 						packed := twoBits(unsafe.Slice((*uint8)(args.b), 4*k4*width), width)
 						args.b = unsafe.Pointer(&packed[0])
 						tiles.two[mr](p)
-					}, mr, k4, width, 2, kind)
+					}, false, mr, k4, width, 2, kind)
 				}
 			}
 		}
 	}
 }
 
-func checkInt8Tile(t *testing.T, r *rand.Rand, run func(*byte), mr, k4, width, most, kind int) {
+func checkInt8Tile(t *testing.T, r *rand.Rand, run func(*byte), signed bool, mr, k4, width, most, kind int) {
 	t.Helper()
 	lda, ldc := 4*k4+3, width+5
 	a, b, c := make([]int8, mr*lda+1)[1:], make([]uint8, 4*k4*width+1)[1:], make([]int32, mr*ldc)
@@ -205,6 +209,9 @@ func checkInt8Tile(t *testing.T, r *rand.Rand, run func(*byte), mr, k4, width, m
 		b[i] = uint8(r.IntN(most + 1))
 		if kind > 0 {
 			b[i] = uint8(most)
+			if signed && most > 2 {
+				b[i] = 128
+			}
 		}
 	}
 	for i := range start {
@@ -220,7 +227,7 @@ func checkInt8Tile(t *testing.T, r *rand.Rand, run func(*byte), mr, k4, width, m
 	for i, got := range c {
 		want := int32(12345)
 		if i%ldc < width {
-			want = int8TileSum(a[i/ldc*lda:][:4*k4], b, start[i/ldc], width, i%ldc)
+			want = int8TileSum(a[i/ldc*lda:][:4*k4], b, signed, start[i/ldc], width, i%ldc)
 		}
 		if got != want {
 			t.Fatalf("%d rows, depth %d, kind %d: element %d,%d is %d, want %d", mr, k4, kind, i/ldc, i%ldc, got, want)

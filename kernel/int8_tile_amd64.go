@@ -7,7 +7,7 @@ import "golang.org/x/sys/cpu"
 var int8TileSets = [len(setNames)]*int8TileSet{setRef: refInt8Tiles, setAVX2: int8TilesAVX2, setAVX512: int8TilesBest()}
 
 var int8TilesAVX2 = &int8TileSet{
-	lanes:  8,
+	lanes: 8, bias: 128,
 	narrow: []func(*byte){nil, int8TileNarrowY1, int8TileNarrowY2, int8TileNarrowY3, int8TileNarrowY4, int8TileNarrowY5, int8TileNarrowY6},
 	wide:   []func(*byte){nil, int8TileWideY1, int8TileWideY2, int8TileWideY3, int8TileWideY4},
 	pack:   int8PackY, unpack: int8UnpackY, expand: int8ExpandY, sum: int8SumY,
@@ -21,7 +21,7 @@ func int8TilesBest() *int8TileSet {
 	}
 	all := []func(*byte){nil, int8TileZ1, int8TileZ2, int8TileZ3, int8TileZ4, int8TileZ5, int8TileZ6, int8TileZ7, int8TileZ8, int8TileZ9, int8TileZ10, int8TileZ11, int8TileZ12, int8TileZ13, int8TileZ14}
 	two := []func(*byte){nil, int8TileTwoZ1, int8TileTwoZ2, int8TileTwoZ3, int8TileTwoZ4, int8TileTwoZ5, int8TileTwoZ6, int8TileTwoZ7, int8TileTwoZ8, int8TileTwoZ9, int8TileTwoZ10, int8TileTwoZ11, int8TileTwoZ12}
-	return &int8TileSet{lanes: 16, narrow: all, wide: all, two: two, pack: int8PackZ, unpack: int8UnpackZ, expand: int8ExpandZ, sum: int8SumZ}
+	return &int8TileSet{lanes: 16, bias: 128, narrow: all, wide: all, two: two, pack: int8PackZ, unpack: int8UnpackZ, expand: int8ExpandZ, sum: int8SumZ}
 }
 
 // peakInt8 runs n rounds of 12 independent steps on whole vectors: VPDPBUSD,

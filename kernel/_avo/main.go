@@ -1,6 +1,6 @@
-// Command avo writes the amd64 assembly of package kernel: for each entry of
+// Command avo writes the assembly of package kernel: for each entry of
 // generators a file zNAME_amd64.s with its Go declarations in
-// zNAME_amd64.go. Run by go generate in kernel/.
+// zNAME_amd64.go, and for each of neonFiles the same for arm64. Run by go generate in kernel/.
 package main
 
 import (
@@ -42,7 +42,7 @@ func main() {
 				os.Exit(1)
 			}
 		}
-		if err := writeNEON(filepath.Join(*dir, "ztile_arm64")); err != nil {
+		if err := writeNEON(*dir); err != nil {
 			fmt.Fprintln(os.Stderr, "neon:", err)
 			os.Exit(1)
 		}
