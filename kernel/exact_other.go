@@ -1,7 +1,7 @@
-//go:build !amd64
+//go:build !amd64 && !arm64
 
 package kernel
 
 // exactSets: plain Go already gives the bits; the compilers of these machines
 // make fast enough code of it.
-var exactSets = [len(setNames)]exactKernels{setRef: refExact, setNEON: refExact}
+var exactSets = [len(setNames)]exactKernels{setRef: refExact}

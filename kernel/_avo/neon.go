@@ -25,6 +25,7 @@ var neonFiles = []struct {
 	add  func(*neon)
 }{
 	{"tile", neonTiles},
+	{"exact", neonExact},
 	{"int8", neonInt8},
 }
 
