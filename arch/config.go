@@ -110,8 +110,17 @@ func (c Config) KVDim() int { return c.NKVHead * c.HeadDim() }
 
 // LayerAlgebra is the algebra of layer i's linear layers.
 func (c Config) LayerAlgebra(i int) string {
+	names := c.algebras()
+	return names[i%len(names)]
+}
+
+// algebras are the names that the layers take in turn.
+func (c Config) algebras() []string {
 	names := strings.Split(c.Algebra, ",")
-	return strings.TrimSpace(names[i%len(names)])
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	return names
 }
 
 // HasBeta reports whether linear layers carry a learned output scale beta.
@@ -126,6 +135,7 @@ const (
 	maxBlock  = 1 << 24
 	maxVocab  = 1 << 24
 	maxTheta  = 1e12
+	maxName   = 32 // bytes of an algebra, with its seed and what separates it from the next
 )
 
 // ConfigError is a mistake in a configuration.
@@ -166,11 +176,16 @@ func (c Config) Validate() error {
 	if c.NHead%c.NKVHead != 0 {
 		return bad("n_kv_head n_head", "n_head = "+itoa(c.NHead)+" is not a multiple of n_kv_head = "+itoa(c.NKVHead))
 	}
-	for _, name := range strings.Split(c.Algebra, ",") {
-		name = strings.TrimSpace(name)
+	if n := strings.Count(c.Algebra, ",") + 1; n > c.NLayer {
+		return bad("algebra n_layer", "algebra lists "+itoa(n)+" names, want at most n_layer = "+itoa(c.NLayer))
+	}
+	if n := len(c.Algebra); n > maxName*c.NLayer {
+		return bad("algebra", "algebra has "+itoa(n)+" bytes, want at most "+itoa(maxName)+" a layer")
+	}
+	for _, name := range c.algebras() {
 		n := AlgebraDim(name)
 		if n == 0 || !validSeed(name) {
-			return bad("algebra", "unknown algebra "+strconv.Quote(name)+", want one of "+strings.Join(AlgebraNames, ", "))
+			return bad("algebra", "unknown algebra "+quote(name)+", want one of "+strings.Join(AlgebraNames, ", "))
 		}
 		for _, w := range []struct {
 			keys, what string
@@ -184,10 +199,13 @@ func (c Config) Validate() error {
 			}
 		}
 	}
+	if n := len(c.MixerAlgebra); n > maxName {
+		return bad("mixer_algebra", "mixer_algebra has "+itoa(n)+" bytes, want at most "+itoa(maxName))
+	}
 	switch c.Quantizer {
 	case Classic, AbsMean, None:
 	default:
-		return bad("quantizer", "unknown quantizer "+strconv.Quote(c.Quantizer)+", want classic, absmean or none")
+		return bad("quantizer", "unknown quantizer "+quote(c.Quantizer)+", want classic, absmean or none")
 	}
 	if c.ActBits != 0 && c.ActBits != 8 {
 		return bad("act_bits", "act_bits = "+itoa(c.ActBits)+", want 0 or 8")
@@ -204,7 +222,7 @@ func (c Config) Validate() error {
 	if c.OctonionAttention {
 		n := AlgebraDim(c.MixerAlgebra)
 		if n == 0 || !validSeed(c.MixerAlgebra) {
-			return bad("mixer_algebra", "unknown mixer_algebra "+strconv.Quote(c.MixerAlgebra)+", want one of "+strings.Join(AlgebraNames, ", "))
+			return bad("mixer_algebra", "unknown mixer_algebra "+quote(c.MixerAlgebra)+", want one of "+strings.Join(AlgebraNames, ", "))
 		}
 		if c.NHead%n != 0 {
 			return bad("n_head octonion_attention mixer_algebra", "the head mixer needs n_head to be a multiple of "+itoa(n)+", the dimension of "+strconv.Quote(c.MixerAlgebra)+
@@ -223,6 +241,16 @@ func validSeed(name string) bool {
 	}
 	_, err := strconv.ParseUint(seed, 10, 64)
 	return base == "random" && err == nil
+}
+
+// quote quotes a value, which may come from a file, and cuts it where it is
+// long.
+func quote(s string) string {
+	const most = 80
+	if len(s) > most {
+		return strconv.Quote(strings.ToValidUTF8(s[:most], "")) + "…"
+	}
+	return strconv.Quote(s)
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

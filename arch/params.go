@@ -48,9 +48,10 @@ func (p Param) Decayed() bool { return len(p.Shape) >= 2 }
 func Params(c Config) []Param {
 	d := c.NEmbd
 	ps := []Param{{"tok_embeddings.weight", Embedding, []int{c.VocabSize, d}, "", -1}}
+	algebras := c.algebras()
 	for i := range c.NLayer {
 		pre := "layers." + itoa(i) + "."
-		alg := c.LayerAlgebra(i)
+		alg := algebras[i%len(algebras)]
 		n := AlgebraDim(alg)
 		linear := func(name string, out, in int) {
 			ps = append(ps, Param{pre + name + ".weight", Ternary, []int{n, out / n, in / n}, alg, i})

@@ -41,7 +41,7 @@ type Config struct {
 	HiddenDim         int     `toml:"hidden_dim" json:"hidden_dim" usage:"width of the SwiGLU; 0: 8d/3 rounded up to a multiple of 128, or the original's rule with quantizer classic"`
 	BlockSize         int     `toml:"block_size" json:"block_size" usage:"context length in tokens"`
 	VocabSize         int     `toml:"vocab_size" json:"vocab_size" usage:"rows of the embedding; 0: the dataset's vocabulary; larger pads it"`
-	Algebra           string  `toml:"algebra" json:"algebra" usage:"of the linear layers: real, complex, quaternion, octonion, sedenion, walsh, random:SEED; several with commas take turns by layer"`
+	Algebra           string  `toml:"algebra" json:"algebra" usage:"of the linear layers: real, complex, quaternion, octonion, sedenion, walsh, random:SEED; several with commas, at most one a layer, take turns"`
 	Quantizer         string  `toml:"quantizer" json:"quantizer" usage:"of the linear layers: absmean, classic or none"`
 	ActBits           int     `toml:"act_bits" json:"act_bits" usage:"bits of a linear layer's input: 8, or 0 for float"`
 	OctonionAttention bool    `toml:"octonion_attention" json:"octonion_attention" usage:"head mixer after attention; n_head must be a multiple of its algebra's dimension"`
