@@ -306,3 +306,47 @@ func TestWriteFile(t *testing.T) {
 		}
 	}
 }
+
+// What is no file stays what it is, links lead to what is written, and an
+// error names what was asked for.
+func TestWriteFilePlaces(t *testing.T) {
+	dir := t.TempDir()
+	write := func(path string) error {
+		return WriteFile(path, func(w io.Writer) error { _, err := w.Write([]byte("new")); return err })
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.Mkdir(in("folder"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"link": "file", "dangling": "folder/later", "loop": "loop", "far": "none/file"} {
+		if err := os.Symlink(to, in(link)); err != nil {
+			t.Skip("no symbolic links here: ", err)
+		}
+	}
+	if err := os.WriteFile(in("file"), []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"link": "file", "dangling": "folder/later"} {
+		if err := write(in(link)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(in(to)); string(got) != "new" {
+			t.Errorf("%s: got %q, %v", link, got, err)
+		}
+		if info, err := os.Lstat(in(link)); err != nil || info.Mode()&os.ModeSymlink == 0 {
+			t.Errorf("%s is no link any more: %v", link, err)
+		}
+	}
+	for path, want := range map[string]string{
+		in("folder"): "it is a folder", os.DevNull: "not a regular file", in("none/file"): "there is no folder", in("loop"): "symbolic links",
+		in("far"): "there is no folder", in("file/file"): "not a directory",
+	} {
+		err := write(path)
+		if err == nil || !strings.HasPrefix(err.Error(), "interop: "+path+" cannot be written: ") || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), ".tmp") {
+			t.Errorf("%s: got %v, want %q", path, err, want)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 6 {
+		t.Errorf("left behind: %v", left)
+	}
+}
