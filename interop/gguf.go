@@ -193,7 +193,7 @@ func readGGUF(r io.ReaderAt, size int64, fail failure) (*ggufFile, error) {
 			return nil, g.err
 		}
 		if _, twice := f.meta[key]; twice {
-			return nil, fail("", g.at, "key %q is there twice", key)
+			return nil, fail("", g.at, "key %s is there twice", quoted(key))
 		}
 		f.meta[key] = v
 	}
@@ -210,11 +210,14 @@ func readGGUF(r io.ReaderAt, size int64, fail failure) (*ggufFile, error) {
 	align := uint64(32)
 	if v, ok := f.meta["general.alignment"]; ok {
 		if align, ok = v.(uint64); !ok || align == 0 || align > maxGGUFAlign {
-			return nil, fail("", -1, "general.alignment = %v", v)
+			return nil, fail("", -1, "general.alignment = %s", shown(v))
 		}
 	}
 	f.data = (g.at + int64(align) - 1) / int64(align) * int64(align)
-	return f, f.place(size, align, fail)
+	if err := f.place(r, size, align, fail); err != nil {
+		return nil, err
+	}
+	return f, zeros(r, g.at, min(size, f.data), fail)
 }
 
 // tensor reads an entry of the table.
@@ -250,9 +253,26 @@ func (g *ggufReader) tensor() (t ggufTensor, err error) {
 
 func (t *ggufTensor) bytes() int64 { return t.count / int64(t.kind.values) * int64(t.kind.bytes) }
 
+// zeros checks the padding between two places of a file.
+func zeros(r io.ReaderAt, from, to int64, fail failure) error {
+	if from >= to {
+		return nil
+	}
+	b := make([]byte, to-from)
+	if _, err := r.ReadAt(b, from); err != nil {
+		return fail("", from, "%v", err)
+	}
+	for i, v := range b {
+		if v != 0 {
+			return fail("", from+int64(i), "a byte of padding is %d, must be 0", v)
+		}
+	}
+	return nil
+}
+
 // place checks that the tensors fill the rest of the file, each at a multiple
-// of align, without overlap.
-func (f *ggufFile) place(size int64, align uint64, fail failure) error {
+// of align, without overlap, and with zeros in between.
+func (f *ggufFile) place(r io.ReaderAt, size int64, align uint64, fail failure) error {
 	order := make([]*ggufTensor, len(f.tensors))
 	for i := range f.tensors {
 		order[i] = &f.tensors[i]
@@ -279,12 +299,15 @@ func (f *ggufFile) place(size int64, align uint64, fail failure) error {
 		case t.offset > room || uint64(t.bytes()) > room-t.offset:
 			return fail(t.name, size, "its %d bytes of data begin at byte %d of a file of %d; truncated", t.bytes(), uint64(f.data)+t.offset, size)
 		}
+		if err := zeros(r, f.data+int64(end), f.data+int64(t.offset), fail); err != nil {
+			return err
+		}
 		end = t.offset + uint64(t.bytes())
 	}
-	if room > end && room-end >= align {
-		return fail("", f.data+int64(end), "%d bytes after the last tensor", room-end)
+	if last := (end + align - 1) / align * align; room > last {
+		return fail("", f.data+int64(last), "%d bytes after the last tensor", room-last)
 	}
-	return nil
+	return zeros(r, f.data+int64(end), size, fail)
 }
 
 // ggufNames are llama.cpp's names of our parameters, within a layer and
@@ -348,7 +371,7 @@ func (l *Latents) openGGUF() error {
 // ggufConfig reads the configuration.
 func (l *Latents) ggufConfig(f *ggufFile) error {
 	if a := f.meta["general.architecture"]; a != "llama" {
-		return l.fail("", -1, "general.architecture = %v, want llama", a)
+		return l.fail("", -1, "general.architecture = %s, want llama", shown(a))
 	}
 	integer := func(key string, fallback int) (int, error) {
 		v, ok := f.meta["llama."+key]
@@ -418,7 +441,7 @@ func (l *Latents) ggufConfig(f *ggufFile) error {
 		"llama.expert_count": uint64(0),
 	} {
 		if v, ok := f.meta[key]; ok && v != want {
-			return l.fail("", -1, "%s = %v; only %v is supported", key, v, want)
+			return l.fail("", -1, "%s = %s; only %s is supported", key, shown(v), shown(want))
 		}
 	}
 	return nil

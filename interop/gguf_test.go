@@ -295,6 +295,15 @@ func TestGGUFBad(t *testing.T) {
 		copy(b[i+len(after)+at:], s)
 		return b
 	}
+	// padded changes a file whose tensors do not end where the next begins;
+	// data is the place of the first, 48 bytes of embedding.
+	padded := func(change func(b []byte, data int)) []byte {
+		c := arch.Config{NEmbd: 4, HiddenDim: 4, NLayer: 1, NHead: 2, NKVHead: 1, VocabSize: 3, BlockSize: 2, Algebra: "real", Quantizer: arch.None}.WithDefaults()
+		b := tinyGGUF(c, 3, ggmlF32, tinyKeys(c))
+		data := bytes.LastIndex(b, []byte("output_norm.weight"))
+		change(b, (data+18+4+8+4+8+31)/32*32)
+		return b
+	}
 	const stringArray = "\x09\x00\x00\x00\x08\x00\x00\x00"
 	long := with("a", []string{"x"})
 	copy(long[bytes.Index(long, []byte(stringArray))+len(stringArray):], "\xff\xff\xff\xff")
@@ -311,8 +320,8 @@ func TestGGUFBad(t *testing.T) {
 		{"key length", "9223372036854775807 bytes wanted", put("GGUF\x03\x00\x00\x00", 16, huge)},
 		{"value type", "a value of type 99", put("general.name", 0, "\x63")},
 		{"array length", "an array of 4294967295 strings", long},
-		{"architecture", "general.architecture = bert", with("general.architecture", "bert")},
-		{"no architecture", "general.architecture = <nil>", with("general.architecture", nil)},
+		{"architecture", `general.architecture = "bert"`, with("general.architecture", "bert")},
+		{"no architecture", "general.architecture = nothing", with("general.architecture", nil)},
 		{"no layers", "llama.block_count is missing", with("llama.block_count", nil)},
 		{"many layers", `tensor "layers.2.attention_norm.weight": missing`, with("llama.block_count", 3)},
 		{"fewer layers", "does not belong", with("llama.block_count", 1)},
@@ -323,7 +332,7 @@ func TestGGUFBad(t *testing.T) {
 		{"negative", "is not one number", with("llama.attention.head_count_kv", int64(-1))},
 		{"epsilon", "is no float", with("llama.attention.layer_norm_rms_epsilon", 1)},
 		{"part of rotations", "rope.dimension_count = 1", with("llama.rope.dimension_count", 1)},
-		{"scaled rotations", "rope.scaling.type = linear", with("llama.rope.scaling.type", "linear")},
+		{"scaled rotations", `rope.scaling.type = "linear"; only "none"`, with("llama.rope.scaling.type", "linear")},
 		{"experts", "llama.expert_count = 8", with("llama.expert_count", 8)},
 		{"alignment", "general.alignment = 0", with("general.alignment", 0)},
 		{"odd alignment", "no multiple of", with("general.alignment", 4096)},
@@ -335,6 +344,14 @@ func TestGGUFBad(t *testing.T) {
 		{"overlap", "overlaps", put("output_norm.weight", 4+8+4, "\x00\x00\x00")},
 		{"beyond", "before its data belong to no tensor", put("output_norm.weight", 4+8+4, "\x00\x00\x00\x7f")},
 		{"unknown tensor", "does not belong to a llama model", bytes.Replace(good, []byte("blk.0.attn_q.weight"), []byte("blk.0.attn_q.bias__"), 1)},
+		{"long architecture", `general.architecture = "x\x1b\nx`, with("general.architecture", strings.Repeat("x\x1b\n", 100000))},
+		{"an array for text", "general.architecture = an array of 3 strings, want", with("general.architecture", []string{"a", "b", "c"})},
+		{"an array for a number", "general.alignment = an array of numbers", with("general.alignment", make([]int32, 100000))},
+		{"an array for a key", "llama.expert_count = an array of numbers", with("llama.expert_count", make([]int32, 100000))},
+		{"long key", "is not one number", with("llama.block_count", strings.Repeat("x", 100000))},
+		{"padding of the header", "a byte of padding is 1, must be 0", padded(func(b []byte, data int) { b[data-1] = 1 })},
+		{"padding", "a byte of padding is 1, must be 0", padded(func(b []byte, data int) { b[data+48] = 1 })},
+		{"padding at the end", "a byte of padding is 1, must be 0", append(padded(func([]byte, int) {}), 0, 1)},
 		{"trailing", "after the last tensor", append(bytes.Clone(good), make([]byte, 64)...)},
 	} {
 		_, err := readBytes(c.b, "x.gguf")

@@ -45,7 +45,7 @@ func (f *ggufFile) tokenizer(fail failure) (info spinfile.TokenizerInfo, err err
 			return info, nil
 		}
 	}
-	return info, fail("", -1, "tokenizer.ggml.model = %s with %d tokens: not one that is known (llama, or gpt2 with GPT-2's tokens)", strconv.Quote(model), len(tokens))
+	return info, fail("", -1, "tokenizer.ggml.model = %s with %d tokens: not one that is known (llama, or gpt2 with GPT-2's tokens)", quoted(model), len(tokens))
 }
 
 // llama reads the pieces and scores of SentencePiece.
@@ -59,7 +59,7 @@ func (f *ggufFile) llama(tokens []string, types []int32, fail failure) (info spi
 		"bos_token_id": uint64(tokenizer.LlamaBOS), "eos_token_id": uint64(tokenizer.LlamaEOS), "add_space_prefix": true,
 	} {
 		if v, ok := f.meta["tokenizer.ggml."+key]; ok && v != want {
-			return info, fail("", -1, "tokenizer.ggml.%s = %v; only %v is supported", key, v, want)
+			return info, fail("", -1, "tokenizer.ggml.%s = %s; only %s is supported", key, shown(v), shown(want))
 		}
 	}
 	// Ids that no text has, at the end, are the padding of the vocabulary.

@@ -318,7 +318,7 @@ func TestGGUFComputesTheSame(t *testing.T) {
 	}
 	for _, m := range []*spinfile.Model{
 		seedTiny,
-		randomGGUFModel(t, arch.Config{NLayer: 2, NHead: 16, NKVHead: 8, NEmbd: 64, HiddenDim: 96, BlockSize: 64, VocabSize: 65,
+		randomGGUFModel(t, arch.Config{NLayer: 3, NHead: 16, NKVHead: 8, NEmbd: 64, HiddenDim: 96, BlockSize: 64, VocabSize: 65,
 			Algebra: "walsh,sedenion,quaternion", OctonionAttention: true}, seedTiny.Tokenizer),
 	} {
 		f := writeGGUF(t, m, GGUFOptions{Linear: "f32", Embedding: "f32"})

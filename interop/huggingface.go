@@ -83,7 +83,7 @@ func (s *hfScale) scaled() bool {
 // parseHFConfig reads a config.json; path is for errors.
 func parseHFConfig(path string, b []byte) (c arch.Config, err error) {
 	bad := func(format string, args ...any) (arch.Config, error) {
-		return c, &FormatError{File: path, Offset: -1, Reason: fmt.Sprintf(format, args...)}
+		return c, &FormatError{File: path, Offset: -1, Reason: cut(fmt.Sprintf(format, args...), maxReason)}
 	}
 	h := hfConfig{Activation: "silu", Eps: 1e-6, Theta: arch.RopeTheta, Positions: 2048} // transformers' defaults
 	if err := json.Unmarshal(b, &h); err != nil {
@@ -97,9 +97,9 @@ func parseHFConfig(path string, b []byte) (c arch.Config, err error) {
 	}
 	switch {
 	case h.ModelType != "llama":
-		return bad("model_type is %q, want llama", h.ModelType)
+		return bad("model_type is %s, want llama", quoted(h.ModelType))
 	case h.Activation != "silu":
-		return bad("hidden_act is %q, want silu", h.Activation)
+		return bad("hidden_act is %s, want silu", quoted(h.Activation))
 	case h.AttnBias || h.MLPBias:
 		return bad("attention_bias or mlp_bias is set; layers with a bias are not supported")
 	case h.Scaling.scaled() || h.Rope.scaled():

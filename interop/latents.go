@@ -155,7 +155,7 @@ func (l *Latents) check() error {
 		}
 		t := l.Tensors[i]
 		if want := storedShape(p, len(t.Shape)); !slices.Equal(t.Shape, want) {
-			return l.fail(p.Name, t.Offset, "shape %v, the configuration wants %v", t.Shape, want)
+			return l.fail(p.Name, t.Offset, "shape %s, the configuration wants %v", cut(fmt.Sprint(t.Shape), maxQuoted), want)
 		}
 		delete(have, p.Name)
 		ordered = append(ordered, t)

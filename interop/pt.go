@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"spinnet/arch"
@@ -18,6 +19,8 @@ const (
 	maxPickle = 64 << 20
 	// maxInflated bounds compressed entries: PyTorch itself writes none.
 	maxInflated = 64 << 20
+	// zipEnd is the size of the record that ends an archive, before its comment.
+	zipEnd = 22
 )
 
 // storages are PyTorch's storage classes that hold numbers we read, and the
@@ -89,6 +92,12 @@ func openArchive(l *Latents) (*ptArchive, error) {
 	if err != nil {
 		return nil, l.fail("", -1, "not a whole zip archive, as torch.save writes since version 1.6: %v", err)
 	}
+	// The reader puts up with what follows the end of the archive.
+	var end [4]byte
+	at := l.Size - zipEnd - int64(len(z.Comment))
+	if _, err := l.file.ReadAt(end[:], max(0, at)); err != nil || string(end[:]) != "PK\x05\x06" {
+		return nil, l.fail("", -1, "bytes after the end of the zip archive")
+	}
 	a := &ptArchive{Latents: l, entries: make(map[string]*zip.File, len(z.File)), budget: l.Size}
 	root := ""
 	for _, f := range z.File {
@@ -102,7 +111,7 @@ func openArchive(l *Latents) (*ptArchive, error) {
 	for _, f := range z.File {
 		name := strings.TrimPrefix(f.Name, root)
 		if a.entries[name] != nil {
-			return nil, l.fail("", -1, "entry %q is there twice", f.Name)
+			return nil, l.fail("", -1, "entry %s is there twice", quoted(f.Name))
 		}
 		a.entries[name] = f
 	}
@@ -266,11 +275,11 @@ func (a *ptArchive) tensor(name, source string, v any) (t Stored, p ptPlace, err
 	for _, d := range slices.Backward(shape) {
 		n, ok := d.(int64)
 		if !ok || n < 1 || n > math.MaxInt32 || count > math.MaxInt64/8/n {
-			return t, p, a.fail(name, -1, "a shape with the size %v", d)
+			return t, p, a.fail(name, -1, "a shape with the size %s", pickled(d))
 		}
 		i := len(shape) - 1 - len(t.Shape)
 		if stride, ok := strides[i].(int64); !ok || n > 1 && stride != count {
-			return t, p, a.fail(name, -1, "stride %v where %d is wanted: its values do not lie in a row", strides[i], count)
+			return t, p, a.fail(name, -1, "stride %s where %d is wanted: its values do not lie in a row", pickled(strides[i]), count)
 		}
 		t.Shape = append(t.Shape, int(n))
 		count *= n
@@ -279,9 +288,9 @@ func (a *ptArchive) tensor(name, source string, v any) (t Stored, p ptPlace, err
 	f := a.entries["data/"+p.key]
 	switch {
 	case f == nil:
-		return t, p, a.fail(name, -1, "no entry %q for its values", "data/"+p.key)
+		return t, p, a.fail(name, -1, "no entry %s for its values", quoted("data/"+p.key))
 	case p.numel > math.MaxInt64/8 || uint64(p.numel*width) != f.UncompressedSize64:
-		return t, p, a.fail(name, -1, "entry %q has %d bytes, want %d values of %s", f.Name, f.UncompressedSize64, p.numel, t.Type)
+		return t, p, a.fail(name, -1, "entry %s has %d bytes, want %d values of %s", quoted(f.Name), f.UncompressedSize64, p.numel, t.Type)
 	case p.offset > p.numel || count > p.numel-p.offset:
 		return t, p, a.fail(name, -1, "%d values from %d on, in a storage of %d", count, p.offset, p.numel)
 	}
@@ -297,6 +306,15 @@ func (a *ptArchive) tensor(name, source string, v any) (t Stored, p ptPlace, err
 	}
 	t.read = func(dst []float32) error { return readEntry(dst, f, p.offset*width, t.Type, width) }
 	return t, p, nil
+}
+
+// pickled shows a number of a pickle. Other values are not written out: a few
+// bytes of a pickle can stand for a text that no memory holds.
+func pickled(v any) string {
+	if n, ok := v.(int64); ok {
+		return strconv.FormatInt(n, 10)
+	}
+	return "that is no number"
 }
 
 // readEntry fills dst with the values from offset on, and checks the sum of

@@ -342,6 +342,10 @@ func TestPyTorchTokenizer(t *testing.T) {
 	}
 }
 
+// tupleBomb is a tuple of two tuples, each of them the same tuple of two, and
+// so on: a text of 2⁴⁰ brackets out of 160 bytes.
+var tupleBomb = ")" + strings.Repeat("q\xffh\xff\x86", 40)
+
 func TestPyTorchBad(t *testing.T) {
 	const root = "seed_tiny_ckpt/"
 	p := string(unzip(t, seedTinyPT)[root+"data.pkl"])
@@ -379,6 +383,8 @@ func TestPyTorchBad(t *testing.T) {
 			off := strings.Index(p[at:], "\x89")
 			e[root+"data.pkl"] = []byte(p[:at+off] + "\x88" + p[at+off+1:])
 		}},
+		{"a tuple of tuples", "a shape with the size that is no number", replace("K\x00K\x41K\x40\x86", "K\x00"+tupleBomb+"K\x40\x86")},
+		{"strides of tuples", "stride that is no number", replace("K\x40K\x01\x86", tupleBomb+"K\x01\x86")},
 		{"integers", "its values are in a LongStorage", replace("ctorch\nFloatStorage\n", "ctorch\nLongStorage\n")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -406,6 +412,11 @@ func TestPyTorchDamaged(t *testing.T) {
 	for n := len(b) - 300; n < len(b); n++ {
 		if _, err := readBytes(b[:n], "x.pt"); err == nil {
 			t.Errorf("no error for the first %d bytes", n)
+		}
+	}
+	for _, junk := range []string{"\x00", "junk", string(make([]byte, 70000))} {
+		if _, err := readBytes(append(bytes.Clone(b), junk...), "x.pt"); err == nil || !strings.Contains(err.Error(), "zip archive") {
+			t.Errorf("%d bytes after the end: got %v", len(junk), err)
 		}
 	}
 	flipped := bytes.Clone(b)
@@ -482,6 +493,8 @@ func FuzzCheckpointPickle(f *testing.F) {
 	const name = "x/data.pkl"
 	entries := tinyPT()
 	f.Add(entries[name])
+	const size = "(J\x03\x00\x00\x00J" // of the embedding
+	f.Add([]byte(strings.Replace(string(entries[name]), size, "("+tupleBomb+"J", 1)))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		with := maps.Clone(entries)
 		with[name] = p

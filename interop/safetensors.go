@@ -260,7 +260,7 @@ func parseHeader(header []byte, fail failure) ([]placed, map[string]string, erro
 		}
 		width := dtypeWidth(e.DType)
 		if width == 0 {
-			return nil, nil, fail(name, -1, "data type %q, want F32, F16, BF16 or F64", e.DType)
+			return nil, nil, fail(name, -1, "data type %s, want F32, F16, BF16 or F64", quoted(e.DType))
 		}
 		if e.Offsets[0] < 0 || e.Offsets[1] < e.Offsets[0] {
 			return nil, nil, fail(name, -1, "data offsets %v", e.Offsets)
@@ -268,12 +268,12 @@ func parseHeader(header []byte, fail failure) ([]placed, map[string]string, erro
 		e.count = 1
 		for _, d := range e.Shape {
 			if d < 0 || d > 0 && e.count > math.MaxInt64/8/d {
-				return nil, nil, fail(name, -1, "shape %v", e.Shape)
+				return nil, nil, fail(name, -1, "shape %s", cut(fmt.Sprint(e.Shape), maxQuoted))
 			}
 			e.count *= d
 		}
 		if e.count*width != e.Offsets[1]-e.Offsets[0] {
-			return nil, nil, fail(name, -1, "%d bytes of data, its shape %v of %s wants %d", e.Offsets[1]-e.Offsets[0], e.Shape, e.DType, e.count*width)
+			return nil, nil, fail(name, -1, "%d bytes of data, its shape %s of %s wants %d", e.Offsets[1]-e.Offsets[0], cut(fmt.Sprint(e.Shape), maxQuoted), e.DType, e.count*width)
 		}
 		entries = append(entries, e)
 	}

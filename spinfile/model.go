@@ -206,7 +206,7 @@ func (t *TokenizerInfo) check(vocab int) error {
 			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " characters, the model a vocabulary of " + strconv.Itoa(vocab))
 		}
 	default:
-		return errors.New("spinfile: unknown tokenizer " + strconv.Quote(t.Kind) + ", want chars, bytes, gpt2 or llama")
+		return errors.New("spinfile: unknown tokenizer " + strconv.QuoteToASCII(t.Kind[:min(len(t.Kind), 40)]) + ", want chars, bytes, gpt2 or llama")
 	}
 	return nil
 }

@@ -136,7 +136,7 @@ func (r *inspection) print(w io.Writer) error {
 	}
 	line("weights", "%s", weights)
 	for _, key := range slices.Sorted(maps.Keys(r.Meta)) {
-		line(key, "%s", oneLine(r.Meta[key]))
+		line(short(key, 20), "%s", short(r.Meta[key], 80))
 	}
 	table := [][]string{{"tensor", "kind", "shape", "type", "size", "zeros"}}
 	for _, t := range r.Tensors {
@@ -175,14 +175,18 @@ func (t *inspectedTokenizer) String() string {
 	}
 	s := fmt.Sprintf("%s of %s", t.Kind, thousands(t.Tokens))
 	if t.Chars != "" {
-		s += fmt.Sprintf(": %q", t.Chars)
+		chars := []rune(t.Chars)
+		s += fmt.Sprintf(": %q", string(chars[:min(len(chars), 80)]))
+		if len(chars) > 80 {
+			s += "…"
+		}
 	}
 	return s
 }
 
 // arithmetic says what the layers compute with.
 func arithmetic(c *arch.Config) string {
-	s := c.Algebra
+	s := short(c.Algebra, 80)
 	if c.Quantizer != arch.None {
 		s += ", quantizer " + c.Quantizer
 	}

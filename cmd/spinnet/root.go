@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -73,9 +74,40 @@ func isUsage(err error) bool {
 		strings.HasPrefix(err.Error(), "required flag(s)") || strings.HasPrefix(err.Error(), "at least one of the flags")
 }
 
-func oneLine(s string) string { return strings.Join(strings.FieldsFunc(s, isNewline), " ") }
+// maxLine is how much of a message is printed, in characters.
+const maxLine = 4000
 
-func isNewline(r rune) bool { return r == '\n' || r == '\r' }
+// oneLine makes one line of a text that may come from a file: no other
+// characters that a terminal would follow instead of showing them.
+func oneLine(s string) string {
+	var b strings.Builder
+	n := 0
+	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if n > 0 {
+			b.WriteByte(' ')
+		}
+		for _, r := range word {
+			if n++; n > maxLine {
+				return b.String() + "…"
+			}
+			if unicode.IsPrint(r) {
+				b.WriteRune(r)
+			} else {
+				b.WriteRune(unicode.ReplacementChar)
+			}
+		}
+	}
+	return b.String()
+}
+
+// short is oneLine of at most so many characters.
+func short(s string, most int) string {
+	s = oneLine(s)
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most]) + "…"
+	}
+	return s
+}
 
 // newRootCmd builds the command tree. Each subcommand has its own file.
 func newRootCmd() *cobra.Command {
