@@ -28,6 +28,7 @@ type Model struct {
 	norm      *Param
 	rotation  *tensor.Rotation
 	weights   []*tensor.Weight
+	gradients []*tensor.Tensor
 }
 
 // layer is one block: attention, then a SwiGLU, each behind a norm.
@@ -66,6 +67,7 @@ func New(dev tensor.Device, c arch.Config) (*Model, error) {
 			q.Value, q.Grad = dev.Alloc(p.Shape...), dev.Alloc(p.Shape...)
 		}
 		m.Params = append(m.Params, q)
+		m.gradients = append(m.gradients, q.Grad)
 	}
 	m.connect()
 	m.rotation = tensor.NewRotation(dev, c.BlockSize, c.HeadDim())
@@ -118,40 +120,34 @@ func (m *Model) Param(name string) *Param {
 // Refresh quantises and packs the weights after they have changed; train
 // prepares for the backward pass too.
 func (m *Model) Refresh(train bool) {
-	for _, w := range m.weights {
-		m.Device.Refresh(w, train)
-	}
+	m.Device.Refresh(m.weights, train)
 }
 
 // ZeroGradients clears every gradient.
 func (m *Model) ZeroGradients() {
-	for _, p := range m.Params {
-		m.Device.Zero(p.Grad)
-	}
+	m.Device.Zero(m.gradients...)
 }
 
 // FinishGradients completes the gradients of the latents and betas after the
 // last backward pass of a step.
 func (m *Model) FinishGradients() {
-	for _, w := range m.weights {
-		m.Device.FinishGradient(w)
-	}
+	m.Device.FinishGradients(m.weights)
 }
 
 // ZeroFraction is the share of zeros among the ternary weights as of the
-// last Refresh, in 0..1.
+// last Refresh and the device's last Sync, in 0..1.
 func (m *Model) ZeroFraction() float64 {
-	zeros, all := 0, 0
+	zeros, all := 0.0, 0
 	for _, w := range m.weights {
 		if w.Quantizer != arch.None {
-			zeros += w.Zeros
+			zeros += w.Zeros.Value
 			all += w.W.Len()
 		}
 	}
 	if all == 0 {
 		return 0
 	}
-	return float64(zeros) / float64(all)
+	return zeros / float64(all)
 }
 
 // Batch is the input of a recorded pass: ids and targets of rows × T tokens,

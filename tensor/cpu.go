@@ -2,6 +2,7 @@ package tensor
 
 import (
 	"fmt"
+	"math"
 
 	"spinnet/algebra"
 	"spinnet/kernel"
@@ -15,6 +16,7 @@ type CPU struct {
 	task    cpuTask
 	partial []float32 // per-chunk partial results of reductions
 	sums    []float64
+	step    uint64 // of SetStep
 }
 
 // NewCPU returns a device that computes on the given number of threads.
@@ -36,7 +38,22 @@ func (c *CPU) Alloc(shape ...int) *Tensor {
 }
 
 // AllocInts returns space for n token ids.
-func (c *CPU) AllocInts(n int) *Ints { return &Ints{Data: make([]int32, n)} }
+func (c *CPU) AllocInts(n int) *Ints { return &Ints{N: n, Data: make([]int32, n)} }
+
+// AllocScalar returns a zero.
+func (c *CPU) AllocScalar() *Scalar { return new(Scalar) }
+
+// TypeOf is float32 for everything.
+func (c *CPU) TypeOf(Role) Type { return Float32 }
+
+// Slice is a part of a block.
+func (c *CPU) Slice(block *Tensor, offset int, _ Type, shape ...int) *Tensor {
+	t := &Tensor{Shape: shape}
+	begin := offset / 4
+	end := begin + t.Len()
+	t.Data = block.Data[begin:end:end]
+	return t
+}
 
 // Write copies values to the device.
 func (c *CPU) Write(dst *Tensor, src []float32) { copy(dst.Data, src) }
@@ -47,8 +64,24 @@ func (c *CPU) Read(dst []float32, src *Tensor) { copy(dst, src.Data) }
 // WriteInts copies token ids to the device.
 func (c *CPU) WriteInts(dst *Ints, src []int32) { copy(dst.Data, src) }
 
-// Zero clears a tensor.
-func (c *CPU) Zero(t *Tensor) { clear(t.Data) }
+// Zero clears tensors.
+func (c *CPU) Zero(ts ...*Tensor) {
+	for _, t := range ts {
+		clear(t.Data)
+	}
+}
+
+// ZeroScalar sets a scalar to 0.
+func (c *CPU) ZeroScalar(s *Scalar) { s.Value = 0 }
+
+// Sync has nothing to wait for.
+func (c *CPU) Sync() error { return nil }
+
+// Record returns f.
+func (c *CPU) Record(f func()) func() { return f }
+
+// SetStep sets the step of dropout.
+func (c *CPU) SetStep(step uint64) { c.step = step }
 
 // cpuWeight is the CPU's derived forms of a Weight.
 type cpuWeight struct {
@@ -65,6 +98,7 @@ func NewWeight(dev Device, alg *algebra.Table, quantizer string, out, in int, tr
 	if transposed {
 		shape = []int{alg.N, in, out}
 	}
+	w.Zeros = dev.AllocScalar()
 	w.W, w.DW = dev.Alloc(shape...), dev.Alloc(shape...)
 	if beta {
 		w.Beta, w.DBeta = dev.Alloc(out), dev.Alloc(out)
@@ -72,37 +106,44 @@ func NewWeight(dev Device, alg *algebra.Table, quantizer string, out, in int, tr
 	return w
 }
 
-func (c *CPU) weight(w *Weight) *cpuWeight { return w.state.(*cpuWeight) }
+func (c *CPU) weight(w *Weight) *cpuWeight { return w.State.(*cpuWeight) }
 
-// Refresh quantises and packs a weight.
-func (c *CPU) Refresh(w *Weight, backward bool) {
-	s, ok := w.state.(*cpuWeight)
+// Refresh quantises and packs weights.
+func (c *CPU) Refresh(ws []*Weight, backward bool) {
+	for _, w := range ws {
+		c.refresh(w, backward)
+	}
+}
+
+func (c *CPU) refresh(w *Weight, backward bool) {
+	s, ok := w.State.(*cpuWeight)
 	if !ok {
 		s = &cpuWeight{layer: kernel.NewLinear(w.Algebra, w.Out, w.In, w.Transposed), scale: make([]float32, w.Out)}
 		s.quant = w.W.Data
 		if w.Quantizer != "none" {
 			s.quant = kernel.AlignedFloats(len(w.W.Data))
 		}
-		w.state = s
+		w.State = s
 	}
-	w.Gamma, w.Zeros = 1, 0
+	gamma := float32(1)
+	w.Zeros.Value = 0
 	switch w.Quantizer {
 	case "classic":
 		c.elementwise(cpuTask{op: opQuantizeClassic, y: s.quant, a: w.W.Data})
-		w.Zeros = kernel.CountZeros(s.quant)
+		w.Zeros.Value = float64(kernel.CountZeros(s.quant))
 	case "absmean":
-		w.Gamma = max(float32(kernel.AbsSum(w.W.Data)/float64(len(w.W.Data))), 1e-8)
-		c.elementwise(cpuTask{op: opQuantizeAbsMean, y: s.quant, a: w.W.Data, alpha: w.Gamma})
-		w.Zeros = kernel.CountZeros(s.quant)
+		gamma = max(float32(kernel.AbsSum(w.W.Data)/float64(len(w.W.Data))), 1e-8)
+		c.elementwise(cpuTask{op: opQuantizeAbsMean, y: s.quant, a: w.W.Data, alpha: gamma})
+		w.Zeros.Value = float64(kernel.CountZeros(s.quant))
 	}
 	scale := s.scale
 	for i := range scale {
-		scale[i] = w.Gamma
+		scale[i] = gamma
 		if w.Beta != nil {
 			scale[i] *= w.Beta.Data[i]
 		}
 	}
-	if w.Gamma == 1 && w.Beta == nil {
+	if gamma == 1 && w.Beta == nil {
 		scale = nil
 	}
 	s.layer.Pack(c.pool, s.quant, scale)
@@ -111,10 +152,16 @@ func (c *CPU) Refresh(w *Weight, backward bool) {
 	}
 }
 
-// FinishGradient: dbeta_r = Σ_{k,c} G_k[r,c]·Wq_k[r,c], dW_k = diag(beta)·G_k,
+// FinishGradients: dbeta_r = Σ_{k,c} G_k[r,c]·Wq_k[r,c], dW_k = diag(beta)·G_k,
 // and zero where the classic quantiser clamps. absmean's gradient is that of
 // γWq, which is G itself.
-func (c *CPU) FinishGradient(w *Weight) {
+func (c *CPU) FinishGradients(ws []*Weight) {
+	for _, w := range ws {
+		c.finishGradient(w)
+	}
+}
+
+func (c *CPU) finishGradient(w *Weight) {
 	if w.Beta != nil {
 		kernel.FoldBeta(w.DW.Data, w.DBeta.Data, c.weight(w).quant, w.Beta.Data, w.Out, w.In, w.Transposed)
 	}
@@ -167,14 +214,14 @@ func (c *CPU) RMSNormBackward(dx *Tensor, acc bool, dw, dy, x, w *Tensor) {
 }
 
 // RotaryAttention rotates q and k, then attends.
-func (c *CPU) RotaryAttention(o, lse, q, k, v *Tensor, rot *Rotation, a Attention, step uint64) {
+func (c *CPU) RotaryAttention(o, lse, q, k, v *Tensor, rot *Rotation, a Attention) {
 	c.rotate(q, k, rot, a, false)
-	kernel.AttentionForward(c.pool, o.Data, lse.Data, q.Data, k.Data, v.Data, a.kernelShape(step))
+	kernel.AttentionForward(c.pool, o.Data, lse.Data, q.Data, k.Data, v.Data, a.kernelShape(c.step))
 }
 
 // RotaryAttentionBackward is its gradient.
-func (c *CPU) RotaryAttentionBackward(dq, dk, dv, do, o, lse, q, k, v *Tensor, rot *Rotation, a Attention, step uint64) {
-	kernel.AttentionBackward(c.pool, dq.Data, dk.Data, dv.Data, do.Data, o.Data, lse.Data, q.Data, k.Data, v.Data, a.kernelShape(step))
+func (c *CPU) RotaryAttentionBackward(dq, dk, dv, do, o, lse, q, k, v *Tensor, rot *Rotation, a Attention) {
+	kernel.AttentionBackward(c.pool, dq.Data, dk.Data, dv.Data, do.Data, o.Data, lse.Data, q.Data, k.Data, v.Data, a.kernelShape(c.step))
 	c.rotate(dq, dk, rot, a, true)
 }
 
@@ -231,8 +278,17 @@ func (c *CPU) CrossEntropyBackward(losses, dh, dtable, h, table *Tensor, targets
 		len(losses.Data), table.Shape[0], table.Shape[1], scale)
 }
 
-// SumSquares adds up the squares of all elements, in a fixed order.
-func (c *CPU) SumSquares(ts []*Tensor) float64 {
+// AddSum adds the sum of x's elements.
+func (c *CPU) AddSum(s *Scalar, x *Tensor) {
+	var sum float64
+	for _, v := range x.Data {
+		sum += float64(v)
+	}
+	s.Value += sum
+}
+
+// sumSquares adds up the squares of all elements, in a fixed order.
+func (c *CPU) sumSquares(ts []*Tensor) float64 {
 	var sum float64
 	for _, t := range ts {
 		chunks := (len(t.Data) + elementChunk - 1) / elementChunk
@@ -245,11 +301,22 @@ func (c *CPU) SumSquares(ts []*Tensor) float64 {
 	return sum
 }
 
-// AdamW updates every parameter once (Loshchilov & Hutter 2019: decoupled
-// weight decay).
-func (c *CPU) AdamW(w, g, m, v []*Tensor, groups []AdamWGroup, s AdamWStep) {
-	for i := range w {
-		c.elementwise(cpuTask{op: opAdamW, y: w[i].Data, a: g[i].Data, b: m[i].Data, c: v[i].Data, group: groups[i], adam: s})
+// SetUpdate has nothing to do: Update reads the numbers where they are.
+func (c *CPU) SetUpdate(*AdamW) {}
+
+// Update clips the gradients and updates every parameter once.
+func (c *CPU) Update(o *AdamW) {
+	o.Squares.Value = c.sumSquares(o.G)
+	norm := math.Sqrt(o.Squares.Value)
+	if x := o.Loss.Value + norm; math.IsNaN(x) || math.IsInf(x, 0) {
+		return
+	}
+	scale := float32(1)
+	if o.Clip > 0 && norm > o.Clip {
+		scale = float32(o.Clip / norm)
+	}
+	for i, w := range o.W {
+		c.elementwise(cpuTask{op: opAdamW, y: w.Data, a: o.G[i].Data, b: o.M[i].Data, c: o.V[i].Data, group: o.Groups[i], adam: o, alpha: scale})
 	}
 }
 

@@ -48,7 +48,7 @@ type cpuTask struct {
 	acc     bool
 	inverse bool
 	group   AdamWGroup
-	adam    AdamWStep
+	adam    *AdamW
 }
 
 // elementwise runs a task over the elements of its output y.
@@ -93,7 +93,7 @@ func (t *cpuTask) Do(i, _ int) {
 		c1 := 1 - math.Pow(float64(s.Beta1), float64(s.Step))
 		c2 := 1 - math.Pow(float64(s.Beta2), float64(s.Step))
 		kernel.AdamW(t.y[lo:hi], t.a[lo:hi], t.b[lo:hi], t.c[lo:hi], t.group.LR, s.Beta1, s.Beta2, s.Eps,
-			t.group.WeightDecay, float32(c1), float32(c2), s.GradScale)
+			t.group.WeightDecay, float32(c1), float32(c2), t.alpha)
 	case opGather:
 		kernel.EmbeddingGather(t.y[lo*w:hi*w], t.a, t.ids[lo:hi], w)
 	case opRMSNorm:

@@ -5,7 +5,7 @@ package tensor
 
 // Embedding looks up the rows of table for ids: [len(ids), d].
 func (t *Tape) Embedding(name string, table, dtable *Tensor, ids *Ints) *Var {
-	y := t.newVar(name, len(ids.Data), table.Shape[1])
+	y := t.newVar(name, Stream, ids.N, table.Shape[1])
 	t.add(&node{
 		outs:     []*Var{y},
 		dOuts:    []*gradient{y.grad},
@@ -19,7 +19,7 @@ func (t *Tape) Embedding(name string, table, dtable *Tensor, ids *Ints) *Var {
 // are read as rows of n·K values; the output has width values a row of x's
 // first dimension.
 func (t *Tape) Linear(name string, x *Var, w *Weight, width int) *Var {
-	y := t.newVar(name, x.Shape[0], width)
+	y := t.newVar(name, Activation, x.Shape[0], width)
 	t.add(&node{
 		outs: []*Var{y}, ins: []*Var{x}, saved: []*Var{x},
 		dOuts: []*gradient{y.grad}, dIns: []*gradient{x.grad},
@@ -31,7 +31,7 @@ func (t *Tape) Linear(name string, x *Var, w *Weight, width int) *Var {
 
 // RMSNorm is x·rsqrt(mean(x²)+ε)·w by rows.
 func (t *Tape) RMSNorm(name string, x *Var, w, dw *Tensor) *Var {
-	y := t.newVar(name, x.Shape...)
+	y := t.newVar(name, Activation, x.Shape...)
 	t.add(&node{
 		outs: []*Var{y}, ins: []*Var{x}, saved: []*Var{x},
 		dOuts: []*gradient{y.grad}, dIns: []*gradient{x.grad},
@@ -44,16 +44,16 @@ func (t *Tape) RMSNorm(name string, x *Var, w, dw *Tensor) *Var {
 // RotaryAttention rotates q and k and attends causally. q and k hold the
 // rotated values afterwards and may have no other reader.
 func (t *Tape) RotaryAttention(name string, q, k, v *Var, rot *Rotation, a Attention) *Var {
-	o := t.newVar(name, q.Shape...)
-	lse := t.newVar(name+" logsumexp", a.Batch, a.Heads, a.T)
+	o := t.newVar(name, Activation, q.Shape...)
+	lse := t.newVar(name+" logsumexp", Statistic, a.Batch, a.Heads, a.T)
 	t.add(&node{
 		outs: []*Var{o, lse}, ins: []*Var{q, k, v}, saved: []*Var{q, k, v, o, lse},
 		dOuts: []*gradient{o.grad}, dIns: []*gradient{q.grad, k.grad, v.grad},
 		forward: func() {
-			t.dev.RotaryAttention(o.value, lse.value, q.value, k.value, v.value, rot, a, t.Step)
+			t.dev.RotaryAttention(o.value, lse.value, q.value, k.value, v.value, rot, a)
 		},
 		backward: func([]bool) {
-			t.dev.RotaryAttentionBackward(q.grad.t, k.grad.t, v.grad.t, o.grad.t, o.value, lse.value, q.value, k.value, v.value, rot, a, t.Step)
+			t.dev.RotaryAttentionBackward(q.grad.t, k.grad.t, v.grad.t, o.grad.t, o.value, lse.value, q.value, k.value, v.value, rot, a)
 		},
 	})
 	return o
@@ -61,7 +61,7 @@ func (t *Tape) RotaryAttention(name string, q, k, v *Var, rot *Rotation, a Atten
 
 // SwiGLU is silu(gate)∘up.
 func (t *Tape) SwiGLU(name string, gate, up *Var) *Var {
-	y := t.newVar(name, gate.Shape...)
+	y := t.newVar(name, Activation, gate.Shape...)
 	t.add(&node{
 		outs: []*Var{y}, ins: []*Var{gate, up}, saved: []*Var{gate, up},
 		dOuts: []*gradient{y.grad}, dIns: []*gradient{gate.grad, up.grad},
@@ -75,9 +75,10 @@ func (t *Tape) SwiGLU(name string, gate, up *Var) *Var {
 
 // Residual is h + f. The three share one gradient, which the backward of f's
 // branch reads before the backward of what made h adds to it; so f may have
-// no other reader, and h no earlier one outside the branch.
+// no other reader, and h no earlier one outside the branch. The gradient has
+// the type of the stream's also where f's values have another.
 func (t *Tape) Residual(name string, h, f *Var) *Var {
-	y := t.newVar(name, h.Shape...)
+	y := t.newVar(name, Stream, h.Shape...)
 	y.grad = h.grad
 	t.shareGradient(f.grad, h.grad)
 	t.add(&node{
@@ -108,7 +109,7 @@ func (t *Tape) shareGradient(old, g *gradient) {
 // FakeQuant8 rounds each row to int8 levels (SPEC §7). The gradient passes
 // straight through: x and the result share it.
 func (t *Tape) FakeQuant8(name string, x *Var) *Var {
-	y := t.newVar(name, x.Shape...)
+	y := t.newVar(name, Activation, x.Shape...)
 	y.grad = x.grad
 	t.add(&node{
 		outs: []*Var{y}, ins: []*Var{x},

@@ -21,7 +21,7 @@ func (t *Tape) Plan() {
 		if at >= len(t.forward) {
 			s, at = &t.backward, at-len(t.forward)
 		}
-		b := bind{t: &Tensor{Shape: d.shape, Data: t.arena.Data[d.offset : d.offset+d.size : d.offset+d.size]}}
+		b := bind{t: t.dev.Slice(t.arena, d.offset, t.dev.TypeOf(d.role), d.shape...)}
 		switch k := d.key.(type) {
 		case *Var:
 			b.v = k
@@ -37,9 +37,10 @@ func (t *Tape) Plan() {
 type lifetime struct {
 	key      any // *Var or *gradient
 	shape    []int
-	size     int
+	role     Role
+	size     int // bytes
 	at, last int // step numbers; the backward's follow the forward's
-	offset   int
+	offset   int // bytes
 }
 
 type planner struct {
@@ -49,13 +50,13 @@ type planner struct {
 	idx  map[any]int // of a Var or gradient, its current definition in defs
 }
 
-func (p *planner) define(key any, shape []int) {
-	n := 1
+func (p *planner) define(key any, role Role, shape []int) {
+	n := p.tape.dev.TypeOf(role).Size()
 	for _, d := range shape {
 		n *= d
 	}
 	p.idx[key] = len(p.defs)
-	p.defs = append(p.defs, lifetime{key: key, shape: shape, size: n, at: p.now, last: p.now})
+	p.defs = append(p.defs, lifetime{key: key, shape: shape, role: role, size: n, at: p.now, last: p.now})
 }
 
 func (p *planner) use(key any) {
@@ -67,11 +68,11 @@ func (p *planner) forwardStep(n *node) step {
 		p.use(v)
 	}
 	for _, v := range n.outs {
-		p.define(v, v.Shape)
+		p.define(v, v.Role, v.Shape)
 	}
 	if p.tape.train {
 		for _, g := range n.early {
-			p.define(g, g.shape)
+			p.define(g, g.role, g.shape)
 		}
 	}
 	p.now++
@@ -137,7 +138,7 @@ func (p *planner) backwardStep(n *node) {
 			n.acc[i] = true
 			p.use(g)
 		} else {
-			p.define(g, g.shape)
+			p.define(g, g.role, g.shape)
 		}
 	}
 	p.now++
@@ -147,7 +148,7 @@ func (p *planner) backwardStep(n *node) {
 // layout places the lifetimes, largest first, each at the lowest offset
 // where it meets no other that is alive at the same time.
 func (p *planner) layout() {
-	const align = 16 // floats: one cache line
+	const align = 128 // bytes: cache lines of all devices
 	t := p.tape
 	order := make([]int, len(p.defs))
 	for i := range order {
@@ -176,5 +177,5 @@ func (p *planner) layout() {
 		total = max(total, off+d.size)
 		placed = append(placed, i)
 	}
-	t.arena = t.dev.Alloc(total)
+	t.arena = t.dev.Alloc((total + 3) / 4)
 }

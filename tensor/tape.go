@@ -6,6 +6,7 @@ package tensor
 type Var struct {
 	Name  string
 	Shape []int
+	Role  Role
 
 	value *Tensor // bound while a pass runs
 	grad  *gradient
@@ -18,6 +19,7 @@ func (v *Var) Value() *Tensor { return v.value }
 // residual addition share one: the gradient of a sum is that of its terms.
 type gradient struct {
 	shape []int
+	role  Role
 	t     *Tensor
 }
 
@@ -48,7 +50,6 @@ type Tape struct {
 
 	forward, backward []step
 	arena             *Tensor
-	Step              uint64 // the training step, for the randomness of dropout
 }
 
 // step is a node's forward or backward in the planned order.
@@ -76,8 +77,8 @@ func NewTape(dev Device, train, recompute bool) *Tape {
 // values that cross from one segment to another are kept.
 func (t *Tape) Segment() { t.segment++ }
 
-func (t *Tape) newVar(name string, shape ...int) *Var {
-	return &Var{Name: name, Shape: shape, grad: &gradient{shape: shape}}
+func (t *Tape) newVar(name string, role Role, shape ...int) *Var {
+	return &Var{Name: name, Shape: shape, Role: role, grad: &gradient{shape: shape, role: role}}
 }
 
 func (t *Tape) add(n *node) {

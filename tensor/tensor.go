@@ -10,10 +10,40 @@ import (
 	"spinnet/kernel"
 )
 
-// Tensor is a row-major block of float32 values on one device.
+// Type is the type of a tensor's elements.
+type Type uint8
+
+// The element types.
+const (
+	Float32 Type = iota
+	BFloat16
+)
+
+// Size is the bytes of one element.
+func (t Type) Size() int {
+	if t == BFloat16 {
+		return 2
+	}
+	return 4
+}
+
+// Role says what a variable of a tape is for. The device chooses the type of
+// its elements by it (Device.TypeOf).
+type Role uint8
+
+// The roles.
+const (
+	Activation Role = iota // what one operation hands to the next
+	Stream                 // the residual stream, a sum over all layers, and its gradient
+	Statistic              // one number a row, such as a log of a sum
+)
+
+// Tensor is a row-major block of values on one device.
 type Tensor struct {
 	Shape []int
+	Type  Type
 	Data  []float32 // the values, for tensors of the CPU device
+	Addr  uintptr   // where they are, for those of other devices
 }
 
 // Len is the number of elements.
@@ -41,12 +71,11 @@ type Weight struct {
 	W, DW       *Tensor
 	Beta, DBeta *Tensor // nil when the layer has no beta
 
-	// Gamma is absmean's scale and Zeros the number of weights that are 0
-	// after quantisation; both set by Refresh.
-	Gamma float32
-	Zeros int
+	// Zeros is the number of weights that are 0 after quantisation, set by
+	// Refresh.
+	Zeros *Scalar
 
-	state any // the device's packed forms
+	State any // the device's own: what it derives from W
 }
 
 // Rotation holds the cosines and sines of rotary position embedding, each
@@ -79,34 +108,67 @@ type AdamWGroup struct {
 	LR, WeightDecay float32
 }
 
-// AdamWStep is what all parameters of one update share.
-type AdamWStep struct {
+// AdamW is an optimizer: the parameters with their gradients and moments,
+// and the numbers of the next update (Loshchilov & Hutter 2019: decoupled
+// weight decay).
+type AdamW struct {
+	W, G, M, V        []*Tensor
+	Groups            []AdamWGroup // one a parameter
 	Beta1, Beta2, Eps float32
 	Step              int     // 1 for the first update, for the bias correction
-	GradScale         float32 // multiplies every gradient (clipping)
+	Clip              float64 // the largest norm of all gradients; 0: no limit
+
+	Loss    *Scalar // read: there is no update unless it is finite
+	Squares *Scalar // written: the sum of squares of all gradients
 }
 
 // Device runs the operations. Backward operations take the gradient of the
 // output first read only; acc says whether an input gradient is added to or
 // overwritten. Parameter gradients are always added to. Results must be the
 // same bits on every run with the same inputs.
+//
+// A device may work behind the host: operations and Zero, WriteInts, SetStep
+// and SetUpdate take effect in the order of the calls, Read and Sync wait.
+// What fails on the way is remembered, makes all that follows do nothing, and
+// is the error of the next Sync.
 type Device interface {
 	Name() string
-	// Alloc returns zeroed memory.
+	// Close ends the device's threads and gives back its memory.
+	Close()
+
+	// Alloc returns zeroed memory for float32 values.
 	Alloc(shape ...int) *Tensor
 	// AllocInts returns space for n token ids.
 	AllocInts(n int) *Ints
+	AllocScalar() *Scalar
+	// TypeOf is the element type of a tape's variables of a role.
+	TypeOf(r Role) Type
+	// Slice is the part of a block of memory that begins offset bytes in.
+	Slice(block *Tensor, offset int, t Type, shape ...int) *Tensor
+
 	Write(dst *Tensor, src []float32)
 	Read(dst []float32, src *Tensor)
 	WriteInts(dst *Ints, src []int32)
-	Zero(t *Tensor)
+	Zero(ts ...*Tensor)
+	ZeroScalar(s *Scalar)
 
-	// Refresh quantises and packs a weight after it has changed; backward
+	// Sync waits for all that was asked for and brings the values of scalars
+	// to the host.
+	Sync() error
+	// Record returns a function that does what f does, which must be the
+	// same operations on the same memory at every call. A device may take
+	// note of them and replay.
+	Record(f func()) func()
+
+	// SetStep sets the training step that keys the randomness of dropout.
+	SetStep(step uint64)
+
+	// Refresh quantises and packs weights after they have changed; backward
 	// says whether gradients with respect to inputs will be asked for.
-	Refresh(w *Weight, backward bool)
-	// FinishGradient turns the folded outer products that LinearBackward
-	// gathered in DW into the gradient of the latent and of beta (SPEC §1).
-	FinishGradient(w *Weight)
+	Refresh(ws []*Weight, backward bool)
+	// FinishGradients turns the folded outer products that LinearBackward
+	// gathered in DW into the gradients of the latents and of beta (SPEC §1).
+	FinishGradients(ws []*Weight)
 
 	Linear(y, x *Tensor, w *Weight)
 	LinearBackward(dx *Tensor, acc bool, dy, x *Tensor, w *Weight)
@@ -119,8 +181,8 @@ type Device interface {
 	// RotaryAttention rotates q and k in place, then attends; lse is
 	// [Batch, Heads, T], kept for the backward, which gives the gradients
 	// of the unrotated q and k.
-	RotaryAttention(o, lse, q, k, v *Tensor, rot *Rotation, a Attention, step uint64)
-	RotaryAttentionBackward(dq, dk, dv, do, o, lse, q, k, v *Tensor, rot *Rotation, a Attention, step uint64)
+	RotaryAttention(o, lse, q, k, v *Tensor, rot *Rotation, a Attention)
+	RotaryAttentionBackward(dq, dk, dv, do, o, lse, q, k, v *Tensor, rot *Rotation, a Attention)
 	SwiGLU(y, gate, up *Tensor)
 	SwiGLUBackward(dgate, dup, dy, gate, up *Tensor)
 	Add(y, a, b *Tensor)
@@ -131,16 +193,31 @@ type Device interface {
 	CrossEntropy(losses, h, table *Tensor, targets *Ints)
 	CrossEntropyBackward(losses, dh, dtable, h, table *Tensor, targets *Ints, scale float32)
 
-	SumSquares(ts []*Tensor) float64
-	AdamW(w, g, m, v []*Tensor, groups []AdamWGroup, s AdamWStep)
+	// AddSum adds Σ x to s.
+	AddSum(s *Scalar, x *Tensor)
+	// SetUpdate takes over the numbers of o for the next Update.
+	SetUpdate(o *AdamW)
+	// Update scales the gradients down to the norm o.Clip and makes one
+	// step of AdamW. When the loss or the norm is not finite it changes no
+	// parameter.
+	Update(o *AdamW)
 }
 
 // NormEps is the ε of RMSNorm.
 const NormEps = 1e-6
 
-// Ints is a block of token ids on a device.
+// Ints is a block of N token ids on a device.
 type Ints struct {
-	Data []int32
+	N    int
+	Data []int32 // for the CPU device
+	Addr uintptr // for other devices
+}
+
+// Scalar is one number on a device that operations write, so that the host
+// need not wait for each.
+type Scalar struct {
+	Value float64 // as of the device's last Sync
+	Addr  uintptr // for devices other than the CPU
 }
 
 // mustMatch panics when a programmer gave tensors of different sizes.

@@ -20,6 +20,7 @@ import (
 	"spinnet/interop"
 	"spinnet/runlog"
 	"spinnet/spinfile"
+	"spinnet/tensor"
 )
 
 // optimizerFile holds AdamW's two moments of every parameter.
@@ -131,8 +132,11 @@ func (t *Trainer) writeCheckpoint(root, dir string) (err error) {
 	for i, p := range t.model.Params {
 		weights = append(weights, interop.SafeTensor{Name: p.Name, Shape: p.Shape, Data: t.host(p.Value)})
 		moments = append(moments,
-			interop.SafeTensor{Name: meanPrefix + p.Name, Shape: p.Shape, Data: t.host(t.mean[i])},
-			interop.SafeTensor{Name: variancePrefix + p.Name, Shape: p.Shape, Data: t.host(t.variance[i])})
+			interop.SafeTensor{Name: meanPrefix + p.Name, Shape: p.Shape, Data: t.host(t.adam.M[i])},
+			interop.SafeTensor{Name: variancePrefix + p.Name, Shape: p.Shape, Data: t.host(t.adam.V[i])})
+	}
+	if err := t.model.Device.Sync(); err != nil { // what it gave may be wrong
+		return err
 	}
 	for _, f := range []struct {
 		name  string
@@ -334,12 +338,12 @@ func (t *Trainer) Resume() error {
 		return err
 	}
 	for i, p := range t.model.Params {
-		for prefix, into := range map[string][]float32{meanPrefix: t.mean[i].Data, variancePrefix: t.variance[i].Data} {
+		for prefix, into := range map[string]*tensor.Tensor{meanPrefix: t.adam.M[i], variancePrefix: t.adam.V[i]} {
 			x, err := tensorOf(moments, path, prefix+p.Name, p.Shape)
 			if err != nil {
 				return err
 			}
-			copy(into, x)
+			t.model.Device.Write(into, x)
 		}
 	}
 	t.step, t.smooth = s.Step, s.Smooth
@@ -394,7 +398,7 @@ func (t *Trainer) load(path string, weights interop.SafeTensors) error {
 		t.model.Device.Write(p.Value, x)
 	}
 	t.model.Refresh(true)
-	return nil
+	return t.model.Device.Sync()
 }
 
 // tensorOf finds a tensor by name and checks its shape and values.

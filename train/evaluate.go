@@ -43,7 +43,11 @@ func (t *Trainer) randomLoss(ctx context.Context, l *loader, batches int) (float
 		if err := l.random(t.evalBatch, tensor.Key{Seed: t.cfg.Seed, Step: uint64(i), Site: tensor.SiteEval}); err != nil {
 			return 0, err
 		}
-		sum += t.evalLoss() / float64(len(t.losses))
+		loss, err := t.evalLoss()
+		if err != nil {
+			return 0, err
+		}
+		sum += loss / float64(len(t.losses))
 	}
 	return sum / float64(batches), nil
 }
@@ -61,17 +65,21 @@ func (t *Trainer) wholeLoss(ctx context.Context, l *loader) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		sum += t.evalLoss()
+		loss, err := t.evalLoss()
+		if err != nil {
+			return 0, err
+		}
+		sum += loss
 		total += n
 	}
 	return sum / float64(total), nil
 }
 
 // evalLoss runs the evaluation batch and adds up its losses.
-func (t *Trainer) evalLoss() float64 {
-	t.evalTape.Forward()
+func (t *Trainer) evalLoss() (float64, error) {
+	t.evalPass()
 	t.model.Device.Read(t.losses, t.evalBatch.Losses)
-	return sumLosses(t.losses)
+	return sumLosses(t.losses), t.model.Device.Sync()
 }
 
 func sumLosses(losses []float32) (sum float64) {

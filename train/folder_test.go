@@ -332,7 +332,7 @@ func TestBadValidationLossStops(t *testing.T) {
 	tr := newTrainer(t, c, d, 2)
 	err := tr.Run(context.Background(), Observer{Step: func(s StepInfo) {
 		if s.Step == 17 {
-			p := &poison{Device: tr.cpu}
+			p := &poison{Device: tr.dev}
 			tr.model.Device, tr.evalVal.dev = p, p
 		}
 	}})

@@ -20,6 +20,9 @@ var ErrInterrupted = errors.New("train: interrupted")
 // Options are what a run needs beside its recipe.
 type Options struct {
 	Threads int // worker threads; 0: one a core
+	// Device computes; nil: the CPU with Threads. The Trainer closes it, and
+	// so does New when it fails.
+	Device tensor.Device
 }
 
 // Trainer holds one training run: the model, the optimizer's state and the
@@ -29,7 +32,7 @@ type Trainer struct {
 	cfg     Config
 	data    *dataset.Dataset
 	model   *model.Model
-	cpu     *tensor.CPU
+	dev     tensor.Device
 	threads int
 
 	batch     *model.Batch
@@ -40,11 +43,10 @@ type Trainer struct {
 	evalTrain *loader
 	evalVal   *loader // nil without a validation split
 	losses    []float32
+	adam      tensor.AdamW // of every parameter, in the order of model.Params
 
-	// AdamW: values, gradients and moments of every parameter, in the order
-	// of model.Params.
-	values, grads, mean, variance []*tensor.Tensor
-	groups                        []tensor.AdamWGroup
+	// The parts of a step and of an evaluation, as the device recorded them.
+	begin, pass, update, evalPass func()
 
 	step      int           // updates done
 	elapsed   time.Duration // training time over all resumes, without evaluations
@@ -60,10 +62,16 @@ type Trainer struct {
 }
 
 // New builds a run: the model with fresh weights, and its passes recorded.
-func New(cfg Config, data *dataset.Dataset, opts Options) (*Trainer, error) {
+func New(cfg Config, data *dataset.Dataset, opts Options) (t *Trainer, err error) {
 	if opts.Threads == 0 {
 		opts.Threads = runtime.GOMAXPROCS(0)
 	}
+	dev := opts.Device
+	defer func() {
+		if err != nil && dev != nil {
+			dev.Close()
+		}
+	}()
 	shape := cfg.Arch(data.VocabSize)
 	if shape.VocabSize < data.VocabSize {
 		return nil, fmt.Errorf("train: vocab_size = %d is smaller than the %d tokens of dataset %s", shape.VocabSize, data.VocabSize, data.Name)
@@ -74,11 +82,12 @@ func New(cfg Config, data *dataset.Dataset, opts Options) (*Trainer, error) {
 	if v := data.Val.Len(); cfg.EvalIters > 0 && v >= 2 && v < int64(cfg.BlockSize)+1 {
 		return nil, fmt.Errorf("train: eval_iters = %d draws windows of block_size = %d, but the validation split of %s has %d tokens; set eval_iters = 0", cfg.EvalIters, cfg.BlockSize, data.Name, v)
 	}
-	t := &Trainer{cfg: cfg, data: data, threads: opts.Threads, savedStep: -1, savedEval: -1, bestVal: math.NaN(), bestStep: -1}
+	if dev == nil {
+		dev = tensor.NewCPU(opts.Threads)
+	}
+	t = &Trainer{cfg: cfg, data: data, dev: dev, threads: opts.Threads, savedStep: -1, savedEval: -1, bestVal: math.NaN(), bestStep: -1}
 	t.last = EvalInfo{Step: -1, Train: math.NaN(), Val: math.NaN()}
-	t.cpu = tensor.NewCPU(opts.Threads)
 	if err := t.build(); err != nil {
-		t.cpu.Close()
 		return nil, err
 	}
 	return t, nil
@@ -87,35 +96,43 @@ func New(cfg Config, data *dataset.Dataset, opts Options) (*Trainer, error) {
 // build allocates the model and records its passes.
 func (t *Trainer) build() (err error) {
 	cfg, data := &t.cfg, t.data
-	if t.model, err = model.New(t.cpu, cfg.Arch(data.VocabSize)); err != nil {
+	if t.model, err = model.New(t.dev, cfg.Arch(data.VocabSize)); err != nil {
 		return err
 	}
 	if err := t.model.Init(cfg.Init, cfg.Seed); err != nil {
 		return err
 	}
+	o := &t.adam
+	*o = tensor.AdamW{Beta1: float32(cfg.Beta1), Beta2: float32(cfg.Beta2), Eps: 1e-8, Clip: cfg.GradClip,
+		Groups: make([]tensor.AdamWGroup, len(t.model.Params)), Loss: t.dev.AllocScalar(), Squares: t.dev.AllocScalar()}
 	for _, p := range t.model.Params {
-		t.values, t.grads = append(t.values, p.Value), append(t.grads, p.Grad)
-		t.mean = append(t.mean, t.cpu.Alloc(p.Shape...))
-		t.variance = append(t.variance, t.cpu.Alloc(p.Shape...))
+		o.W, o.G = append(o.W, p.Value), append(o.G, p.Grad)
+		o.M, o.V = append(o.M, t.dev.Alloc(p.Shape...)), append(o.V, t.dev.Alloc(p.Shape...))
 	}
-	t.groups = make([]tensor.AdamWGroup, len(t.values))
 	t.batch = t.model.NewBatch(cfg.BatchSize, cfg.BlockSize)
 	t.losses = make([]float32, cfg.BatchSize*cfg.BlockSize)
-	t.train = newLoader(t.cpu, data.Train, cfg.BatchSize, cfg.BlockSize)
+	t.train = newLoader(t.dev, data.Train, cfg.BatchSize, cfg.BlockSize)
 	t.tape = t.model.Record(t.batch, model.Options{Train: true, Recompute: cfg.Recompute, Seed: cfg.Seed,
 		GradScale: 1 / float32(cfg.TokensPerStep())})
 	t.evalBatch = t.model.NewBatch(cfg.BatchSize, cfg.BlockSize)
 	t.evalTape = t.model.Record(t.evalBatch, model.Options{})
-	t.evalTrain = newLoader(t.cpu, data.Train, cfg.BatchSize, cfg.BlockSize)
+	t.evalTrain = newLoader(t.dev, data.Train, cfg.BatchSize, cfg.BlockSize)
 	if v := data.Val; v.Len() >= 2 {
-		t.evalVal = newLoader(t.cpu, v, cfg.BatchSize, cfg.BlockSize)
+		t.evalVal = newLoader(t.dev, v, cfg.BatchSize, cfg.BlockSize)
 	}
+	t.begin = t.dev.Record(t.beginStep)
+	t.pass = t.dev.Record(t.trainPass)
+	t.update = t.dev.Record(t.updateModel)
+	t.evalPass = t.dev.Record(t.evalTape.Forward)
 	t.model.Refresh(true)
-	return nil
+	return t.dev.Sync()
 }
 
-// Close ends the device's worker threads.
-func (t *Trainer) Close() { t.cpu.Close() }
+// Close closes the device.
+func (t *Trainer) Close() { t.dev.Close() }
+
+// DeviceName says what computes.
+func (t *Trainer) DeviceName() string { return t.dev.Name() }
 
 // Step is the number of updates done.
 func (t *Trainer) Step() int { return t.step }
@@ -246,6 +263,9 @@ func (t *Trainer) logStep(s *StepInfo, evaluated bool) error {
 }
 
 func (t *Trainer) checkpoint(best bool, o Observer) error {
+	if err := t.model.Device.Sync(); err != nil {
+		return err
+	}
 	for _, p := range t.model.Params {
 		if !allFinite(t.host(p.Value)) { // the update that did it came after the loss was seen
 			return t.diverged(t.step, "parameter "+p.Name, math.NaN())
@@ -272,7 +292,8 @@ func (t *Trainer) interrupted(o Observer) error {
 // changes nothing and returns an error that names the tensor at fault; when ctx
 // ends before the last micro-batch, it changes nothing and returns ctx.Err().
 func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err error) {
-	t.model.ZeroGradients()
+	dev := t.model.Device
+	t.begin()
 	for micro := range t.cfg.GradAccum {
 		if err := ctx.Err(); err != nil {
 			return 0, 0, err
@@ -281,22 +302,22 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 		if err := t.train.random(t.batch, key); err != nil {
 			return 0, 0, err
 		}
-		t.tape.Step = uint64(t.step*t.cfg.GradAccum + micro)
-		t.tape.Forward()
-		t.tape.Backward()
-		t.model.Device.Read(t.losses, t.batch.Losses)
-		loss += sumLosses(t.losses)
+		dev.SetStep(uint64(t.step*t.cfg.GradAccum + micro))
+		t.pass()
 	}
-	loss /= float64(t.cfg.TokensPerStep())
+	t.setUpdate()
+	t.update()
+	if err := dev.Sync(); err != nil {
+		return 0, 0, err
+	}
+	loss = t.adam.Loss.Value / float64(t.cfg.TokensPerStep())
 	if !finite(loss) {
 		return 0, 0, t.diverged(t.step+1, "loss", loss)
 	}
-	t.model.FinishGradients()
-	gradNorm = math.Sqrt(t.model.Device.SumSquares(t.grads))
+	gradNorm = math.Sqrt(t.adam.Squares.Value)
 	if !finite(gradNorm) {
 		return 0, 0, t.diverged(t.step+1, "gradient norm", gradNorm)
 	}
-	t.update(gradNorm)
 	t.step++
 	if t.smooth == 0 {
 		t.smooth = loss
@@ -305,19 +326,35 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 	return loss, gradNorm, nil
 }
 
-// update is AdamW with the gradient clipped to grad_clip, then the weights
-// quantised anew.
-func (t *Trainer) update(gradNorm float64) {
+// beginStep clears what the micro-batches of a step add to.
+func (t *Trainer) beginStep() {
+	t.model.ZeroGradients()
+	t.model.Device.ZeroScalar(t.adam.Loss)
+}
+
+// trainPass does one micro-batch.
+func (t *Trainer) trainPass() {
+	t.tape.Forward()
+	t.tape.Backward()
+	t.model.Device.AddSum(t.adam.Loss, t.batch.Losses)
+}
+
+// setUpdate fills in the numbers of this step's update.
+func (t *Trainer) setUpdate() {
 	lr := t.cfg.LRAt(t.step)
 	for i, p := range t.model.Params {
 		scale, decay := t.cfg.Group(p.Param)
-		t.groups[i] = tensor.AdamWGroup{LR: float32(lr * scale), WeightDecay: float32(decay)}
+		t.adam.Groups[i] = tensor.AdamWGroup{LR: float32(lr * scale), WeightDecay: float32(decay)}
 	}
-	s := tensor.AdamWStep{Beta1: float32(t.cfg.Beta1), Beta2: float32(t.cfg.Beta2), Eps: 1e-8, Step: t.step + 1, GradScale: 1}
-	if clip := t.cfg.GradClip; clip > 0 && gradNorm > clip {
-		s.GradScale = float32(clip / gradNorm)
-	}
-	t.model.Device.AdamW(t.values, t.grads, t.mean, t.variance, t.groups, s)
+	t.adam.Step = t.step + 1
+	t.model.Device.SetUpdate(&t.adam)
+}
+
+// updateModel is AdamW with the gradient clipped to grad_clip, then the
+// weights quantised anew.
+func (t *Trainer) updateModel() {
+	t.model.FinishGradients()
+	t.model.Device.Update(&t.adam)
 	t.model.Refresh(true)
 }
 
