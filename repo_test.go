@@ -2,6 +2,9 @@ package spinnet
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -36,6 +39,7 @@ var imports = map[string]string{
 	"dataset":     "pickle tokenizer",
 	"engine":      "arch algebra kernel spinfile tokenizer",
 	"model":       "arch algebra tensor",
+	"cuda":        "arch algebra tensor spinfile engine",
 	"train":       "arch model tensor dataset tokenizer interop spinfile engine runlog",
 	"cmd/spinnet": "*",
 }
@@ -260,6 +264,49 @@ func TestDocLinks(t *testing.T) {
 			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s: link to %s, which is not there", name, m[1])
 			}
+		}
+	}
+}
+
+// The compiled kernels are of the sources beside them (cuda/build.sh).
+func TestCompiledKernelsFresh(t *testing.T) {
+	var lines strings.Builder // as sha256sum prints them
+	sources, err := filepath.Glob("cuda/*.cu*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(sources)
+	for _, p := range sources {
+		src, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&lines, "%x  %s\n", sha256.Sum256(src), filepath.Base(p))
+	}
+	text, err := os.ReadFile("cuda/kernels/kernels.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made struct{ Compiler, Flags, Sources string }
+	if err := json.Unmarshal(text, &made); err != nil {
+		t.Fatalf("kernels.json: %v", err)
+	}
+	if made.Sources == "" {
+		t.Skip("no kernels are compiled: run cuda/build.sh where nvcc is")
+	}
+	if want := fmt.Sprintf("%x", sha256.Sum256([]byte(lines.String()))); made.Sources != want {
+		t.Errorf("cuda/kernels are of other sources (%s) than cuda/*.cu (%s): run cuda/build.sh where nvcc is", made.Sources, want)
+	}
+	for _, p := range sources {
+		stem, ok := strings.CutSuffix(filepath.Base(p), ".cu")
+		if !ok {
+			continue
+		}
+		info, err := os.Stat("cuda/kernels/" + stem + ".fatbin")
+		if err != nil {
+			t.Error(err)
+		} else if info.Size() > 4<<20 {
+			t.Errorf("%s.fatbin has %d bytes, want at most 4 MiB", stem, info.Size())
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"spinnet/cuda"
 	"spinnet/kernel"
 )
 
@@ -23,21 +24,35 @@ type versionInfo struct {
 	Kernels string `json:"kernels"`
 	Device  string `json:"device"`
 	Threads int    `json:"threads"`
+
+	GPUs   []cuda.Info `json:"gpus"`
+	Driver string      `json:"gpu_driver,omitempty"` // the CUDA version it is for
+	NoGPU  string      `json:"no_gpu,omitempty"`     // why there is none
 }
 
 func newVersionCmd() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the build, the kernel set in use and the device",
+		Short: "Print the build, the kernel set in use and the devices",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := versionInfo{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel.Set(), "cpu", runtime.GOMAXPROCS(0)}
+			v := versionInfo{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel.Set(), "cpu", runtime.GOMAXPROCS(0), nil, "", ""}
+			var err error
+			if v.GPUs, v.Driver, err = cuda.Devices(); err != nil {
+				v.NoGPU = err.Error()
+			}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "spinnet %s\ngo      %s %s/%s\nkernels %s\ndevice  %s, %d threads\n",
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "spinnet %s\ngo      %s %s/%s\nkernels %s\ndevice  %s, %d threads\n",
 				v.Version, v.Go, v.OS, v.Arch, v.Kernels, v.Device, v.Threads)
+			for _, g := range v.GPUs {
+				fmt.Fprintf(cmd.OutOrStdout(), "gpu     %s, driver for CUDA %s\n", g, v.Driver)
+			}
+			if v.NoGPU != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "gpu     none: %s\n", v.NoGPU)
+			}
 			return err
 		},
 	}

@@ -1,0 +1,211 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
+
+// function is one function of the driver.
+type function int
+
+const (
+	cuInit function = iota
+	cuDriverGetVersion
+	cuGetErrorName
+	cuDeviceGetCount
+	cuDeviceGet
+	cuDeviceGetName
+	cuDeviceTotalMem
+	cuDeviceGetAttribute
+	cuDevicePrimaryCtxRetain
+	cuDevicePrimaryCtxRelease
+	cuCtxSetCurrent
+	cuMemGetInfo
+	cuMemAlloc
+	cuMemFree
+	cuMemAllocHost
+	cuMemFreeHost
+	cuMemcpyHtoDAsync
+	cuMemcpyDtoHAsync
+	cuMemcpyDtoDAsync
+	cuMemsetD8Async
+	cuMemsetD32Async
+	cuStreamCreate
+	cuStreamDestroy
+	cuStreamSynchronize
+	cuStreamBeginCapture
+	cuStreamEndCapture
+	cuEventCreate
+	cuEventDestroy
+	cuEventRecord
+	cuEventSynchronize
+	cuModuleLoadData
+	cuModuleUnload
+	cuModuleGetFunction
+	cuFuncSetAttribute
+	cuLaunchKernel
+	cuGraphInstantiate
+	cuGraphLaunch
+	cuGraphExecDestroy
+	cuGraphDestroy
+	functions // how many there are
+)
+
+// symbols are the names in the library, with the version of each that we call.
+var symbols = [functions]string{
+	cuInit: "cuInit", cuDriverGetVersion: "cuDriverGetVersion", cuGetErrorName: "cuGetErrorName",
+	cuDeviceGetCount: "cuDeviceGetCount", cuDeviceGet: "cuDeviceGet", cuDeviceGetName: "cuDeviceGetName",
+	cuDeviceTotalMem: "cuDeviceTotalMem_v2", cuDeviceGetAttribute: "cuDeviceGetAttribute",
+	cuDevicePrimaryCtxRetain: "cuDevicePrimaryCtxRetain", cuDevicePrimaryCtxRelease: "cuDevicePrimaryCtxRelease_v2",
+	cuCtxSetCurrent: "cuCtxSetCurrent", cuMemGetInfo: "cuMemGetInfo_v2", cuMemAlloc: "cuMemAlloc_v2", cuMemFree: "cuMemFree_v2",
+	cuMemAllocHost: "cuMemAllocHost_v2", cuMemFreeHost: "cuMemFreeHost",
+	cuMemcpyHtoDAsync: "cuMemcpyHtoDAsync_v2", cuMemcpyDtoHAsync: "cuMemcpyDtoHAsync_v2", cuMemcpyDtoDAsync: "cuMemcpyDtoDAsync_v2",
+	cuMemsetD8Async: "cuMemsetD8Async", cuMemsetD32Async: "cuMemsetD32Async",
+	cuStreamCreate: "cuStreamCreate", cuStreamDestroy: "cuStreamDestroy_v2", cuStreamSynchronize: "cuStreamSynchronize",
+	cuStreamBeginCapture: "cuStreamBeginCapture_v2", cuStreamEndCapture: "cuStreamEndCapture",
+	cuEventCreate: "cuEventCreate", cuEventDestroy: "cuEventDestroy_v2", cuEventRecord: "cuEventRecord", cuEventSynchronize: "cuEventSynchronize",
+	cuModuleLoadData: "cuModuleLoadData", cuModuleUnload: "cuModuleUnload", cuModuleGetFunction: "cuModuleGetFunction",
+	cuFuncSetAttribute: "cuFuncSetAttribute", cuLaunchKernel: "cuLaunchKernel",
+	cuGraphInstantiate: "cuGraphInstantiateWithFlags", cuGraphLaunch: "cuGraphLaunch",
+	cuGraphExecDestroy: "cuGraphExecDestroy", cuGraphDestroy: "cuGraphDestroy",
+}
+
+// Numbers of the driver's interface.
+const (
+	attributeMajor          = 75
+	attributeMinor          = 76
+	attributeMultiprocs     = 16
+	funcMaxDynamicShared    = 8
+	captureRelaxed          = 2 // other threads may call the driver meanwhile
+	streamNonBlocking       = 1
+	eventDisableTiming      = 2
+	resultOutOfMemory       = 2
+	resultNoBinaryForGPU    = 209
+	resultUnsupportedPTX    = 222
+	resultInvalidDeviceCode = 101
+)
+
+// driver is libcuda.
+var driver struct {
+	once    sync.Once
+	err     error
+	version int
+	addr    [functions]uintptr
+}
+
+// loadDriver opens libcuda, once.
+func loadDriver() error {
+	driver.once.Do(func() { driver.err = openDriver() })
+	return driver.err
+}
+
+func openDriver() error {
+	library, err := openLibrary(driverNames...)
+	if err != nil {
+		return fmt.Errorf("%w: %s cannot be opened", ErrNoDriver, driverNames[0])
+	}
+	for f, name := range symbols {
+		if driver.addr[f] = symbol(library, name); driver.addr[f] == 0 {
+			return fmt.Errorf("cuda: the NVIDIA driver is too old: it has no %s; version %s or newer is needed", name, minDriverName)
+		}
+	}
+	if r := call(cuInit, 0); r != 0 {
+		return driverError(cuInit, r)
+	}
+	out := new(int32)
+	if r := call(cuDriverGetVersion, uintptr(unsafe.Pointer(out))); r != 0 {
+		return driverError(cuDriverGetVersion, r)
+	}
+	driver.version = int(*out)
+	return nil
+}
+
+// driverVersion is the CUDA version of the driver, such as "13.0".
+func driverVersion() string {
+	return fmt.Sprintf("%d.%d", driver.version/1000, driver.version%1000/10)
+}
+
+// call calls a function of the driver and returns its result, 0 for success.
+//
+//go:uintptrescapes
+func call(f function, args ...uintptr) int {
+	r, _, _ := purego.SyscallN(driver.addr[f], args...)
+	return int(int32(r))
+}
+
+func driverError(f function, code int) *Error {
+	return &Error{Call: symbols[f], Name: resultName(code), Code: code}
+}
+
+// resultName is the driver's name of a result.
+func resultName(code int) string {
+	out := new(uintptr)
+	if driver.addr[cuGetErrorName] == 0 || call(cuGetErrorName, uintptr(code), uintptr(unsafe.Pointer(out))) != 0 || *out == 0 {
+		return "unknown error"
+	}
+	return goString(*out)
+}
+
+// pointer is the address as a pointer. The memory is the driver's, not Go's.
+func pointer(addr uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&addr)) }
+
+// goString copies a string of C.
+func goString(addr uintptr) string {
+	n := 0
+	for *(*byte)(pointer(addr + uintptr(n))) != 0 {
+		n++
+	}
+	return strings.Clone(unsafe.String((*byte)(pointer(addr)), n))
+}
+
+// Devices lists the GPUs and the driver's version, such as "13.0".
+func Devices() (gpus []Info, version string, err error) {
+	if err := loadDriver(); err != nil {
+		return nil, "", err
+	}
+	out := new(int32)
+	if r := call(cuDeviceGetCount, uintptr(unsafe.Pointer(out))); r != 0 {
+		return nil, "", driverError(cuDeviceGetCount, r)
+	}
+	for i := range int(*out) {
+		info, _, err := deviceInfo(i)
+		if err != nil {
+			return nil, "", err
+		}
+		gpus = append(gpus, info)
+	}
+	return gpus, driverVersion(), nil
+}
+
+// deviceInfo describes GPU number i; handle is the driver's name for it.
+func deviceInfo(i int) (info Info, handle int32, err error) {
+	type results struct {
+		handle, major, minor int32
+		memory               uint64
+		name                 [256]byte
+	}
+	o := new(results)
+	if r := call(cuDeviceGet, uintptr(unsafe.Pointer(&o.handle)), uintptr(i)); r != 0 {
+		return info, 0, driverError(cuDeviceGet, r)
+	}
+	h := uintptr(o.handle)
+	if r := call(cuDeviceGetName, uintptr(unsafe.Pointer(&o.name)), uintptr(len(o.name)), h); r != 0 {
+		return info, 0, driverError(cuDeviceGetName, r)
+	}
+	if r := call(cuDeviceTotalMem, uintptr(unsafe.Pointer(&o.memory)), h); r != 0 {
+		return info, 0, driverError(cuDeviceTotalMem, r)
+	}
+	for attribute, to := range map[uintptr]*int32{attributeMajor: &o.major, attributeMinor: &o.minor} {
+		if r := call(cuDeviceGetAttribute, uintptr(unsafe.Pointer(to)), attribute, h); r != 0 {
+			return info, 0, driverError(cuDeviceGetAttribute, r)
+		}
+	}
+	name, _, _ := strings.Cut(string(o.name[:]), "\x00")
+	return Info{Index: i, Name: name, Memory: o.memory, Major: int(o.major), Minor: int(o.minor)}, o.handle, nil
+}

@@ -1,0 +1,281 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+)
+
+// gpu is one GPU with a context and a stream, on which everything runs in
+// order. The first failure is kept in err and makes all that follows do
+// nothing, so callers need not look after each call.
+type gpu struct {
+	info      Info
+	handle    int32
+	context   uintptr
+	stream    uintptr
+	err       error
+	multi     int  // multiprocessors
+	careful   bool // wait after every launch, to name the kernel at fault
+	capturing bool
+	last      string // the kernel launched last
+
+	modules []uintptr
+	kernels [kernelCount]uintptr
+	shared  [kernelCount]int // dynamic shared memory allowed so far
+
+	blocks  []uintptr // device memory to give back
+	pinned  []uintptr // host memory to give back
+	used    uint64    // bytes of device memory taken
+	staging staging
+
+	// What the driver reads or writes at a call: on the heap, which does not
+	// move as stacks do.
+	args   [maxArgs]uint64
+	params [maxArgs]uintptr
+	out    [2]uint64
+}
+
+const maxArgs = 48
+
+// openGPU makes a context on GPU number i, without kernels.
+func openGPU(i int) (g *gpu, err error) {
+	if err := loadDriver(); err != nil {
+		return nil, err
+	}
+	if driver.version < minDriver {
+		return nil, fmt.Errorf("cuda: the NVIDIA driver is too old: it is for CUDA %s; version %s or newer (CUDA %d.%d) is needed",
+			driverVersion(), minDriverName, minDriver/1000, minDriver%1000/10)
+	}
+	gpus, _, err := Devices()
+	if err != nil {
+		return nil, err
+	}
+	if i < 0 || i >= len(gpus) {
+		return nil, fmt.Errorf("cuda: there is no GPU number %d: this machine has %d", i, len(gpus))
+	}
+	g = new(gpu)
+	if g.info, g.handle, err = deviceInfo(i); err != nil {
+		return nil, err
+	}
+	if g.info.Major < minMajor {
+		return nil, fmt.Errorf("cuda: %s is too old: compute capability %d.0 (Ampere) or newer is needed", g.info, minMajor)
+	}
+	defer func() {
+		if g.err != nil {
+			err = g.err
+			g.close()
+		}
+	}()
+	g.careful = os.Getenv("SPINNET_CUDA_SYNC") != ""
+	if r := call(cuDevicePrimaryCtxRetain, uintptr(unsafe.Pointer(&g.out[0])), uintptr(g.handle)); r != 0 {
+		g.fail(symbols[cuDevicePrimaryCtxRetain], r, "")
+		return nil, g.err
+	}
+	g.context = uintptr(g.out[0])
+	g.do(cuStreamCreate, g.result(), streamNonBlocking)
+	g.stream = uintptr(g.out[0])
+	g.do(cuDeviceGetAttribute, g.result(), attributeMultiprocs, uintptr(g.handle))
+	g.multi = int(int32(g.out[0])) //nolint:gosec // the driver wrote 32 bits
+	return g, g.err
+}
+
+// close gives everything back.
+func (g *gpu) close() {
+	if g.context == 0 {
+		return
+	}
+	g.do(cuStreamSynchronize, g.stream)
+	g.err = nil // closing goes on whatever happened
+	for _, b := range g.blocks {
+		g.do(cuMemFree, b)
+	}
+	for _, p := range g.pinned {
+		g.do(cuMemFreeHost, p)
+	}
+	for _, s := range g.staging.slots {
+		g.do(cuEventDestroy, s.event)
+	}
+	for _, m := range g.modules {
+		g.do(cuModuleUnload, m)
+	}
+	if g.stream != 0 {
+		g.do(cuStreamDestroy, g.stream)
+	}
+	call(cuDevicePrimaryCtxRelease, uintptr(g.handle))
+	g.context = 0
+	g.err = errors.New("cuda: the device is closed")
+}
+
+// name is the GPU in messages.
+func (g *gpu) name() string { return fmt.Sprintf("cuda:%d %s", g.info.Index, g.info.Name) }
+
+// fail keeps the first error.
+func (g *gpu) fail(call string, code int, hint string) {
+	if g.err == nil {
+		g.err = &Error{Call: call, Device: g.name(), Name: resultName(code), Code: code, Hint: hint}
+	}
+}
+
+// result clears and gives the place where a call leaves its result, g.out[0].
+func (g *gpu) result() uintptr {
+	g.out[0] = 0
+	return uintptr(unsafe.Pointer(&g.out[0]))
+}
+
+// do calls the driver in the GPU's context. Contexts belong to threads, and
+// goroutines move between those.
+//
+//go:uintptrescapes
+func (g *gpu) do(f function, args ...uintptr) {
+	if g.err != nil {
+		return
+	}
+	if r := g.try(f, args...); r != 0 {
+		g.fail(symbols[f], r, g.hint(r))
+	}
+}
+
+// try is do for calls whose failure is no fault.
+//
+//go:uintptrescapes
+func (g *gpu) try(f function, args ...uintptr) int {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if r := call(cuCtxSetCurrent, g.context); r != 0 {
+		return r
+	}
+	return call(f, args...)
+}
+
+// hint says what a result of the driver is likely about.
+func (g *gpu) hint(code int) string {
+	switch {
+	case code == resultOutOfMemory:
+		return "another program may hold its memory"
+	case code >= 700 && code < 720 || code == resultInvalidDeviceCode: // a kernel's fault, seen at a later call
+		if g.careful {
+			return "in kernel " + g.last
+		}
+		return "a kernel failed, at the latest " + g.last + "; set SPINNET_CUDA_SYNC=1 to learn which"
+	}
+	return ""
+}
+
+// malloc takes device memory, zeroed. Its failure says how much was asked for.
+func (g *gpu) malloc(bytes int) uintptr {
+	if g.err != nil || bytes == 0 {
+		return 0
+	}
+	if r := g.try(cuMemAlloc, g.result(), uintptr(bytes)); r != 0 {
+		free := ""
+		if g.try(cuMemGetInfo, uintptr(unsafe.Pointer(&g.out[0])), uintptr(unsafe.Pointer(&g.out[1]))) == 0 {
+			free = fmt.Sprintf(", %s of %s free", gigabytes(g.out[0]), gigabytes(g.out[1]))
+		}
+		hint := ""
+		if r == resultOutOfMemory {
+			hint = fmt.Sprintf("%s more needed beside the %s taken%s; lower batch_size and raise gradient_accumulation_steps, or set recompute = true",
+				gigabytes(uint64(bytes)), gigabytes(g.used), free)
+		}
+		g.fail(symbols[cuMemAlloc], r, hint)
+		return 0
+	}
+	p := uintptr(g.out[0])
+	g.blocks = append(g.blocks, p)
+	g.used += uint64(bytes)
+	g.do(cuMemsetD8Async, p, 0, uintptr(bytes), g.stream)
+	return p
+}
+
+func gigabytes(n uint64) string { return fmt.Sprintf("%.2f GB", float64(n)/1e9) }
+
+// pin takes host memory that the GPU can read and write while the host goes on.
+func (g *gpu) pin(bytes int) []byte {
+	g.do(cuMemAllocHost, g.result(), uintptr(bytes))
+	if g.err != nil {
+		return make([]byte, bytes)
+	}
+	p := uintptr(g.out[0])
+	g.pinned = append(g.pinned, p)
+	return unsafe.Slice((*byte)(pointer(p)), bytes)
+}
+
+// sync waits for the stream.
+func (g *gpu) sync() { g.do(cuStreamSynchronize, g.stream) }
+
+// clear zeroes device memory.
+func (g *gpu) clear(p uintptr, bytes int) {
+	if bytes > 0 {
+		g.do(cuMemsetD8Async, p, 0, uintptr(bytes), g.stream)
+	}
+}
+
+// upload copies host memory to the device and waits.
+func (g *gpu) upload(dst uintptr, src unsafe.Pointer, bytes int) {
+	if bytes > 0 {
+		g.do(cuMemcpyHtoDAsync, dst, uintptr(src), uintptr(bytes), g.stream)
+		g.sync()
+		runtime.KeepAlive(src)
+	}
+}
+
+// download copies device memory to the host and waits.
+func (g *gpu) download(dst unsafe.Pointer, src uintptr, bytes int) {
+	if bytes > 0 {
+		g.do(cuMemcpyDtoHAsync, uintptr(dst), src, uintptr(bytes), g.stream)
+		g.sync()
+		runtime.KeepAlive(dst)
+	}
+}
+
+// staging is a ring of pinned buffers through which small uploads go without
+// the host waiting: for the GPU's copy out of a buffer it waits only when the
+// ring comes round to it.
+type staging struct {
+	slots []slot
+	next  int
+}
+
+type slot struct {
+	buffer []byte
+	event  uintptr
+}
+
+const stagingSlots = 16
+
+// stage copies data to the device in stream order; the host may change data
+// at once.
+func (g *gpu) stage(dst uintptr, data []byte) {
+	if g.err != nil || len(data) == 0 {
+		return
+	}
+	s := &g.staging
+	if len(s.slots) == 0 {
+		s.slots = make([]slot, stagingSlots)
+		for i := range s.slots {
+			g.do(cuEventCreate, g.result(), eventDisableTiming)
+			s.slots[i].event = uintptr(g.out[0])
+		}
+	}
+	b := &s.slots[s.next]
+	s.next = (s.next + 1) % len(s.slots)
+	g.do(cuEventSynchronize, b.event) // done at once when never recorded
+	if len(b.buffer) < len(data) {
+		b.buffer = g.pin(len(data))
+	}
+	copy(b.buffer, data)
+	g.do(cuMemcpyHtoDAsync, dst, uintptr(unsafe.Pointer(&b.buffer[0])), uintptr(len(data)), g.stream)
+	g.do(cuEventRecord, b.event, g.stream)
+}
+
+// bytesOf is a slice's memory.
+func bytesOf[T any](s []T) []byte {
+	if len(s) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
+}

@@ -1,0 +1,143 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path"
+	"strings"
+	"unsafe"
+)
+
+// compiled holds the kernels, one .fatbin a stem, each for several kinds of
+// GPU, and kernels.json, which says from which sources they were made.
+//
+//go:embed kernels
+var compiled embed.FS
+
+// kernelFiles is compiled, or the folder that SPINNET_CUDA_KERNELS names, to
+// try kernels without building anew.
+func kernelFiles() fs.FS {
+	if dir := os.Getenv("SPINNET_CUDA_KERNELS"); dir != "" {
+		return os.DirFS(dir)
+	}
+	files, err := fs.Sub(compiled, "kernels")
+	if err != nil {
+		panic(err) // the path is constant
+	}
+	return files
+}
+
+// loadKernels loads all modules and finds the kernels in them.
+func (g *gpu) loadKernels() {
+	files := kernelFiles()
+	names, err := fs.Glob(files, "*.fatbin")
+	if err == nil && len(names) == 0 {
+		err = ErrNoKernels
+	}
+	if err != nil {
+		g.err = err
+		return
+	}
+	modules := map[string]uintptr{}
+	for _, name := range names {
+		image, err := fs.ReadFile(files, name)
+		if err != nil {
+			g.err = fmt.Errorf("cuda: %w", err)
+			return
+		}
+		m := g.loadModule(image)
+		if g.err != nil {
+			g.err = fmt.Errorf("%w (kernels %s)", g.err, name)
+			return
+		}
+		modules[strings.TrimSuffix(path.Base(name), ".fatbin")] = m
+	}
+	for k, d := range kernelTable {
+		m, ok := modules[d.stem]
+		if !ok {
+			g.err = fmt.Errorf("%w: %s.fatbin is missing", ErrNoKernels, d.stem)
+			return
+		}
+		g.kernels[k] = g.function(m, d.name)
+	}
+}
+
+// loadModule loads compiled code: a fatbin, a cubin, or PTX.
+func (g *gpu) loadModule(image []byte) uintptr {
+	if g.err != nil {
+		return 0
+	}
+	image = append(image[:len(image):len(image)], 0) // PTX is a C string
+	switch r := g.try(cuModuleLoadData, g.result(), uintptr(unsafe.Pointer(&image[0]))); r {
+	case 0:
+	case resultUnsupportedPTX, resultNoBinaryForGPU:
+		g.fail(symbols[cuModuleLoadData], r, "the driver cannot use these kernels; version "+minDriverName+" or newer is needed")
+	default:
+		g.fail(symbols[cuModuleLoadData], r, g.hint(r))
+	}
+	m := uintptr(g.out[0])
+	if g.err == nil {
+		g.modules = append(g.modules, m)
+	}
+	return m
+}
+
+// function finds a kernel in a module.
+func (g *gpu) function(module uintptr, name string) uintptr {
+	if g.err != nil {
+		return 0
+	}
+	cname := append([]byte(name), 0)
+	if r := g.try(cuModuleGetFunction, g.result(), module, uintptr(unsafe.Pointer(&cname[0]))); r != 0 {
+		g.fail(symbols[cuModuleGetFunction]+" "+name, r, "the compiled kernels are of other sources")
+	}
+	return uintptr(g.out[0])
+}
+
+// grid is the shape of a launch: blocks, threads a block, and dynamic shared
+// memory in bytes.
+type grid struct {
+	x, y, z, threads, shared int
+}
+
+// launch starts a kernel. Arguments are pointers, integers, and floats by
+// their bits, in the order of the kernel's parameters.
+func (g *gpu) launch(k kernelID, s grid, args ...uint64) {
+	if g.err != nil {
+		return
+	}
+	if s.shared > 48<<10 && s.shared > g.shared[k] {
+		g.do(cuFuncSetAttribute, g.kernels[k], funcMaxDynamicShared, uintptr(s.shared))
+		g.shared[k] = s.shared
+	}
+	g.last = kernelTable[k].name
+	g.launchFunction(g.kernels[k], s, args...)
+}
+
+func (g *gpu) launchFunction(f uintptr, s grid, args ...uint64) {
+	if s.x == 0 || g.err != nil {
+		return
+	}
+	for i, a := range args {
+		g.args[i] = a
+		g.params[i] = uintptr(unsafe.Pointer(&g.args[i]))
+	}
+	if r := g.try(cuLaunchKernel, f, uintptr(s.x), uintptr(max(1, s.y)), uintptr(max(1, s.z)), uintptr(s.threads), 1, 1,
+		uintptr(s.shared), g.stream, uintptr(unsafe.Pointer(&g.params[0])), 0); r != 0 {
+		g.fail("kernel "+g.last, r, g.hint(r))
+	}
+	if g.careful && !g.capturing {
+		g.sync()
+	}
+}
+
+// f32 is a float as an argument of launch.
+func f32(x float32) uint64 { return uint64(math.Float32bits(x)) }
+
+// i32 is an integer as an argument of launch.
+func i32(n int) uint64 { return uint64(uint32(int32(n))) }
