@@ -54,6 +54,7 @@ const (
 	cuGraphLaunch
 	cuGraphExecDestroy
 	cuGraphDestroy
+	cuTensorMapEncodeTiled
 	functions // how many there are
 )
 
@@ -74,6 +75,7 @@ var symbols = [functions]string{
 	cuFuncSetAttribute: "cuFuncSetAttribute", cuLaunchKernel: "cuLaunchKernel",
 	cuGraphInstantiate: "cuGraphInstantiateWithFlags", cuGraphLaunch: "cuGraphLaunch",
 	cuGraphExecDestroy: "cuGraphExecDestroy", cuGraphDestroy: "cuGraphDestroy",
+	cuTensorMapEncodeTiled: "cuTensorMapEncodeTiled",
 }
 
 // Numbers of the driver's interface.

@@ -107,7 +107,10 @@ type grid struct {
 
 // launch starts a kernel. Arguments are pointers, integers, and floats by
 // their bits, in the order of the kernel's parameters.
-func (g *gpu) launch(k kernelID, s grid, args ...uint64) {
+func (g *gpu) launch(k kernelID, s grid, args ...uint64) { g.launchMaps(k, s, nil, nil, args...) }
+
+// launchMaps is launch for kernels whose first two parameters are tensor maps.
+func (g *gpu) launchMaps(k kernelID, s grid, a, b *tensorMap, args ...uint64) {
 	if g.err != nil {
 		return
 	}
@@ -116,16 +119,20 @@ func (g *gpu) launch(k kernelID, s grid, args ...uint64) {
 		g.shared[k] = s.shared
 	}
 	g.last = kernelTable[k].name
-	g.launchFunction(g.kernels[k], s, args...)
+	g.launchFunction(g.kernels[k], s, a, b, args...)
 }
 
-func (g *gpu) launchFunction(f uintptr, s grid, args ...uint64) {
+func (g *gpu) launchFunction(f uintptr, s grid, mapA, mapB *tensorMap, args ...uint64) {
 	if s.x == 0 || g.err != nil {
 		return
 	}
+	n := 0
+	if mapA != nil {
+		g.params[0], g.params[1], n = uintptr(mapA.address()), uintptr(mapB.address()), 2
+	}
 	for i, a := range args {
 		g.args[i] = a
-		g.params[i] = uintptr(unsafe.Pointer(&g.args[i]))
+		g.params[n+i] = uintptr(unsafe.Pointer(&g.args[i]))
 	}
 	if r := g.try(cuLaunchKernel, f, uintptr(s.x), uintptr(max(1, s.y)), uintptr(max(1, s.z)), uintptr(s.threads), 1, 1,
 		uintptr(s.shared), g.stream, uintptr(unsafe.Pointer(&g.params[0])), 0); r != 0 {

@@ -5,10 +5,100 @@ package cuda
 // kernelID is one kernel.
 type kernelID int
 
-// The kernels, by stem.
+// The kernels; what each does, and how it is launched, stands in its source.
 const (
-	kernelCount kernelID = iota
+	gemmNTBF16 kernelID = iota
+	gemmNTF32
+	gemmNNBF16
+	gemmNNF32
+	gemmTNF32
+	gemm90NTBF16Narrow
+	gemm90NTBF16Wide
+	gemm90NTF32Narrow
+	gemm90NTF32Wide
+	gemm90NNBF16Narrow
+	gemm90NNBF16Wide
+	gemm90NNF32Narrow
+	gemm90NNF32Wide
+	gemm90TNF32Narrow
+	gemm90TNF32Wide
+	fold
+	foldWalsh
+	walshBF16
+	refreshSums
+	refresh
+	finishGradient
+	attentionForward32
+	attentionForward64
+	attentionForward96
+	attentionForward128
+	attentionDQ32
+	attentionDQ64
+	attentionDQ96
+	attentionDQ128
+	attentionDKV32
+	attentionDKV64
+	attentionDKV96
+	attentionDKV128
+	rope
+	attentionMask
+	addF32BF16
+	addF32
+	addBF16
+	toBF16F32
+	toF32BF16
+	sumSquares
+	clipNorm
+	adamW
+	embedding
+	embeddingOrder
+	embeddingSegments
+	embeddingJoin
+	crossEntropyBF16
+	crossEntropyNarrowF32
+	rmsNorm
+	rmsNormBackward512
+	rmsNormBackward1024
+	rmsNormBackward1536
+	rmsNormBackwardAny
+	rmsNormDW
+	fakeQuant8
+	swiGLU
+	swiGLUBackward
+	zeroTensors
+	addSum
+	guard
+	kernelCount // how many there are
 )
 
 // kernelTable says where each kernel is: its source's stem and its name there.
-var kernelTable = [kernelCount]struct{ stem, name string }{}
+var kernelTable = [kernelCount]struct{ stem, name string }{
+	gemmNTBF16: {"linear", "gemm_nt_bf16"}, gemmNTF32: {"linear", "gemm_nt_f32"},
+	gemmNNBF16: {"linear", "gemm_nn_bf16"}, gemmNNF32: {"linear", "gemm_nn_f32"}, gemmTNF32: {"linear", "gemm_tn_f32"},
+	gemm90NTBF16Narrow: {"linear", "gemm90_nt_bf16_128"}, gemm90NTBF16Wide: {"linear", "gemm90_nt_bf16_256"},
+	gemm90NTF32Narrow: {"linear", "gemm90_nt_f32_128"}, gemm90NTF32Wide: {"linear", "gemm90_nt_f32_256"},
+	gemm90NNBF16Narrow: {"linear", "gemm90_nn_bf16_128"}, gemm90NNBF16Wide: {"linear", "gemm90_nn_bf16_256"},
+	gemm90NNF32Narrow: {"linear", "gemm90_nn_f32_128"}, gemm90NNF32Wide: {"linear", "gemm90_nn_f32_256"},
+	gemm90TNF32Narrow: {"linear", "gemm90_tn_f32_128"}, gemm90TNF32Wide: {"linear", "gemm90_tn_f32_256"},
+	fold: {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
+	walshBF16:   {"walsh", "walsh_bf16"},
+	refreshSums: {"quantize", "refresh_sums"}, refresh: {"quantize", "refresh"}, finishGradient: {"quantize", "finish_gradient"},
+	attentionForward32: {"attention", "attention_forward_32"}, attentionForward64: {"attention", "attention_forward_64"},
+	attentionForward96: {"attention", "attention_forward_96"}, attentionForward128: {"attention", "attention_forward_128"},
+	attentionDQ32: {"attention", "attention_dq_32"}, attentionDQ64: {"attention", "attention_dq_64"},
+	attentionDQ96: {"attention", "attention_dq_96"}, attentionDQ128: {"attention", "attention_dq_128"},
+	attentionDKV32: {"attention", "attention_dkv_32"}, attentionDKV64: {"attention", "attention_dkv_64"},
+	attentionDKV96: {"attention", "attention_dkv_96"}, attentionDKV128: {"attention", "attention_dkv_128"},
+	rope: {"attention", "rope"}, attentionMask: {"attention", "attention_mask"},
+	addF32BF16: {"elementwise", "add_f32_bf16"}, addF32: {"elementwise", "add_f32"}, addBF16: {"elementwise", "add_bf16"},
+	toBF16F32: {"elementwise", "to_bf16_f32"}, toF32BF16: {"elementwise", "to_f32_bf16"},
+	sumSquares: {"elementwise", "sum_squares"}, clipNorm: {"elementwise", "clip"}, adamW: {"elementwise", "adamw"},
+	embedding: {"embedding", "embedding"}, embeddingOrder: {"embedding", "embedding_order"},
+	embeddingSegments: {"embedding", "embedding_segments"}, embeddingJoin: {"embedding", "embedding_join"},
+	crossEntropyBF16: {"loss", "cross_entropy_bf16"}, crossEntropyNarrowF32: {"loss", "cross_entropy_narrow_f32"},
+	rmsNorm: {"norm", "rmsnorm"}, rmsNormBackward512: {"norm", "rmsnorm_backward_512"},
+	rmsNormBackward1024: {"norm", "rmsnorm_backward_1024"}, rmsNormBackward1536: {"norm", "rmsnorm_backward_1536"},
+	rmsNormBackwardAny: {"norm", "rmsnorm_backward_any"}, rmsNormDW: {"norm", "rmsnorm_dw"}, fakeQuant8: {"norm", "fake_quant8"},
+	swiGLU: {"swiglu", "swiglu"}, swiGLUBackward: {"swiglu", "swiglu_backward"},
+	zeroTensors: {"step", "zero_tensors"}, addSum: {"step", "add_sum"}, guard: {"step", "guard"},
+}

@@ -31,7 +31,7 @@ type Config struct {
 	Dataset string `toml:"dataset" json:"dataset" usage:"prepared corpus: a name under datasets/ or the path of a folder"`
 	OutDir  string `toml:"out_dir" json:"out_dir" usage:"run folder for checkpoints and metrics; empty: runs/ and the recipe's name"`
 	Seed    uint64 `toml:"seed" json:"seed" usage:"seed of initialisation, batches and dropout; same seed, same weights"`
-	Device  string `toml:"device" json:"device" usage:"cpu"`
+	Device  string `toml:"device" json:"device" usage:"cpu, cuda (the first GPU), cuda:N, or auto: a GPU if there is one"`
 	Threads int    `toml:"threads" json:"threads" usage:"worker threads; 0: one a core. Never changes the result"`
 
 	NLayer            int     `toml:"n_layer" json:"n_layer" usage:"transformer layers"`
@@ -82,7 +82,7 @@ type Config struct {
 // general recipe at 8 layers, d 512. Only dataset has no default.
 func DefaultConfig() Config {
 	return Config{
-		Seed: 1337, Device: "cpu",
+		Seed: 1337, Device: "auto",
 		NLayer: 8, NHead: 8, NEmbd: 512, BlockSize: 256,
 		Algebra: "walsh", Quantizer: arch.AbsMean, MixerAlgebra: "octonion", Init: model.InitScaled,
 		BatchSize: 32, GradAccum: 1, MaxIters: 5000, SampleTokens: 200, SamplePrompt: "\n",
@@ -396,13 +396,19 @@ func (c Config) Validate() error {
 		key, v  string
 		allowed []string
 	}{
-		{"device", c.Device, []string{"cpu"}},
 		{"quantizer", c.Quantizer, []string{arch.AbsMean, arch.Classic, arch.None}},
 		{"init", c.Init, []string{model.InitScaled, model.InitClassic}},
 	} {
 		if !slices.Contains(k.allowed, k.v) {
 			return bad(k.key, " = %q, want %s", k.v, strings.Join(k.allowed, " or "))
 		}
+	}
+	if number, ok := strings.CutPrefix(c.Device, "cuda:"); ok {
+		if n, err := strconv.Atoi(number); err != nil || n < 0 {
+			return bad("device", " = %q, want a GPU's number behind cuda:", c.Device)
+		}
+	} else if !slices.Contains([]string{"auto", "cpu", "cuda"}, c.Device) {
+		return bad("device", " = %q, want auto, cpu, cuda or cuda:N", c.Device)
 	}
 	if c.ActBits != 0 && c.ActBits != 8 {
 		return bad("act_bits", " = %d, want 0 or 8", c.ActBits)

@@ -13,6 +13,7 @@ import (
 
 	"spinnet/corpus"
 	"spinnet/dataset"
+	"spinnet/tensor"
 	"spinnet/tokenizer"
 	"spinnet/train"
 )
@@ -61,7 +62,7 @@ func benchTrain(b *benchContext, shape, recipe string, mixer bool) error {
 			if err != nil {
 				return err
 			}
-			if err := benchTrainSteps(b, name, cfg, data, threads); err != nil {
+			if err := benchTrainSteps(b, name, cfg, data, threads, nil); err != nil {
 				return err
 			}
 		}
@@ -69,13 +70,21 @@ func benchTrain(b *benchContext, shape, recipe string, mixer bool) error {
 	return nil
 }
 
-func benchTrainSteps(b *benchContext, name string, cfg train.Config, data *dataset.Dataset, threads int) error {
+// benchTrainSteps measures steps on a device; nil: the CPU.
+func benchTrainSteps(b *benchContext, name string, cfg train.Config, data *dataset.Dataset, threads int, dev tensor.Device) error {
 	debug.FreeOSMemory() // what the last bench left
-	t, err := train.New(cfg, data, train.Options{Threads: threads})
+	t, err := train.New(cfg, data, train.Options{Threads: threads, Device: dev})
 	if err != nil {
 		return err
 	}
 	defer t.Close()
+	if dev != nil { // its first step runs, its second is recorded
+		for range 2 {
+			if _, _, err := t.TrainStep(context.Background()); err != nil {
+				return err
+			}
+		}
+	}
 	median, allocs := b.Measure(func() {
 		if _, _, e := t.TrainStep(context.Background()); e != nil {
 			err = e
@@ -87,8 +96,12 @@ func benchTrainSteps(b *benchContext, name string, cfg train.Config, data *datas
 	if err != nil {
 		return err
 	}
+	memory := m.Sys - m.HeapReleased
+	if gpu, ok := dev.(interface{ Memory() uint64 }); ok {
+		memory = gpu.Memory()
+	}
 	return b.Report(benchResult{Shape: name, Threads: threads, Ms: milliseconds(median), Allocs: &allocs,
-		TokensPerS: float64(cfg.TokensPerStep()) / median.Seconds(), PeakMemoryMiB: float64(m.Sys-m.HeapReleased) / (1 << 20)})
+		TokensPerS: float64(cfg.TokensPerStep()) / median.Seconds(), PeakMemoryMiB: float64(memory) / (1 << 20)})
 }
 
 // shakespeare prepares the text that ships in a folder that remove deletes.

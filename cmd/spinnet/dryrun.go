@@ -16,10 +16,20 @@ import (
 func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 	shape := cfg.Arch(data.VocabSize)
 	fmt.Fprint(w, cfg.Resolved().TOML(), "\n")
+	dev, note, err := openDevice(cfg.Device)
+	if err != nil {
+		return err
+	}
+	noteDevice(w, dev, note)
+	if dev != nil {
+		dev.Close()
+	}
 	printModel(w, cfg, shape)
 	fmt.Fprintf(w, "memory      about %s\n", bytesText(memoryEstimate(cfg, shape)))
-	if err := checkMemory(cfg, shape); err != nil {
-		return err
+	if dev == nil {
+		if err := checkMemory(cfg, shape); err != nil {
+			return err
+		}
 	}
 	perToken, err := timeEstimate(cfg, data)
 	if err != nil {
@@ -71,16 +81,20 @@ func timeEstimate(cfg train.Config, data *dataset.Dataset) (float64, error) {
 	var seconds [3]float64
 	for layers := 1; layers <= 2; layers++ {
 		small.NLayer = layers
-		t, err := train.New(small, data, train.Options{Threads: cfg.Threads})
+		dev, _, err := openDevice(cfg.Device)
 		if err != nil {
 			return 0, err
 		}
-		for i := range 4 {
+		t, err := train.New(small, data, train.Options{Threads: cfg.Threads, Device: dev})
+		if err != nil {
+			return 0, err
+		}
+		for i := range 5 {
 			start := time.Now()
 			if _, _, err = t.TrainStep(context.Background()); err != nil {
 				break
 			}
-			if s := time.Since(start).Seconds(); i == 1 || i > 1 && s < seconds[layers] { // the first warms up
+			if s := time.Since(start).Seconds(); i == 2 || i > 2 && s < seconds[layers] { // the first two warm up
 				seconds[layers] = s
 			}
 		}

@@ -166,13 +166,20 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 	if flags.dryRun {
 		return dryRun(out, cfg, data)
 	}
-	if err := checkMemory(cfg, shape); err != nil {
+	dev, note, err := openDevice(cfg.Device)
+	if err != nil {
 		return err
 	}
+	if dev == nil {
+		if err := checkMemory(cfg, shape); err != nil {
+			return err
+		}
+	}
 	fmt.Fprint(log, cfg.Resolved().TOML(), "\n")
+	noteDevice(log, dev, note)
 	printModel(log, cfg, shape)
 
-	t, err := train.New(cfg, data, train.Options{Threads: cfg.Threads})
+	t, err := train.New(cfg, data, train.Options{Threads: cfg.Threads, Device: dev})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,189 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"math"
+
+	"spinnet/tensor"
+)
+
+// pendingSum is a residual sum that waits for what comes next: a norm of it
+// does both in one launch.
+type pendingSum struct{ y, a, b *tensor.Tensor }
+
+// flush does what waits. All operations but RMSNorm begin with it.
+func (d *Device) flush() {
+	if s := d.sum; s.y != nil {
+		d.sum = pendingSum{}
+		d.add(s.y, s.a, s.b)
+	}
+}
+
+// shadow is the bf16 copy of a float32 gradient that RMSNormBackward left.
+type shadow struct {
+	of     uintptr
+	n      int
+	copied uintptr
+}
+
+// half gives a tensor in bf16: itself or a copy.
+func (d *Device) half(t *tensor.Tensor) uintptr {
+	if t.Type == tensor.BFloat16 {
+		return t.Addr
+	}
+	n := t.Len()
+	if d.shadow.of != t.Addr || d.shadow.n != n {
+		to := d.need(scratchShadow, 2*n)
+		d.launch(toBF16F32, grid{x: per(n, 1024), threads: 256}, uint64(to), uint64(t.Addr), uint64(n))
+		d.shadow = shadow{t.Addr, n, to}
+	}
+	return d.shadow.copied
+}
+
+// Embedding gathers rows of the table.
+func (d *Device) Embedding(y, table *tensor.Tensor, ids *tensor.Ints) {
+	d.flush()
+	d.launch(embedding, grid{x: ids.N, threads: 128}, uint64(y.Addr), uint64(table.Addr), uint64(ids.Addr), i32(table.Shape[1]))
+}
+
+// EmbeddingBackward adds rows of dy to the rows of dtable that were read, in
+// an order that the ids alone decide.
+func (d *Device) EmbeddingBackward(dtable, dy *tensor.Tensor, ids *tensor.Ints) {
+	d.flush()
+	n, width := ids.N, dtable.Shape[1]
+	segments := per(n, 32)
+	order := d.need(scratchOrder, 8*n)
+	sorted := order + uintptr(4*n)
+	part := d.need(scratchParts, 8*segments*width)
+	d.launch(embeddingOrder, grid{x: segments, threads: 256}, uint64(order), uint64(sorted), uint64(ids.Addr), i32(n))
+	d.launch(embeddingSegments, grid{x: segments, y: per(width, 512), threads: 128},
+		uint64(dtable.Addr), uint64(part), uint64(dy.Addr), uint64(order), uint64(sorted), i32(n), i32(width))
+	d.launch(embeddingJoin, grid{x: segments, y: per(width, 512), threads: 128},
+		uint64(dtable.Addr), uint64(part), uint64(sorted), i32(n), i32(width))
+}
+
+// RMSNorm normalises rows, after the residual sum that waits for it.
+func (d *Device) RMSNorm(y, x, w *tensor.Tensor) {
+	width := w.Len()
+	rows := x.Len() / width
+	from, term, sum := x, uint64(0), uint64(0)
+	if s := d.sum; s.y == x && s.a.Type == tensor.Float32 && s.b.Type == tensor.BFloat16 {
+		d.sum = pendingSum{}
+		from, term, sum = s.a, uint64(s.b.Addr), uint64(x.Addr)
+	}
+	d.flush()
+	d.launch(rmsNorm, grid{x: per(rows, 8), threads: 256}, uint64(y.Addr), sum, uint64(from.Addr), term, uint64(w.Addr),
+		i32(rows), i32(width), f32(tensor.NormEps), 0)
+}
+
+// RMSNormBackward gives dx, in bf16 as well, and adds to dw.
+func (d *Device) RMSNormBackward(dx *tensor.Tensor, acc bool, dw, dy, x, w *tensor.Tensor) {
+	d.flush()
+	width := w.Len()
+	rows := x.Len() / width
+	blocks := min(per(rows, 8), 2*d.multi)
+	part := d.need(scratchParts, 4*blocks*width)
+	copied := d.need(scratchShadow, 2*rows*width)
+	k, shared := rmsNormBackwardAny, 4*width
+	switch {
+	case width%4 != 0 || width > 1536:
+		shared = 0
+	case width <= 512:
+		k = rmsNormBackward512
+	case width <= 1024:
+		k = rmsNormBackward1024
+	default:
+		k = rmsNormBackward1536
+	}
+	d.launch(k, grid{x: blocks, threads: 256, shared: shared}, uint64(dx.Addr), uint64(copied), uint64(part), uint64(dy.Addr), uint64(x.Addr), uint64(w.Addr),
+		i32(rows), i32(width), f32(tensor.NormEps), flag(acc))
+	d.shadow = shadow{dx.Addr, rows * width, copied}
+	d.launch(rmsNormDW, grid{x: per(width, 32), threads: 256}, uint64(dw.Addr), uint64(part), i32(blocks), i32(width))
+}
+
+func flag(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// SwiGLU is silu(gate)∘up.
+func (d *Device) SwiGLU(y, gate, up *tensor.Tensor) {
+	d.flush()
+	n := y.Len()
+	d.launch(swiGLU, grid{x: per(n, 2048), threads: 256}, uint64(y.Addr), uint64(gate.Addr), uint64(up.Addr), uint64(n))
+}
+
+// SwiGLUBackward overwrites dgate and dup.
+func (d *Device) SwiGLUBackward(dgate, dup, dy, gate, up *tensor.Tensor) {
+	d.flush()
+	n := dy.Len()
+	d.launch(swiGLUBackward, grid{x: per(n, 2048), threads: 256},
+		uint64(dgate.Addr), uint64(dup.Addr), uint64(dy.Addr), uint64(gate.Addr), uint64(up.Addr), uint64(n))
+}
+
+// Add is y = a + b. It waits for the operation after it.
+func (d *Device) Add(y, a, b *tensor.Tensor) {
+	d.flush()
+	if d.shadow.of == y.Addr {
+		d.shadow = shadow{}
+	}
+	d.sum = pendingSum{y, a, b}
+}
+
+func (d *Device) add(y, a, b *tensor.Tensor) {
+	k := addF32BF16
+	switch {
+	case y.Type == tensor.BFloat16:
+		k = addBF16
+	case b.Type == tensor.Float32:
+		k = addF32
+	}
+	n := y.Len()
+	d.launch(k, grid{x: per(n, 1024), threads: 256}, uint64(y.Addr), uint64(a.Addr), uint64(b.Addr), uint64(n))
+}
+
+// FakeQuant8 rounds rows to int8 levels.
+func (d *Device) FakeQuant8(y, x *tensor.Tensor) {
+	d.flush()
+	width := x.Shape[len(x.Shape)-1]
+	rows := x.Len() / width
+	d.launch(fakeQuant8, grid{x: per(rows, 8), threads: 256}, uint64(y.Addr), uint64(x.Addr), i32(rows), i32(width))
+}
+
+// AddSum adds the sum of x's elements.
+func (d *Device) AddSum(s *tensor.Scalar, x *tensor.Tensor) {
+	d.flush()
+	d.launch(addSum, grid{x: 1, threads: 1024}, uint64(s.Addr), uint64(x.Addr), i32(x.Len()))
+}
+
+// SetUpdate brings the numbers of the next update to the device.
+func (d *Device) SetUpdate(o *tensor.AdamW) {
+	d.flush()
+	c1 := 1 - math.Pow(float64(o.Beta1), float64(o.Step))
+	c2 := 1 - math.Pow(float64(o.Beta2), float64(o.Step))
+	numbers := [8]float32{1, o.Beta1, float32(1 - float64(o.Beta1)), o.Beta2, float32(1 - float64(o.Beta2)),
+		float32(1 / c1), float32(1 / math.Sqrt(c2)), o.Eps}
+	d.stage(d.numbers+numberAdamW, bytesOf(numbers[:]))
+	d.stage(d.groups(o), bytesOf(o.Groups))
+}
+
+// groups is where the learning rates and decays of all parameters are.
+func (d *Device) groups(o *tensor.AdamW) uintptr {
+	return d.need(scratchGroups, 8*len(o.Groups))
+}
+
+// Update clips the gradients and updates every parameter once.
+func (d *Device) Update(o *tensor.AdamW) {
+	d.flush()
+	w, g, m, v := d.list(o.W), d.list(o.G), d.list(o.M), d.list(o.V)
+	sums := d.need(scratchSums, 8*g.chunks)
+	clipped := d.numbers + numberClip
+	d.launch(sumSquares, grid{x: g.chunks, threads: 256}, uint64(sums), uint64(g.addrs), uint64(g.sizes), uint64(g.chunk))
+	d.launch(clipNorm, grid{x: 1, threads: 1024}, uint64(clipped), uint64(sums), i32(g.chunks), f32(float32(o.Clip)))
+	d.launch(guard, grid{x: 1, threads: 1}, uint64(clipped), uint64(o.Squares.Addr), uint64(o.Loss.Addr))
+	d.launch(adamW, grid{x: g.chunks, threads: 256}, uint64(w.addrs), uint64(g.addrs), uint64(m.addrs), uint64(v.addrs), uint64(g.sizes),
+		uint64(d.groups(o)), uint64(g.chunk), uint64(d.numbers+numberAdamW), uint64(clipped), 0)
+}
