@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Compiles the kernels and runs the tests and timings of package cuda on a
+# machine with an NVIDIA GPU, nvcc and compute-sanitizer. Go is not needed
+# there: build what it runs first, anywhere, with
+#
+#   scripts/gpu_test.sh prepare DIR    (test binaries, bin/spinnet, sources)
+#
+# and there, with DIR copied, run DIR/scripts/gpu_test.sh run [OUT] [what …]
+# where what is any of: build test sanitize bench; default all but sanitize.
+# OUT receives the compiled kernels and logs. A part that fails does not stop
+# the others; the last lines say which passed.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+prepare() {
+  local dir=$1
+  mkdir -p "$dir/cuda" "$dir/model/testdata" "$dir/scripts" "$dir/bin"
+  export CGO_ENABLED=0 GOTOOLCHAIN=${GOTOOLCHAIN:-go1.27.3}
+  go test -c -ldflags "-s -w" -o "$dir/bin/cuda.test" ./cuda &&
+    go build -trimpath -ldflags "-s -w" -o "$dir/bin/spinnet" ./cmd/spinnet &&
+    cp -r model/testdata/seed_tiny "$dir/model/testdata/" &&
+    cp cuda/*.cu cuda/*.cuh cuda/build.sh "$dir/cuda/" &&
+    cp scripts/gpu_test.sh "$dir/scripts/"
+}
+
+results=""
+note() { # name, exit status, start
+  results="$results$(printf '%-28s %s (%ds)' "$1" "$([ "$2" = 0 ] && echo ok || echo FAILED)" $((SECONDS - $3)))"$'\n'
+}
+
+run() {
+  local out=${1:-out} start what
+  shift
+  out=$(realpath -m "$out")
+  mkdir -p "$out/kernels"
+  [ $# -gt 0 ] || set -- build test bench
+  export SPINNET_CUDA_KERNELS=$out/kernels SPINNET_REQUIRE_GPU=1
+  nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv,noheader
+  for what in "$@"; do
+    start=$SECONDS
+    case $what in
+    build)
+      cuda/build.sh "$out/kernels" 2>&1 | tee "$out/build.log" | tail -60
+      note build "${PIPESTATUS[0]}" "$start"
+      ;;
+    test)
+      (cd cuda && timeout 150 ../bin/cuda.test -test.v -test.timeout 140s >"$out/test.log" 2>&1)
+      note test $? "$start"
+      grep -E '^ *--- FAIL|^panic|^fatal|_test.go:[0-9]+: .*(want|got|error)|^FAIL|^ok|^PASS' "$out/test.log" | head -70
+      ;;
+    sanitize)
+      for tool in memcheck racecheck; do
+        start=$SECONDS
+        (cd cuda && timeout 240 compute-sanitizer --tool $tool --error-exitcode 9 ../bin/cuda.test \
+          -test.run 'TestLinear|TestNorm|TestAttention|TestElementwise|TestEmbedding|TestCrossEntropy|TestUpdate' >"$out/$tool.log" 2>&1)
+        note $tool $? "$start"
+        tail -12 "$out/$tool.log"
+      done
+      ;;
+    bench)
+      timeout 200 bin/spinnet bench gpu 2>&1 | tee "$out/bench.log"
+      note bench "${PIPESTATUS[0]}" "$start"
+      ;;
+    esac
+  done
+  bin/spinnet version
+  echo "== results"
+  printf '%s' "$results"
+  ! grep -q FAILED <<<"$results"
+}
+
+case ${1:-} in
+prepare) prepare "${2:?a folder}" ;;
+run) shift && run "$@" ;;
+*) sed -n '2,12p' "$0"; exit 2 ;;
+esac
