@@ -177,10 +177,10 @@ func (d *Device) crossEntropy(losses, dh, de, h, e *tensor.Tensor, targets *tens
 		}
 		d.gemm(product{kind: nn, a: dlogits, b: t.copied, c: dh.Addr + uintptr(2*i*width), m: n, n: width, k: ld, lda: ld, ldb: width, ldc: width})
 		p := product{kind: tn, float: true, a: dlogits, b: x, c: de.Addr, m: vocab, n: width, k: n, lda: ld, ldb: width, ldc: width, add: true}
-		if p.splits = d.splits(vocab, width, n); p.splits > 1 {
+		if d.split(&p); p.splits > 1 {
 			p.c, p.add, p.strideC = d.need(scratchParts, 4*p.splits*vocab*width), false, vocab*width
 			d.gemm(p)
-			d.fold(de.Addr, p.c, d.rank1, 1, vocab, width, p.splits, false)
+			d.fold(de.Addr, p.c, d.rank1, 1, vocab, width, p.splits, p.strideC, false)
 		} else {
 			d.gemm(p)
 		}

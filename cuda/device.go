@@ -30,6 +30,8 @@ type Device struct {
 	// What one operation leaves for the next (see flush and copyOf).
 	sum    pendingSum
 	shadow shadow
+
+	addrs []uintptr // of one operation
 }
 
 // Offsets in numbers: the step for dropout, and what AdamW reads.

@@ -198,8 +198,8 @@ func TestLinear(t *testing.T) {
 			b.gpu.Refresh([]*tensor.Weight{g}, true)
 			b.cpu.Refresh([]*tensor.Weight{w}, true)
 			x, y := b.make(tensor.Activation, c.rows, n*c.in), b.poisoned(tensor.Activation, c.rows, n*c.out)
-			b.gpu.Linear(y.gpu, x.gpu, g)
-			b.cpu.Linear(y.cpu, x.cpu, w)
+			b.gpu.Linear([]*tensor.Tensor{y.gpu}, x.gpu, []*tensor.Weight{g})
+			b.cpu.Linear([]*tensor.Tensor{y.cpu}, x.cpu, []*tensor.Weight{w})
 			b.check("y", y, twice)
 			if g.Zeros.Value != w.Zeros.Value {
 				t.Errorf("%v zeros, want %v", g.Zeros.Value, w.Zeros.Value)
@@ -209,8 +209,8 @@ func TestLinear(t *testing.T) {
 				if i == 1 {
 					dx = b.make(tensor.Activation, c.rows, n*c.in) // added to
 				}
-				b.gpu.LinearBackward(dx.gpu, i == 1, dy.gpu, x.gpu, g)
-				b.cpu.LinearBackward(dx.cpu, i == 1, dy.cpu, x.cpu, w)
+				b.gpu.LinearBackward(dx.gpu, i == 1, []*tensor.Tensor{dy.gpu}, x.gpu, []*tensor.Weight{g})
+				b.cpu.LinearBackward(dx.cpu, i == 1, []*tensor.Tensor{dy.cpu}, x.cpu, []*tensor.Weight{w})
 				b.check(fmt.Sprint("dx of dy ", i), dx, twice)
 			}
 			b.check("G", pair{g.DW, w.DW}, twice)
@@ -221,6 +221,67 @@ func TestLinear(t *testing.T) {
 				b.check("dbeta", pair{g.DBeta, w.DBeta}, twice)
 			}
 		})
+	}
+}
+
+// TestLayersOfOneInput: several at once, those alike in one launch.
+func TestLayersOfOneInput(t *testing.T) {
+	for _, c := range []struct {
+		alg       string
+		rows, in  int
+		out       []int
+		mustGroup int
+	}{
+		{"octonion", 130, 64, []int{64, 64, 64}, 3},
+		{"octonion", 64, 64, []int{64, 16, 16}, 1},
+		{"octonion", 33, 22, []int{40, 40}, 2},
+		{"walsh", 65, 256, []int{256, 256}, 2},
+		{"walsh", 512, 64, []int{176, 176}, 2},
+	} {
+		b := newBoth(t)
+		var g, w []*tensor.Weight
+		for _, out := range c.out {
+			x, y := b.weight(c.alg, "absmean", out, c.in, false, false)
+			g, w = append(g, x), append(w, y)
+		}
+		b.gpu.Refresh(g, true)
+		b.cpu.Refresh(w, true)
+		// Side by side, as a tape lays them out.
+		side := func() (all []pair, gpu, cpu []*tensor.Tensor) {
+			total := 0
+			for _, out := range c.out {
+				total += round(2 * c.rows * 8 * out)
+			}
+			block, at := b.gpu.Alloc(total/4), 0
+			for _, out := range c.out {
+				p := b.make(tensor.Activation, c.rows, 8*out)
+				p.gpu = b.gpu.Slice(block, at, tensor.BFloat16, c.rows, 8*out)
+				b.gpu.Write(p.gpu, p.cpu.Data)
+				at += round(2 * c.rows * 8 * out)
+				all, gpu, cpu = append(all, p), append(gpu, p.gpu), append(cpu, p.cpu)
+			}
+			return all, gpu, cpu
+		}
+		ys, gy, cy := side()
+		if got := alike(b.gpu.addresses(gy), g); got != c.mustGroup {
+			t.Errorf("%v: %d in one launch, want %d", c, got, c.mustGroup)
+		}
+		x := b.make(tensor.Activation, c.rows, 8*c.in)
+		b.gpu.Linear(gy, x.gpu, g)
+		b.cpu.Linear(cy, x.cpu, w)
+		for i, y := range ys {
+			b.check(fmt.Sprintf("%v: y %d", c, i), y, twice)
+		}
+		_, gdy, cdy := side()
+		dx := b.poisoned(tensor.Activation, c.rows, 8*c.in)
+		for _, acc := range []bool{false, true} {
+			b.gpu.LinearBackward(dx.gpu, acc, gdy, x.gpu, g)
+			b.cpu.LinearBackward(dx.cpu, acc, cdy, x.cpu, w)
+			b.check(fmt.Sprintf("%v: dx", c), dx, 2*twice)
+		}
+		for i := range w {
+			b.check(fmt.Sprintf("%v: dW %d", c, i), pair{g[i].DW, w[i].DW}, twice)
+		}
 	}
 }
 

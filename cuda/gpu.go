@@ -8,6 +8,8 @@ import (
 	"os"
 	"runtime"
 	"unsafe"
+
+	"github.com/ebitengine/purego"
 )
 
 // gpu is one GPU with a context and a stream, on which everything runs in
@@ -37,7 +39,9 @@ type gpu struct {
 	// move as stacks do.
 	args   [maxArgs]uint64
 	params [maxArgs]uintptr
+	values [16]uintptr // of a call
 	out    [2]uint64
+	hold   unsafe.Pointer // what a call reads, so that it is on the heap
 }
 
 const maxArgs = 48
@@ -65,15 +69,9 @@ func openGPU(i int) (g *gpu, err error) {
 	if g.info.Major < minMajor {
 		return nil, fmt.Errorf("cuda: %s is too old: compute capability %d.0 (Ampere) or newer is needed", g.info, minMajor)
 	}
-	defer func() {
-		if g.err != nil {
-			err = g.err
-			g.close()
-		}
-	}()
 	g.careful = os.Getenv("SPINNET_CUDA_SYNC") != ""
 	if r := call(cuDevicePrimaryCtxRetain, uintptr(unsafe.Pointer(&g.out[0])), uintptr(g.handle)); r != 0 {
-		g.fail(symbols[cuDevicePrimaryCtxRetain], r, "")
+		g.fail(symbols[cuDevicePrimaryCtxRetain], r, g.hint(r))
 		return nil, g.err
 	}
 	g.context = uintptr(g.out[0])
@@ -81,7 +79,11 @@ func openGPU(i int) (g *gpu, err error) {
 	g.stream = uintptr(g.out[0])
 	g.do(cuDeviceGetAttribute, g.result(), attributeMultiprocs, uintptr(g.handle))
 	g.multi = int(int32(g.out[0])) //nolint:gosec // the driver wrote 32 bits
-	return g, g.err
+	if err := g.err; err != nil {
+		g.close()
+		return nil, err
+	}
+	return g, nil
 }
 
 // close gives everything back.
@@ -128,9 +130,8 @@ func (g *gpu) result() uintptr {
 }
 
 // do calls the driver in the GPU's context. Contexts belong to threads, and
-// goroutines move between those.
-//
-//go:uintptrescapes
+// goroutines move between those. It allocates nothing; what the arguments
+// point to must be on the heap.
 func (g *gpu) do(f function, args ...uintptr) {
 	if g.err != nil {
 		return
@@ -141,15 +142,15 @@ func (g *gpu) do(f function, args ...uintptr) {
 }
 
 // try is do for calls whose failure is no fault.
-//
-//go:uintptrescapes
 func (g *gpu) try(f function, args ...uintptr) int {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if r := call(cuCtxSetCurrent, g.context); r != 0 {
 		return r
 	}
-	return call(f, args...)
+	n := copy(g.values[:], args)
+	r, _, _ := purego.SyscallN(driver.addr[f], g.values[:n]...)
+	return int(int32(r)) //nolint:gosec // results have 32 bits
 }
 
 // hint says what a result of the driver is likely about.
@@ -217,18 +218,20 @@ func (g *gpu) clear(p uintptr, bytes int) {
 // upload copies host memory to the device and waits.
 func (g *gpu) upload(dst uintptr, src unsafe.Pointer, bytes int) {
 	if bytes > 0 {
+		g.hold = src
 		g.do(cuMemcpyHtoDAsync, dst, uintptr(src), uintptr(bytes), g.stream)
 		g.sync()
-		runtime.KeepAlive(src)
+		g.hold = nil
 	}
 }
 
 // download copies device memory to the host and waits.
 func (g *gpu) download(dst unsafe.Pointer, src uintptr, bytes int) {
 	if bytes > 0 {
+		g.hold = dst
 		g.do(cuMemcpyDtoHAsync, uintptr(dst), src, uintptr(bytes), g.stream)
 		g.sync()
-		runtime.KeepAlive(dst)
+		g.hold = nil
 	}
 }
 

@@ -73,6 +73,7 @@ func (g *gpu) loadModule(image []byte) uintptr {
 		return 0
 	}
 	image = append(image[:len(image):len(image)], 0) // PTX is a C string
+	g.hold = unsafe.Pointer(&image[0])
 	switch r := g.try(cuModuleLoadData, g.result(), uintptr(unsafe.Pointer(&image[0]))); r {
 	case 0:
 	case resultUnsupportedPTX, resultNoBinaryForGPU:
@@ -93,6 +94,7 @@ func (g *gpu) function(module uintptr, name string) uintptr {
 		return 0
 	}
 	cname := append([]byte(name), 0)
+	g.hold = unsafe.Pointer(&cname[0])
 	if r := g.try(cuModuleGetFunction, g.result(), module, uintptr(unsafe.Pointer(&cname[0]))); r != 0 {
 		g.fail(symbols[cuModuleGetFunction]+" "+name, r, "the compiled kernels are of other sources")
 	}

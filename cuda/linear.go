@@ -3,6 +3,8 @@
 package cuda
 
 import (
+	"math"
+	"slices"
 	"unsafe"
 
 	"spinnet/tensor"
@@ -18,16 +20,17 @@ const (
 )
 
 // product is a call of the matrix product: A and B in bf16, C in bf16 or
-// float32; strides in elements.
+// float32; strides in elements. A batch of products, each the sum of a chain,
+// and the contraction cut into splits: see gemm.cuh.
 type product struct {
-	kind                      kind
-	float                     bool // C is float32
-	a, b, c, scale            uintptr
-	m, n, k                   int
-	lda, ldb, ldc             int
-	batch, splits             int // 0: 1
-	strideA, strideB, strideC int
-	add                       bool
+	kind                               kind
+	float                              bool // C is float32
+	a, b, c, scale                     uintptr
+	m, n, k                            int
+	lda, ldb, ldc                      int
+	batch, chain, splits               int // 0: 1
+	strideA, strideB, strideC, strideS int // strideA or strideB 0: shared by all
+	add                                bool
 }
 
 // gemm launches a product.
@@ -35,30 +38,31 @@ func (d *Device) gemm(p product) {
 	if p.m == 0 || p.n == 0 {
 		return
 	}
-	p.batch, p.splits = max(1, p.batch), max(1, p.splits)
+	p.batch, p.chain, p.splits = max(1, p.batch), max(1, p.chain), max(1, p.splits)
 	if d.info.Major == 9 && (p.lda|p.ldb|p.strideA|p.strideB)%8 == 0 && (p.a|p.b)%16 == 0 {
 		d.gemm90(p)
 		return
 	}
 	k := [...][2]kernelID{nt: {gemmNTBF16, gemmNTF32}, nn: {gemmNNBF16, gemmNNF32}, tn: {-1, gemmTNF32}}[p.kind][flag(p.float)]
-	d.launch(k, grid{x: per(p.m, 128) * per(p.n, 128), y: p.splits, z: p.batch, threads: 256, shared: 98304},
+	d.launch(k, grid{x: per(p.m, 128) * per(p.n, 128), y: p.splits, z: p.batch, threads: 128, shared: 98304},
 		uint64(p.a), uint64(p.b), uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.lda), i32(p.ldb), i32(p.ldc),
-		i32(p.strideA), i32(p.strideB), i32(p.strideC), flag(p.add))
+		i32(p.strideA), i32(p.strideB), i32(p.strideC), i32(p.strideS), i32(p.chain), flag(p.add))
 }
 
-// gemm90 launches Hopper's product with the width of tile that takes fewer
-// rounds of the multiprocessors, weighted by width.
+// gemm90 launches Hopper's product.
 func (d *Device) gemm90(p product) {
-	blocks := func(width int) int { return per(p.m, 128) * per(p.n, width) * p.batch * p.splits }
-	wide := per(blocks(256), d.multi)*256 <= per(blocks(128), d.multi)*128
+	width := 128
+	if d.cost(p, 256) <= d.cost(p, 128) {
+		width = 256
+	}
 	k := [...][2][2]kernelID{
 		nt: {{gemm90NTBF16Narrow, gemm90NTBF16Wide}, {gemm90NTF32Narrow, gemm90NTF32Wide}},
 		nn: {{gemm90NNBF16Narrow, gemm90NNBF16Wide}, {gemm90NNF32Narrow, gemm90NNF32Wide}},
 		tn: {{-1, -1}, {gemm90TNF32Narrow, gemm90TNF32Wide}},
-	}[p.kind][flag(p.float)][flag(wide)]
-	width := 128
-	if wide {
-		width = 256
+	}[p.kind][flag(p.float)][flag(width == 256)]
+	shared := 201728
+	if width == 256 {
+		shared = 205824
 	}
 	rowsA, colsA, rowsB, colsB := p.m, p.k, p.n, p.k // as they lie in memory
 	if p.kind == tn {
@@ -67,17 +71,52 @@ func (d *Device) gemm90(p product) {
 	if p.kind != nt {
 		rowsB, colsB = p.k, p.n
 	}
-	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, p.batch, p.strideA})
-	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, p.batch, p.strideB})
-	d.launchMaps(k, grid{x: min(d.multi, blocks(width)), threads: 384, shared: 197632}, a, b,
-		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), i32(p.batch), i32(p.splits), i32(p.strideC), flag(p.add))
+	many, sharing := p.batch*p.chain, 0
+	manyA, manyB := many, many
+	if p.strideA == 0 {
+		manyA, sharing = 1, 1
+	}
+	if p.strideB == 0 {
+		manyB, sharing = 1, sharing|2
+	}
+	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, manyA, p.strideA})
+	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, manyB, p.strideB})
+	blocks := per(p.m, 128) * per(p.n, width) * p.batch * p.splits
+	d.launchMaps(k, grid{x: min(d.multi, blocks), threads: 288, shared: shared}, a, b,
+		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), i32(p.batch), i32(p.chain), i32(p.splits),
+		i32(p.strideC), i32(p.strideS), i32(sharing), flag(p.add))
 }
 
-// splits is into how many parts to cut a contraction over k, so that a result
-// of m × n keeps all multiprocessors busy.
-func (d *Device) splits(m, n, k int) int {
-	tiles := per(m, 128) * per(n, 256)
-	return max(1, min(d.multi/tiles, per(k, 512)))
+// cost estimates the microseconds of a product with tiles of that width: the
+// rounds that the multiprocessors go through the tiles, at a rate that a table
+// of measurements on an H100 suggests (docs/benchmarks.md), and the writing and
+// reading again of parts.
+func (d *Device) cost(p product, width int) float64 {
+	const rate, bandwidth = 4.5e6, 3e6 // operations of a multiprocessor, bytes, a microsecond
+	tiles := per(p.m, 128) * per(p.n, width) * p.batch * p.splits
+	steps := per(per(p.k, 64)*p.chain, p.splits) * 64
+	t := float64(per(tiles, d.multi)) * 2 * 128 * float64(width) * float64(steps) / rate
+	if width == 128 {
+		t *= 1.08
+	}
+	if p.splits > 1 {
+		t += float64(p.splits) * float64(p.m) * float64(p.n) * float64(p.batch) * 8 / bandwidth
+	}
+	return t
+}
+
+// split cuts the contraction of a product into as many parts as make it
+// quickest.
+func (d *Device) split(p *product) {
+	p.batch, p.chain = max(1, p.batch), max(1, p.chain)
+	best := math.Inf(1)
+	q := *p
+	for q.splits = 1; q.splits <= min(32, per(p.k, 256)); q.splits++ {
+		if t := min(d.cost(q, 128), d.cost(q, 256)); t < best {
+			best, p.splits = t, q.splits
+		}
+	}
+	p.splits = max(1, p.splits)
 }
 
 // mapKey is what a tensor map says: a batch of bf16 matrices.
@@ -120,6 +159,7 @@ func (d *Device) mapOf(k mapKey) *tensorMap {
 		box:     [3]uint32{64, 1, 64},
 		steps:   [3]uint32{1, 1, 1},
 	}
+	d.hold = unsafe.Pointer(a)
 	const bfloat16, swizzle128, promote256 = 9, 3, 3
 	d.do(cuTensorMapEncodeTiled, uintptr(t.address()), bfloat16, 3, k.addr,
 		uintptr(unsafe.Pointer(&a.dims)), uintptr(unsafe.Pointer(&a.strides)), uintptr(unsafe.Pointer(&a.box)), uintptr(unsafe.Pointer(&a.steps)),
@@ -128,14 +168,19 @@ func (d *Device) mapOf(k mapKey) *tensorMap {
 	return t
 }
 
-// fold adds up the parts of P with their signs into the folded gradient.
-func (d *Device) fold(g, p, signs uintptr, n, rows, cols, splits int, transposed bool) {
-	vector := 1
-	if cols%4 == 0 {
-		vector = 4
+// fold adds up the parts of P, stride apart, with their signs into the folded
+// gradient.
+func (d *Device) fold(g, p, signs uintptr, n, rows, cols, splits, stride int, transposed bool) {
+	d.launch(fold, grid{x: per(rows*cols, 32*vector(cols)), y: n, threads: 256}, uint64(g), uint64(p), uint64(signs),
+		i32(n), i32(rows), i32(cols), i32(splits), i32(stride), flag(transposed))
+}
+
+// vector is how many values a thread of the folds takes.
+func vector(n int) int {
+	if n%4 == 0 {
+		return 4
 	}
-	d.launch(fold, grid{x: per(rows*cols, 32*vector), y: n, threads: 256}, uint64(g), uint64(p), uint64(signs),
-		i32(n), i32(rows), i32(cols), i32(splits), flag(transposed))
+	return 1
 }
 
 // weight is what the device derives from a tensor.Weight.
@@ -170,34 +215,55 @@ type layerTable struct {
 // dense product.
 const walshFrom = 2048
 
-// weight gives a weight's state, made at first use.
-func (d *Device) weight(w *tensor.Weight, backward bool) *weight {
-	s, ok := w.State.(*weight)
-	if !ok {
-		n := w.Algebra.N
-		s = &weight{n: n, out: w.Out, in: w.In}
-		s.walsh = w.Algebra.Name == "walsh" && !w.Transposed && n*min(w.In, w.Out) >= walshFrom
-		s.signs = d.signsOf(w)
-		s.d = d.malloc(2 * s.matrix())
-		s.scale, s.gamma = d.malloc(4*n*w.Out), d.malloc(4)
-		if d.results.counts == nil {
-			d.results.counts = map[*tensor.Scalar]bool{}
-		}
-		d.results.counts[w.Zeros] = true
-		w.State = s
-	}
-	if backward && s.dg == 0 {
-		s.dg = d.malloc(2 * s.matrix())
-	}
-	return s
-}
-
-// matrix is the number of elements of d.
+// matrix is the bytes of d, and of dg.
 func (s *weight) matrix() int {
 	if s.walsh {
-		return s.n * s.out * s.in
+		return round(2 * s.n * s.out * s.in)
 	}
-	return s.n * s.out * s.n * s.in
+	return round(2 * s.n * s.out * s.n * s.in)
+}
+
+// round is up to whole cache lines.
+func round(bytes int) int { return per(bytes, 128) * 128 }
+
+// derive makes the states of weights that have none. What several of the same
+// shape have lies at equal distances, so that one launch can do them all.
+func (d *Device) derive(ws []*tensor.Weight, backward bool) {
+	var fresh, ungraded []*weight
+	matrices, scales, graded := 0, 0, 0
+	for _, w := range ws {
+		s, ok := w.State.(*weight)
+		if !ok {
+			n := w.Algebra.N
+			s = &weight{n: n, out: w.Out, in: w.In, signs: d.signsOf(w)}
+			s.walsh = w.Algebra.Name == "walsh" && !w.Transposed && n*min(w.In, w.Out) >= walshFrom
+			w.State = s
+			fresh = append(fresh, s)
+			matrices, scales = matrices+s.matrix(), scales+round(4*n*w.Out)
+			if d.results.counts == nil {
+				d.results.counts = map[*tensor.Scalar]bool{}
+			}
+			d.results.counts[w.Zeros] = true
+		}
+		if backward && s.dg == 0 {
+			ungraded = append(ungraded, s)
+			graded += s.matrix()
+		}
+	}
+	if len(fresh) > 0 {
+		matrix, scale, gamma := d.malloc(matrices), d.malloc(scales), d.malloc(4*len(fresh))
+		for i, s := range fresh {
+			s.d, s.scale, s.gamma = matrix, scale, gamma+uintptr(4*i)
+			matrix, scale = matrix+uintptr(s.matrix()), scale+uintptr(round(4*s.n*s.out))
+		}
+	}
+	if len(ungraded) > 0 {
+		matrix := d.malloc(graded)
+		for _, s := range ungraded {
+			s.dg = matrix
+			matrix += uintptr(s.matrix())
+		}
+	}
 }
 
 // signsOf puts an algebra's signs on the device: bit j of word i set where
@@ -224,6 +290,7 @@ func (d *Device) table(ws []*tensor.Weight, backward bool) *layerTable {
 	if t := d.layers; t != nil && t.first == &ws[0] && t.n == len(ws) && (t.backward || !backward) {
 		return t
 	}
+	d.derive(ws, backward)
 	t := &layerTable{first: &ws[0], n: len(ws), backward: backward, partial: d.malloc(8 * 64 * len(ws))}
 	all := make([]layer, len(ws))
 	addr := func(x *tensor.Tensor) uint64 {
@@ -233,7 +300,7 @@ func (d *Device) table(ws []*tensor.Weight, backward bool) *layerTable {
 		return uint64(x.Addr)
 	}
 	for i, w := range ws {
-		s := d.weight(w, backward)
+		s := state(w)
 		all[i] = layer{w: addr(w.W), beta: addr(w.Beta), dw: addr(w.DW), dbeta: addr(w.DBeta), d: uint64(s.d), dg: uint64(s.dg),
 			scale: uint64(s.scale), gamma: uint64(s.gamma), zeros: uint64(w.Zeros.Addr), signs: uint64(s.signs),
 			n: int32(s.n), walsh: int32(flag(s.walsh)), out: int32(w.Out), in: int32(w.In),
@@ -243,6 +310,15 @@ func (d *Device) table(ws []*tensor.Weight, backward bool) *layerTable {
 	t.addr = d.constant(bytesOf(all))
 	d.layers = t
 	return t
+}
+
+// state gives what Refresh derived.
+func state(w *tensor.Weight) *weight {
+	s, ok := w.State.(*weight)
+	if !ok {
+		panic("cuda: a weight is used before Refresh")
+	}
+	return s
 }
 
 // Refresh quantises and expands all weights in two launches, and copies the
@@ -268,48 +344,122 @@ func (d *Device) FinishGradients(ws []*tensor.Weight) {
 	}
 }
 
-// Linear is the forward of a hypercomplex layer: Y = (X·Dᵀ)∘scale, or between
-// two Walsh transforms Y = (H (HX)·Ŵᵀ)∘scale.
-func (d *Device) Linear(y, x *tensor.Tensor, w *tensor.Weight) {
-	d.flush()
-	s := d.weight(w, false)
-	m := x.Len() / (s.n * s.in)
-	wide, narrow := s.n*s.out, s.n*s.in
-	if !s.walsh {
-		d.gemm(product{kind: nt, a: x.Addr, b: s.d, c: y.Addr, scale: s.scale, m: m, n: wide, k: narrow, lda: narrow, ldb: narrow, ldc: wide})
-		return
+// alike is how many of the layers from the first on have its shape, with
+// outputs, matrices and scales each at one distance: they go in one launch.
+func alike(ys []uintptr, ws []*tensor.Weight) int {
+	s := state(ws[0])
+	n := 1
+	for ; n < len(ws); n++ {
+		o, p := state(ws[n]), state(ws[n-1])
+		if o.n != s.n || o.out != s.out || o.in != s.in || o.walsh != s.walsh || ws[n].Transposed != ws[0].Transposed {
+			break
+		}
+		q := state(ws[1])
+		if ys[n]-ys[n-1] != ys[1]-ys[0] || o.d-p.d != q.d-s.d || o.dg-p.dg != q.dg-s.dg || o.scale-p.scale != q.scale-s.scale {
+			break
+		}
 	}
-	xt := d.transform(scratchWalshX, x.Addr, m, s.in)
-	yt := d.need(scratchWalshY, 2*m*wide)
-	d.gemm(product{kind: nt, a: xt, b: s.d, c: yt, m: m, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide,
-		batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out})
-	d.walshTransform(y.Addr, yt, s.scale, m, s.out, false)
+	if n > 1 && (ys[1] <= ys[0] || state(ws[1]).d <= s.d) {
+		return 1
+	}
+	return n
 }
 
-// LinearBackward gives dx and adds the folded outer products to w.DW.
-func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dy, x *tensor.Tensor, w *tensor.Weight) {
+// addresses collects those of tensors, as bf16.
+func (d *Device) addresses(ts []*tensor.Tensor) []uintptr {
+	d.addrs = d.addrs[:0]
+	for _, t := range ts {
+		d.addrs = append(d.addrs, d.half(t))
+	}
+	return d.addrs
+}
+
+// Linear is the forward of hypercomplex layers: Y = (X·Dᵀ)∘scale, or between
+// two Walsh transforms Y = (H (HX)·Ŵᵀ)∘scale.
+func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weight) {
 	d.flush()
-	s := d.weight(w, true)
-	m := x.Len() / (s.n * s.in)
-	wide, narrow := s.n*s.out, s.n*s.in
-	dyAddr := d.half(dy)
-	if s.walsh {
-		d.walshBackward(dx.Addr, acc, dyAddr, x.Addr, w, s, m)
+	to := d.addresses(ys)
+	var xt uintptr // HX
+	for len(ws) > 0 {
+		s, many := state(ws[0]), alike(to, ws)
+		m, wide, narrow := x.Len()/(s.n*s.in), s.n*s.out, s.n*s.in
+		if s.walsh {
+			many = 1
+			if xt == 0 {
+				xt = d.transform(scratchWalshX, x.Addr, m, s.in)
+			}
+			yt := d.need(scratchWalshY, 2*m*wide)
+			d.gemm(product{kind: nt, a: xt, b: s.d, c: yt, m: m, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide,
+				batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out})
+			d.walshTransform(to[0], yt, s.scale, m, s.out, false)
+		} else {
+			p := product{kind: nt, a: x.Addr, b: s.d, c: to[0], scale: s.scale, m: m, n: wide, k: narrow, lda: narrow, ldb: narrow, ldc: wide, batch: many}
+			if many > 1 {
+				q := state(ws[1])
+				p.strideB, p.strideC, p.strideS = int(q.d-s.d)/2, int(to[1]-to[0])/2, int(q.scale-s.scale)/4
+			}
+			d.gemm(p)
+		}
+		to, ws = to[many:], ws[many:]
+	}
+}
+
+// LinearBackward gives the sum of the layers' dx and adds the folded outer
+// products to each DW.
+func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weight) {
+	d.flush()
+	if len(dys) > 1 && slices.ContainsFunc(dys, func(t *tensor.Tensor) bool { return t.Type == tensor.Float32 }) {
+		for i := range dys { // there is room for one copy in bf16
+			d.LinearBackward(dx, acc || i > 0, dys[i:i+1], x, ws[i:i+1])
+		}
 		return
 	}
-	// The weight's gradient: P = dYᵀX, or XᵀdY for a head mixer.
-	p := product{kind: tn, float: true, a: dyAddr, b: x.Addr, m: wide, n: narrow, k: m, lda: wide, ldb: narrow, ldc: narrow}
+	from := d.addresses(dys)
+	var walsh walshSum
+	for len(ws) > 0 {
+		s, many := state(ws[0]), alike(from, ws)
+		m, wide, narrow := x.Len()/(s.n*s.in), s.n*s.out, s.n*s.in
+		if s.walsh {
+			many = 1
+			d.walshBackward(&walsh, from[0], x.Addr, ws[0], m)
+		} else {
+			apart := 0
+			if many > 1 {
+				apart = int(from[1]-from[0]) / 2
+			}
+			d.weightGradient(from[0], apart, x.Addr, ws[:many], m)
+			p := product{kind: nn, a: from[0], b: s.dg, c: dx.Addr, m: m, n: narrow, k: wide, lda: wide, ldb: narrow, ldc: narrow, add: acc, chain: many}
+			if many > 1 {
+				p.strideA, p.strideB = apart, int(state(ws[1]).dg-s.dg)/2
+			}
+			d.gemm(p)
+			acc = true
+		}
+		from, ws = from[many:], ws[many:]
+	}
+	if walsh.dx != 0 {
+		d.walshTransform(dx.Addr, walsh.dx, 0, x.Len()/(8*walsh.in), walsh.in, acc)
+	}
+}
+
+// weightGradient adds to the DW of layers that go together, whose dy are apart
+// elements from each other: P = dYᵀX, or XᵀdY for a head mixer, folded.
+func (d *Device) weightGradient(dy uintptr, apart int, x uintptr, ws []*tensor.Weight, m int) {
+	s := state(ws[0])
+	wide, narrow := s.n*s.out, s.n*s.in
+	p := product{kind: tn, float: true, a: dy, b: x, m: wide, n: narrow, k: m, lda: wide, ldb: narrow, ldc: narrow, batch: len(ws), strideA: apart}
 	rows, cols := s.out, s.in
-	if w.Transposed {
-		p.a, p.b, p.m, p.n, p.lda, p.ldb, p.ldc = x.Addr, dyAddr, narrow, wide, narrow, wide, wide
+	if ws[0].Transposed {
+		p.a, p.b, p.m, p.n, p.lda, p.ldb, p.ldc, p.strideA, p.strideB = x, dy, narrow, wide, narrow, wide, wide, 0, apart
 		rows, cols = s.in, s.out
 	}
-	p.splits = d.splits(p.m, p.n, m)
+	d.split(&p)
 	p.strideC = p.m * p.n
-	p.c = d.need(scratchParts, 4*p.splits*p.strideC)
+	p.c = d.need(scratchParts, 4*p.splits*p.batch*p.strideC)
 	d.gemm(p)
-	d.fold(w.DW.Addr, p.c, s.signs, s.n, rows, cols, p.splits, w.Transposed)
-	d.gemm(product{kind: nn, a: dyAddr, b: s.dg, c: dx.Addr, m: m, n: narrow, k: wide, lda: wide, ldb: narrow, ldc: narrow, add: acc})
+	for i, w := range ws {
+		d.fold(w.DW.Addr, p.c+uintptr(4*i*p.strideC), s.signs, s.n, rows, cols, p.splits, p.batch*p.strideC, w.Transposed)
+	}
 }
 
 // transform is H x of rows of 8 parts into scratch memory.
@@ -324,25 +474,32 @@ func (d *Device) walshTransform(y, x, scale uintptr, rows, part int, add bool) {
 		i32(rows), i32(part), flag(add))
 }
 
-// walshBackward is LinearBackward by transforms: Ĝ = H dY, dŴ_k = Ĝ_kᵀ X̂_k
-// folded, dX = H (Ĝ_k Ŵg_k).
-func (d *Device) walshBackward(dx uintptr, acc bool, dy, x uintptr, w *tensor.Weight, s *weight, m int) {
+// walshSum is what the backward of Walsh layers of one input gathers: the
+// input's transform and the sum of dx's.
+type walshSum struct {
+	xt, dx uintptr
+	in     int
+}
+
+// walshBackward is the backward of one layer by transforms: Ĝ = H dY,
+// dŴ_k = Ĝ_kᵀ X̂_k folded, dX̂_k = Ĝ_k Ŵg_k.
+func (d *Device) walshBackward(sum *walshSum, dy, x uintptr, w *tensor.Weight, m int) {
+	s := state(w)
 	wide, narrow := 8*s.out, 8*s.in
 	g := d.transform(scratchWalshDY, dy, m, s.out)
-	xt := d.transform(scratchWalshX, x, m, s.in)
-	p := product{kind: tn, float: true, a: g, b: xt, m: s.out, n: s.in, k: m, lda: wide, ldb: narrow, ldc: s.in,
-		batch: 8, strideA: s.out, strideB: s.in, strideC: s.out * s.in}
-	tiles := 8 * per(s.out, 128) * per(s.in, 256)
-	p.splits = max(1, min(d.multi/tiles, per(m, 512)))
+	first := sum.dx == 0
+	if first {
+		sum.in = s.in
+		sum.xt = d.transform(scratchWalshX, x, m, s.in)
+		sum.dx = d.need(scratchWalshY, 2*m*narrow)
+	}
+	p := product{kind: tn, float: true, a: g, b: sum.xt, m: s.out, n: s.in, k: m, lda: wide, ldb: narrow, ldc: s.in,
+		batch: 8, strideA: s.out, strideB: s.in}
+	d.split(&p)
+	p.strideC = s.out * s.in
 	p.c = d.need(scratchParts, 32*p.splits*p.strideC)
 	d.gemm(p)
-	vector := 1
-	if p.strideC%4 == 0 {
-		vector = 4
-	}
-	d.launch(foldWalsh, grid{x: per(p.strideC, 32*vector), threads: 256}, uint64(w.DW.Addr), uint64(p.c), i32(p.strideC), i32(p.splits))
-	xg := d.need(scratchWalshY, 2*m*narrow)
-	d.gemm(product{kind: nn, a: g, b: s.dg, c: xg, m: m, n: s.in, k: s.out, lda: wide, ldb: s.in, ldc: narrow,
-		batch: 8, strideA: s.out, strideB: s.out * s.in, strideC: s.in})
-	d.walshTransform(dx, xg, 0, m, s.in, acc)
+	d.launch(foldWalsh, grid{x: per(p.strideC, 32*vector(p.strideC)), threads: 256}, uint64(w.DW.Addr), uint64(p.c), i32(p.strideC), i32(p.splits), i32(8*p.strideC))
+	d.gemm(product{kind: nn, a: g, b: s.dg, c: sum.dx, m: m, n: s.in, k: s.out, lda: wide, ldb: s.in, ldc: narrow,
+		batch: 8, strideA: s.out, strideB: s.out * s.in, strideC: s.in, add: !first})
 }

@@ -194,14 +194,12 @@ func (m *Model) Record(b *Batch, o Options) *tensor.Tape {
 		}
 
 		z := quantised(t.RMSNorm(name("attention_norm"), h, l.attentionNorm.Value, l.attentionNorm.Grad))
-		q := t.Linear(name("attention.wq"), z, l.wq, c.NEmbd)
-		k := t.Linear(name("attention.wk"), z, l.wk, c.KVDim())
-		v := t.Linear(name("attention.wv"), z, l.wv, c.KVDim())
+		qkv := t.Linears([]string{name("attention.wq"), name("attention.wk"), name("attention.wv")}, z, []*tensor.Weight{l.wq, l.wk, l.wv}, c.NEmbd)
 		att := tensor.Attention{Batch: b.Rows, T: b.T, Heads: c.NHead, KVHeads: c.NKVHead, HeadDim: c.HeadDim(), Seed: o.Seed, Layer: i}
 		if o.Train {
 			att.Dropout = float32(c.Dropout)
 		}
-		a := t.RotaryAttention(name("attention"), q, k, v, m.rotation, att)
+		a := t.RotaryAttention(name("attention"), qkv[0], qkv[1], qkv[2], m.rotation, att)
 		if l.mixer != nil {
 			a = t.Linear(name("attention.head_mixer"), a, l.mixer, c.NEmbd)
 		}
@@ -209,9 +207,8 @@ func (m *Model) Record(b *Batch, o Options) *tensor.Tape {
 		h = t.Residual(name("attention residual"), h, a)
 
 		z = quantised(t.RMSNorm(name("ffn_norm"), h, l.ffnNorm.Value, l.ffnNorm.Grad))
-		gate := t.Linear(name("feed_forward.gate_proj"), z, l.gate, c.HiddenDim)
-		up := t.Linear(name("feed_forward.up_proj"), z, l.up, c.HiddenDim)
-		f := quantised(t.SwiGLU(name("feed_forward"), gate, up))
+		gated := t.Linears([]string{name("feed_forward.gate_proj"), name("feed_forward.up_proj")}, z, []*tensor.Weight{l.gate, l.up}, c.HiddenDim)
+		f := quantised(t.SwiGLU(name("feed_forward"), gated[0], gated[1]))
 		f = t.Linear(name("feed_forward.down_proj"), f, l.down, c.NEmbd)
 		h = t.Residual(name("feed_forward residual"), h, f)
 	}

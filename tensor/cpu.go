@@ -170,17 +170,22 @@ func (c *CPU) finishGradient(w *Weight) {
 	}
 }
 
-// Linear is the forward of a hypercomplex layer.
-func (c *CPU) Linear(y, x *Tensor, w *Weight) {
-	c.weight(w).layer.Forward(c.pool, y.Data, x.Data, len(x.Data)/(w.Algebra.N*w.In))
+// Linear is the forward of hypercomplex layers.
+func (c *CPU) Linear(ys []*Tensor, x *Tensor, ws []*Weight) {
+	for i, w := range ws {
+		c.weight(w).layer.Forward(c.pool, ys[i].Data, x.Data, len(x.Data)/(w.Algebra.N*w.In))
+	}
 }
 
-// LinearBackward gives dx and adds the folded outer products to w.DW.
-func (c *CPU) LinearBackward(dx *Tensor, acc bool, dy, x *Tensor, w *Weight) {
-	m := len(x.Data) / (w.Algebra.N * w.In)
-	l := c.weight(w).layer
-	l.BackwardWeight(c.pool, w.DW.Data, dy.Data, x.Data, m, true)
-	l.BackwardInput(c.pool, dx.Data, dy.Data, m, acc)
+// LinearBackward gives dx and adds the folded outer products to each DW, last
+// layer first.
+func (c *CPU) LinearBackward(dx *Tensor, acc bool, dys []*Tensor, x *Tensor, ws []*Weight) {
+	for i := len(ws) - 1; i >= 0; i-- {
+		m := len(x.Data) / (ws[i].Algebra.N * ws[i].In)
+		l := c.weight(ws[i]).layer
+		l.BackwardWeight(c.pool, ws[i].DW.Data, dys[i].Data, x.Data, m, true)
+		l.BackwardInput(c.pool, dx.Data, dys[i].Data, m, acc || i < len(ws)-1)
+	}
 }
 
 // Embedding gathers rows of the table.

@@ -19,14 +19,42 @@ func (t *Tape) Embedding(name string, table, dtable *Tensor, ids *Ints) *Var {
 // are read as rows of n·K values; the output has width values a row of x's
 // first dimension.
 func (t *Tape) Linear(name string, x *Var, w *Weight, width int) *Var {
-	y := t.newVar(name, Activation, x.Shape[0], width)
-	t.add(&node{
-		outs: []*Var{y}, ins: []*Var{x}, saved: []*Var{x},
-		dOuts: []*gradient{y.grad}, dIns: []*gradient{x.grad},
-		forward:  func() { t.dev.Linear(y.value, x.value, w) },
-		backward: func(acc []bool) { t.dev.LinearBackward(x.grad.t, acc[0], y.grad.t, x.value, w) },
-	})
-	return y
+	return t.Linears([]string{name}, x, []*Weight{w}, width)[0]
+}
+
+// Linears applies several layers to the same x. Their outputs lie side by side
+// in memory, and so do the gradients of these, so that a device can do all in
+// one go. The width is of the first output; those of others are to it as their
+// parts are.
+func (t *Tape) Linears(names []string, x *Var, ws []*Weight, width int) []*Var {
+	n := &node{ins: []*Var{x}, saved: []*Var{x}, dIns: []*gradient{x.grad}}
+	for i, name := range names {
+		y := t.newVar(name, Activation, x.Shape[0], width/ws[0].Out*ws[i].Out)
+		n.outs, n.dOuts = append(n.outs, y), append(n.dOuts, y.grad)
+	}
+	if len(ws) > 1 {
+		values, grads := new(bundle), new(bundle)
+		for _, y := range n.outs {
+			values.add(y, t.bytes(y.Role, y.Shape))
+			grads.add(y.grad, t.bytes(y.grad.role, y.grad.shape))
+			y.bundle, y.grad.bundle = values, grads
+		}
+	}
+	ys, dys := make([]*Tensor, len(ws)), make([]*Tensor, len(ws))
+	n.forward = func() {
+		for i, y := range n.outs {
+			ys[i] = y.value
+		}
+		t.dev.Linear(ys, x.value, ws)
+	}
+	n.backward = func(acc []bool) {
+		for i, g := range n.dOuts {
+			dys[i] = g.t
+		}
+		t.dev.LinearBackward(n.dIns[0].t, acc[0], dys, x.value, ws)
+	}
+	t.add(n)
+	return n.outs
 }
 
 // RMSNorm is x·rsqrt(mean(x²)+ε)·w by rows.

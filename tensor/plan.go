@@ -16,47 +16,65 @@ func (t *Tape) Plan() {
 	p.layout()
 	for i := range p.defs {
 		d := &p.defs[i]
-		s := &t.forward
-		at := d.at
-		if at >= len(t.forward) {
-			s, at = &t.backward, at-len(t.forward)
+		for _, m := range d.members {
+			s, at := t.forward, m.at
+			if at >= len(s) {
+				s, at = t.backward, at-len(s)
+			}
+			b := bind{t: t.dev.Slice(t.arena, d.offset+m.offset, t.dev.TypeOf(m.role), m.shape...)}
+			switch k := m.key.(type) {
+			case *Var:
+				b.v = k
+			case *gradient:
+				b.g = k
+			}
+			s[at].binds = append(s[at].binds, b)
 		}
-		b := bind{t: t.dev.Slice(t.arena, d.offset, t.dev.TypeOf(d.role), d.shape...)}
-		switch k := d.key.(type) {
-		case *Var:
-			b.v = k
-		case *gradient:
-			b.g = k
-		}
-		(*s)[at].binds = append((*s)[at].binds, b)
 	}
 }
 
 // lifetime is one block of memory, from the step that defines it to the last
-// that uses it.
+// that uses it: a value or a gradient, or a bundle of some.
 type lifetime struct {
-	key      any // *Var or *gradient
-	shape    []int
-	role     Role
+	members  []member
 	size     int // bytes
 	at, last int // step numbers; the backward's follow the forward's
 	offset   int // bytes
+}
+
+// member is what a block of memory holds from a step on.
+type member struct {
+	key    any // *Var or *gradient
+	shape  []int
+	role   Role
+	at     int // step
+	offset int // in the block
 }
 
 type planner struct {
 	tape *Tape
 	now  int
 	defs []lifetime
-	idx  map[any]int // of a Var or gradient, its current definition in defs
+	idx  map[any]int // of a Var or gradient or bundle, its current definition in defs
 }
 
-func (p *planner) define(key any, role Role, shape []int) {
-	n := p.tape.dev.TypeOf(role).Size()
-	for _, d := range shape {
-		n *= d
+// define gives a value or gradient memory from now on; one of a bundle gets
+// its place in the bundle's, if that does not hold an older one of it.
+func (p *planner) define(key any, b *bundle, role Role, shape []int) {
+	m := member{key: key, shape: shape, role: role, at: p.now}
+	size := p.tape.bytes(role, shape)
+	if b != nil {
+		size, m.offset = b.bytes, b.offsets[key]
+		if i, ok := p.idx[b]; ok && !slices.ContainsFunc(p.defs[i].members, func(o member) bool { return o.key == key }) {
+			d := &p.defs[i]
+			d.members, d.last = append(d.members, m), p.now
+			p.idx[key] = i
+			return
+		}
+		p.idx[b] = len(p.defs)
 	}
 	p.idx[key] = len(p.defs)
-	p.defs = append(p.defs, lifetime{key: key, shape: shape, role: role, size: n, at: p.now, last: p.now})
+	p.defs = append(p.defs, lifetime{members: []member{m}, size: size, at: p.now, last: p.now})
 }
 
 func (p *planner) use(key any) {
@@ -68,11 +86,11 @@ func (p *planner) forwardStep(n *node) step {
 		p.use(v)
 	}
 	for _, v := range n.outs {
-		p.define(v, v.Role, v.Shape)
+		p.define(v, v.bundle, v.Role, v.Shape)
 	}
 	if p.tape.train {
 		for _, g := range n.early {
-			p.define(g, g.role, g.shape)
+			p.define(g, g.bundle, g.role, g.shape)
 		}
 	}
 	p.now++
@@ -138,7 +156,7 @@ func (p *planner) backwardStep(n *node) {
 			n.acc[i] = true
 			p.use(g)
 		} else {
-			p.define(g, g.role, g.shape)
+			p.define(g, g.bundle, g.role, g.shape)
 		}
 	}
 	p.now++
@@ -148,7 +166,6 @@ func (p *planner) backwardStep(n *node) {
 // layout places the lifetimes, largest first, each at the lowest offset
 // where it meets no other that is alive at the same time.
 func (p *planner) layout() {
-	const align = 128 // bytes: cache lines of all devices
 	t := p.tape
 	order := make([]int, len(p.defs))
 	for i := range order {

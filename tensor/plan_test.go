@@ -38,9 +38,8 @@ func chain(t testing.TB, dev Device, train, recompute bool) (*Tape, *Tensor) {
 		w := NewWeight(dev, alg, "none", d/8, d/8, false, false)
 		dev.Write(w.W, random(w.W.Shape...).Data)
 		dev.Refresh([]*Weight{w}, train)
-		gate := tape.Linear("gate", z, w, d)
-		up := tape.Linear("up", z, w, d)
-		h = tape.Residual("sum", h, tape.FakeQuant8("int8", tape.SwiGLU("swiglu", gate, up)))
+		gated := tape.Linears([]string{"gate", "up"}, z, []*Weight{w, w}, d)
+		h = tape.Residual("sum", h, tape.FakeQuant8("int8", tape.SwiGLU("swiglu", gated[0], gated[1])))
 	}
 	tape.Segment()
 	losses := dev.Alloc(rows)

@@ -8,8 +8,9 @@ type Var struct {
 	Shape []int
 	Role  Role
 
-	value *Tensor // bound while a pass runs
-	grad  *gradient
+	value  *Tensor // bound while a pass runs
+	grad   *gradient
+	bundle *bundle // that its value lies in; may be nil
 }
 
 // Value is the variable's tensor, valid during the pass that wrote it.
@@ -21,6 +22,35 @@ type gradient struct {
 	shape []int
 	role  Role
 	t     *Tensor
+
+	bundle *bundle
+}
+
+// bundle is values, or gradients, that lie side by side in memory: they live
+// from the first's definition to the last use of any.
+type bundle struct {
+	offsets map[any]int // of each *Var or *gradient, in bytes
+	bytes   int
+}
+
+func (b *bundle) add(key any, bytes int) {
+	if b.offsets == nil {
+		b.offsets = map[any]int{}
+	}
+	b.offsets[key] = b.bytes
+	b.bytes += (bytes + align - 1) / align * align
+}
+
+// align is where variables begin in an arena: at cache lines of all devices.
+const align = 128
+
+// bytes is the size of a variable on the tape's device.
+func (t *Tape) bytes(r Role, shape []int) int {
+	n := t.dev.TypeOf(r).Size()
+	for _, d := range shape {
+		n *= d
+	}
+	return n
 }
 
 // node is one recorded operation.

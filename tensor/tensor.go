@@ -170,8 +170,11 @@ type Device interface {
 	// gathered in DW into the gradients of the latents and of beta (SPEC §1).
 	FinishGradients(ws []*Weight)
 
-	Linear(y, x *Tensor, w *Weight)
-	LinearBackward(dx *Tensor, acc bool, dy, x *Tensor, w *Weight)
+	// Linear applies layers to one input; LinearBackward gives the sum of
+	// their gradients in dx. A device may do them at once where the tensors
+	// of outputs lie in memory at equal distances, as a tape's do.
+	Linear(ys []*Tensor, x *Tensor, ws []*Weight)
+	LinearBackward(dx *Tensor, acc bool, dys []*Tensor, x *Tensor, ws []*Weight)
 
 	Embedding(y, table *Tensor, ids *Ints)
 	EmbeddingBackward(dtable, dy *Tensor, ids *Ints)
