@@ -10,29 +10,38 @@ import (
 
 // attentionWidths are the head widths that kernels are compiled for; a
 // narrower head uses the least that holds it.
-var attentionWidths = [...]struct {
-	width                                 int
-	forward, dq, dkv                      kernelID
-	queries, keys                         int // a block of dq, of dkv
-	sharedForward, sharedQuery, sharedKey int
-}{
-	{32, attentionForward32, attentionDQ32, attentionDKV32, 128, 128, 30720, 30720, 41984},
-	{64, attentionForward64, attentionDQ64, attentionDKV64, 128, 128, 55296, 55296, 74752},
-	{96, attentionForward96, attentionDQ96, attentionDKV96, 128, 64, 79872, 79872, 80896},
-	{128, attentionForward128, attentionDQ128, attentionDKV128, 64, 64, 69632, 69632, 70144},
+var attentionWidths = [...]attentionKernels{
+	{32, attentionForward32, attentionDQ32, attentionDKV32, 128, 128, 128, 30720, 30720, 41984},
+	{64, attentionForward64, attentionDQ64, attentionDKV64, 128, 128, 128, 55296, 55296, 74752},
+	{96, attentionForward96, attentionDQ96, attentionDKV96, 128, 128, 64, 79872, 79872, 80896},
+	{128, attentionForward128, attentionDQ128, attentionDKV128, 128, 64, 64, 69632, 69632, 70144},
 }
 
-// attentionWidth is the index in attentionWidths for a head.
-func (d *Device) attentionWidth(headDim int) int {
+type attentionKernels struct {
+	width                                 int
+	forward, dq, dkv                      kernelID
+	threads                               int // of the forward
+	queries, keys                         int // a block of dq, of dkv
+	sharedForward, sharedQuery, sharedKey int
+}
+
+// hopperAttention is for heads of 64 on sm_90a.
+var hopperAttention = attentionKernels{64, attention90Forward, attention90DQ, attention90DKV, 256, 64, 64, 50176, 50176, 52224}
+
+// attentionOf gives the kernels for a head.
+func (d *Device) attentionOf(headDim int) *attentionKernels {
+	if d.info.Major == 9 && headDim == 64 && d.kernels[attention90Forward] != 0 {
+		return &hopperAttention
+	}
 	for i, w := range attentionWidths {
 		if headDim <= w.width && headDim%2 == 0 {
-			return i
+			return &attentionWidths[i]
 		}
 	}
 	if d.err == nil {
 		d.err = fmt.Errorf("cuda: attention heads of %d values; on the GPU want an even number up to 128 (n_embd / n_head)", headDim)
 	}
-	return 0
+	return &attentionWidths[0]
 }
 
 // dropMask draws the bits of dropout anew, in the forward and in the backward
@@ -41,19 +50,18 @@ func (d *Device) dropMask(a tensor.Attention) (mask uintptr, keep float32) {
 	if a.Dropout <= 0 {
 		return 0, 1
 	}
-	rows := a.Batch * a.Heads * a.T
 	words := per(a.T, 32)
-	mask = d.need(scratchMask, 4*rows*words)
+	mask = d.need(scratchMask, 4*a.Batch*a.Heads*a.T*words)
 	threshold := uint32(min(float64(a.Dropout)*(1<<32), 1<<32-1))
-	d.launch(attentionMask, grid{x: per(rows*words, 256), threads: 256}, uint64(mask), uint64(d.numbers+numberStep), a.Seed,
-		i32(a.Layer), uint64(threshold), i32(rows), i32(a.T))
+	d.launch(attentionMask, grid{x: per(words, 8), y: words, z: a.Batch * a.Heads, threads: 256}, uint64(mask), uint64(d.numbers+numberStep), a.Seed,
+		i32(a.Layer), uint64(threshold), i32(a.T))
 	return mask, 1 / (1 - a.Dropout)
 }
 
 // RotaryAttention rotates q and k, then attends.
 func (d *Device) RotaryAttention(o, lse, q, k, v *tensor.Tensor, rot *tensor.Rotation, a tensor.Attention) {
 	d.flush()
-	w := &attentionWidths[d.attentionWidth(a.HeadDim)]
+	w := d.attentionOf(a.HeadDim)
 	qRow, kRow := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
 	rows, piece := a.Batch*a.T, 2
 	if a.HeadDim%8 == 0 {
@@ -63,7 +71,7 @@ func (d *Device) RotaryAttention(o, lse, q, k, v *tensor.Tensor, rot *tensor.Rot
 		uint64(rot.Cos.Addr), uint64(rot.Sin.Addr), i32(rows), i32(a.T), 0, i32(a.KVHeads), i32(a.HeadDim),
 		i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
 	mask, keep := d.dropMask(a)
-	d.launch(w.forward, grid{x: per(a.T, 128), y: a.Heads, z: a.Batch, threads: 128, shared: w.sharedForward},
+	d.launch(w.forward, grid{x: per(a.T, 128), y: a.Heads, z: a.Batch, threads: w.threads, shared: w.sharedForward},
 		uint64(o.Addr), uint64(lse.Addr), uint64(q.Addr), uint64(k.Addr), uint64(v.Addr), uint64(rot.Cos.Addr), uint64(rot.Sin.Addr),
 		uint64(mask), f32(keep), i32(a.T), i32(a.Heads), i32(a.KVHeads), i32(a.HeadDim), i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
 }
@@ -71,7 +79,7 @@ func (d *Device) RotaryAttention(o, lse, q, k, v *tensor.Tensor, rot *tensor.Rot
 // RotaryAttentionBackward is its gradient.
 func (d *Device) RotaryAttentionBackward(dq, dk, dv, do, o, lse, q, k, v *tensor.Tensor, rot *tensor.Rotation, a tensor.Attention) {
 	d.flush()
-	w := &attentionWidths[d.attentionWidth(a.HeadDim)]
+	w := d.attentionOf(a.HeadDim)
 	qRow, kRow := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
 	delta := d.need(scratchDelta, 4*a.Batch*a.Heads*a.T)
 	mask, keep := d.dropMask(a)

@@ -357,7 +357,7 @@ func TestAttention(t *testing.T) {
 		})
 	}
 	d := needDevice(t)
-	d.attentionWidth(160)
+	d.attentionOf(160)
 	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "160") {
 		t.Errorf("heads of 160: got %v", err)
 	}

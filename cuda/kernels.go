@@ -59,6 +59,9 @@ func (g *gpu) loadKernels() {
 	}
 	for k, d := range kernelTable {
 		m, ok := modules[d.stem]
+		if !ok && d.stem == "attention90" {
+			continue // attention has its own for all
+		}
 		if !ok {
 			g.err = fmt.Errorf("%w: %s.fatbin is missing", ErrNoKernels, d.stem)
 			return

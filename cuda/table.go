@@ -40,6 +40,9 @@ const (
 	attentionDKV64
 	attentionDKV96
 	attentionDKV128
+	attention90Forward
+	attention90DQ
+	attention90DKV
 	rope
 	attentionMask
 	addF32BF16
@@ -89,7 +92,9 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	attentionDQ96: {"attention", "attention_dq_96"}, attentionDQ128: {"attention", "attention_dq_128"},
 	attentionDKV32: {"attention", "attention_dkv_32"}, attentionDKV64: {"attention", "attention_dkv_64"},
 	attentionDKV96: {"attention", "attention_dkv_96"}, attentionDKV128: {"attention", "attention_dkv_128"},
-	rope: {"attention", "rope"}, attentionMask: {"attention", "attention_mask"},
+	attention90Forward: {"attention90", "attention90_forward"}, attention90DQ: {"attention90", "attention90_dq"},
+	attention90DKV: {"attention90", "attention90_dkv"},
+	rope:           {"attention", "rope"}, attentionMask: {"attention", "attention_mask"},
 	addF32BF16: {"elementwise", "add_f32_bf16"}, addF32: {"elementwise", "add_f32"}, addBF16: {"elementwise", "add_bf16"},
 	toBF16F32: {"elementwise", "to_bf16_f32"}, toF32BF16: {"elementwise", "to_f32_bf16"},
 	sumSquares: {"elementwise", "sum_squares"}, clipNorm: {"elementwise", "clip"}, adamW: {"elementwise", "adamw"},
