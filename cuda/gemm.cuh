@@ -1,0 +1,249 @@
+// Matrix products of bf16 with float32 accumulators on the tensor cores of
+// sm_80 and later: any shape, row-major, batched, split along the contraction.
+// gemm90.cuh is the same for sm_90a.
+//
+//   nt  C[M,N] = A[M,K] · B[N,K]ᵀ     forward
+//   nn  C[M,N] = A[M,K] · B[K,N]      gradient of the input
+//   tn  C[M,N] = A[K,M]ᵀ · B[K,N]     gradient of the weight
+#pragma once
+#include "common.cuh"
+
+// ---- what happens to a result --------------------------------------------
+//
+// store_tile writes 16 rows × 8·NB columns that one warp holds in the layout
+// of mma_bf16 (acc[b] is columns 8b … 8b+7): C = scale[col]·acc (+ C).
+
+// store_pair: one row, two neighbouring columns.
+DEVICE void store_pair(float *c, float a, float b, bool two, bool add) {
+    if (add) a += c[0];
+    c[0] = a;
+    if (two) c[1] = add ? b + c[1] : b;
+}
+DEVICE void store_pair(bf16 *c, float a, float b, bool two, bool add) {
+    if (add) a += to_float(c[0]);
+    c[0] = to_bf16(a);
+    if (two) c[1] = to_bf16(add ? b + to_float(c[1]) : b);
+}
+
+// store_any: any alignment, any width.
+template <int NB, class T>
+DEVICE void store_any(T *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], bool add) {
+    int lane = threadIdx.x & 31;
+    for (int h = 0; h < 2; h++) {
+        int r = row + (lane >> 2) + 8 * h;
+#pragma unroll
+        for (int b = 0; b < NB; b++) {
+            int q = col + 8 * b + 2 * (lane & 3);
+            if (r < rows && q < cols) store_pair(c + (size_t)r * ldc + q, acc[b][2 * h], acc[b][2 * h + 1], q + 1 < cols, add);
+        }
+    }
+}
+
+// store_fast: cols, ldc multiples of 8, c at 16 bytes. Float32: the four lanes
+// of a row write one 32-byte sector.
+template <int NB>
+DEVICE void store_fast(float *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], bool add) {
+    int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int r = row + (lane >> 2) + 8 * h;
+        float *p = c + (size_t)r * ldc + col + 2 * (lane & 3);
+#pragma unroll
+        for (int b = 0; b < NB; b++) {
+            if (r < rows && col + 8 * b < cols) {
+                float2 v = make_float2(acc[b][2 * h], acc[b][2 * h + 1]);
+                if (add) {
+                    float2 old = *(const float2 *)(p + 8 * b);
+                    v.x += old.x, v.y += old.y;
+                }
+                *(float2 *)(p + 8 * b) = v;
+            }
+        }
+    }
+}
+
+// bf16: of four blocks of 8 columns, the four lanes of a row exchange their
+// pairs so that lane t holds block t whole, and write 64 bytes together.
+template <int NB>
+DEVICE void store_fast(bf16 *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], bool add) {
+    int lane = threadIdx.x & 31;
+    bool odd = lane & 1, high = lane & 2;
+#pragma unroll
+    for (int b = 0; b < NB; b += 4) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            uint32_t v[4], t;
+#pragma unroll
+            for (int q = 0; q < 4; q++) v[q] = pack_bf16(acc[b + q][2 * h], acc[b + q][2 * h + 1]);
+            t = __shfl_xor_sync(0xffffffffu, odd ? v[0] : v[1], 1);
+            v[0] = odd ? t : v[0], v[1] = odd ? v[1] : t;
+            t = __shfl_xor_sync(0xffffffffu, odd ? v[2] : v[3], 1);
+            v[2] = odd ? t : v[2], v[3] = odd ? v[3] : t;
+            t = __shfl_xor_sync(0xffffffffu, high ? v[0] : v[2], 2);
+            v[0] = high ? t : v[0], v[2] = high ? v[2] : t;
+            t = __shfl_xor_sync(0xffffffffu, high ? v[1] : v[3], 2);
+            v[1] = high ? t : v[1], v[3] = high ? v[3] : t;
+            int r = row + (lane >> 2) + 8 * h, q = col + 8 * (b + (lane & 3));
+            if (r < rows && q < cols) {
+                uint4 *p = (uint4 *)(c + (size_t)r * ldc + q), w = make_uint4(v[0], v[1], v[2], v[3]);
+                if (add) {
+                    float f[8], old[8];
+                    unpack8(f, w);
+                    unpack8(old, *p);
+#pragma unroll
+                    for (int e = 0; e < 8; e++) f[e] += old[e];
+                    w = pack8(f);
+                }
+                *p = w;
+            }
+        }
+    }
+}
+
+template <int NB, class T>
+DEVICE void store_tile(T *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], const float *scale, bool add) {
+    if (scale) {
+        int q = col + 2 * (threadIdx.x & 3);
+#pragma unroll
+        for (int b = 0; b < NB; b++, q += 8) {
+            float s0 = q < cols ? scale[q] : 0.f, s1 = q + 1 < cols ? scale[q + 1] : 0.f;
+            acc[b][0] *= s0, acc[b][1] *= s1, acc[b][2] *= s0, acc[b][3] *= s1;
+        }
+    }
+    if (((ldc | cols) & 7) == 0 && ((uintptr_t)c & 15) == 0)
+        store_fast(c, ldc, rows, cols, row, col, acc, add);
+    else
+        store_any(c, ldc, rows, cols, row, col, acc, add);
+}
+
+// ---- which tile ----------------------------------------------------------
+
+// tile_at numbers the tiles of one product: bands of 8 tile rows, downwards
+// within a band, so that blocks that run together share operands in L2.
+DEVICE void tile_at(int index, int tiles_m, int tiles_n, int &m, int &n) {
+    int band = index / (8 * tiles_n), first = band * 8;
+    int height = tiles_m - first < 8 ? tiles_m - first : 8;
+    index -= first * tiles_n;
+    m = first + index % height;
+    n = index / height;
+}
+
+// ---- one tile, sm_80 -----------------------------------------------------
+//
+// 256 threads compute 128×128 in steps of 64 along the contraction; eight
+// warps, two rows of four, 64×32 each. Three stages of shared memory are
+// filled by cp.async: 96 KB. A tile of shared memory is stored as in global
+// memory, in rows of 64 (contraction along the row) or 128 (across) values;
+// 16-byte chunks are xor-ed with the row so that eight rows touch all banks.
+
+const int gemm_shared = 3 * 2 * 128 * 64 * 2;
+
+// load_tile copies rows × cols values from (row, col) of a matrix of
+// [height, width] to shared memory, zeros beyond its edges.
+template <int ROWS, int COLS>
+DEVICE void load_tile(uint32_t dst, const bf16 *src, int ld, int height, int width, int row, int col, bool aligned) {
+#pragma unroll
+    for (int i = 0; i < ROWS * COLS / 8 / 256; i++) {
+        int chunk = threadIdx.x + 256 * i, r = chunk / (COLS / 8), q = chunk % (COLS / 8);
+        uint32_t to = dst + r * (2 * COLS) + ((q ^ (r & 7)) << 4);
+        int y = row + r, x = col + 8 * q, valid = width - x;
+        valid = y < height ? (valid < 0 ? 0 : valid > 8 ? 8 : valid) : 0;
+        const bf16 *p = src + (size_t)y * ld + x;
+        if (aligned) {
+            cp_async16(to, valid ? p : src, 2 * valid);
+        } else {
+            uint32_t v[4] = {0, 0, 0, 0};
+            for (int e = 0; e < 8; e++)
+                if (e < valid) v[e / 2] |= (uint32_t)p[e] << 16 * (e & 1);
+            store_shared16(to, make_uint4(v[0], v[1], v[2], v[3]));
+        }
+    }
+}
+
+// gemm_tile: TA, TB say that the contraction runs down the rows of A, B.
+// blockIdx.x is the tile, blockIdx.y the part of the contraction, blockIdx.z
+// the product of the batch; part s of product z goes to C + (s·batch + z)·strideC.
+template <bool TA, bool TB, class T>
+DEVICE void gemm_tile(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb,
+                      int ldc, int strideA, int strideB, int strideC, int add) {
+    DYNAMIC_SHARED(shared);
+    const int stage_bytes = 2 * 128 * 64 * 2;
+    uint32_t base = shared_address(shared);
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    int tm, tn;
+    tile_at(blockIdx.x, (M + 127) / 128, (N + 127) / 128, tm, tn);
+    int row = tm * 128, col = tn * 128;
+    A += (size_t)blockIdx.z * strideA;
+    B += (size_t)blockIdx.z * strideB;
+    C += ((size_t)blockIdx.y * gridDim.z + blockIdx.z) * strideC;
+    bool alignedA = (lda & 7) == 0 && ((uintptr_t)A & 15) == 0;
+    bool alignedB = (ldb & 7) == 0 && ((uintptr_t)B & 15) == 0;
+
+    int steps = (K + 63) / 64, each = (steps + gridDim.y - 1) / gridDim.y;
+    int step = blockIdx.y * each, end = step + each < steps ? step + each : steps;
+
+    float acc[4][4][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[i][j][e] = 0.f;
+
+    auto fetch = [&](int s, int slot) {
+        if (s < end) {
+            uint32_t a = base + slot * stage_bytes, b = a + stage_bytes / 2;
+            if (TA)
+                load_tile<64, 128>(a, A, lda, K, M, s * 64, row, alignedA);
+            else
+                load_tile<128, 64>(a, A, lda, M, K, row, s * 64, alignedA);
+            if (TB)
+                load_tile<64, 128>(b, B, ldb, K, N, s * 64, col, alignedB);
+            else
+                load_tile<128, 64>(b, B, ldb, N, K, col, s * 64, alignedB);
+        }
+        cp_async_commit();
+    };
+    fetch(step, 0);
+    fetch(step + 1, 1);
+
+    int wm = (warp >> 2) * 64, wn = (warp & 3) * 32;
+    int slot = 0;
+    for (; step < end; step++) {
+        cp_async_wait<1>();
+        __syncthreads();
+        fetch(step + 2, slot == 0 ? 2 : slot - 1); // the slot read in the step before
+        uint32_t a = base + slot * stage_bytes, b = a + stage_bytes / 2;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            uint32_t fa[4][4], fb[2][4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (TA) {
+                    int r = k * 16 + (lane & 7) + (lane >> 4) * 8, q = (wm + 16 * i) / 8 + ((lane >> 3) & 1);
+                    ldmatrix_trans(fa[i], a + r * 256 + ((q ^ (r & 7)) << 4));
+                } else {
+                    int r = wm + 16 * i + (lane & 15), q = 2 * k + (lane >> 4);
+                    ldmatrix(fa[i], a + r * 128 + ((q ^ (r & 7)) << 4));
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                if (TB) {
+                    int r = k * 16 + (lane & 15), q = (wn + 16 * j) / 8 + (lane >> 4);
+                    ldmatrix_trans(fb[j], b + r * 256 + ((q ^ (r & 7)) << 4));
+                } else {
+                    int r = wn + 16 * j + (lane & 7) + (lane >> 4) * 8, q = 2 * k + ((lane >> 3) & 1);
+                    ldmatrix(fb[j], b + r * 128 + ((q ^ (r & 7)) << 4));
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) mma_bf16(acc[i][j], fa[i], fb[j / 2][2 * (j & 1)], fb[j / 2][2 * (j & 1) + 1]);
+        }
+        slot = slot == 2 ? 0 : slot + 1;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) store_tile(C, ldc, M, N, row + wm + 16 * i, col + wn, acc[i], scale, add != 0);
+}
