@@ -106,7 +106,13 @@ DEVICE void store_tile(T *c, int ldc, int rows, int cols, int row, int col, floa
         int q = col + 2 * (threadIdx.x & 3);
 #pragma unroll
         for (int b = 0; b < NB; b++, q += 8) {
-            float s0 = q < cols ? scale[q] : 0.f, s1 = q + 1 < cols ? scale[q + 1] : 0.f;
+            float s0 = 0.f, s1 = 0.f;
+            if (q + 1 < cols) {
+                float2 s = *(const float2 *)(scale + q);
+                s0 = s.x, s1 = s.y;
+            } else if (q < cols) {
+                s0 = scale[q];
+            }
             acc[b][0] *= s0, acc[b][1] *= s1, acc[b][2] *= s0, acc[b][3] *= s1;
         }
     }

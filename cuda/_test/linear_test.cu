@@ -1,0 +1,466 @@
+// Tests and times cuda/linear.cu, walsh.cu and quantize.cu against double
+// precision on fresh random inputs: scripts/gpu_linear.sh on a GPU, or
+//   g++ -O1 -std=c++20 -DEMULATE -x c++ cuda/_test/linear_test.cu && ./a.out
+// for the indexing alone. "linear_test bench" times.
+#include "harness.h"
+#include "../linear.cu"
+#include "../quantize.cu"
+#include "../walsh.cu"
+
+// ---- tensor maps ---------------------------------------------------------
+
+static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_stride, int batch = 1, int batch_stride = 0) {
+    TensorMap map;
+    memset(&map, 0, sizeof map);
+    if (batch == 1) batch_stride = row_stride;
+#ifdef EMULATE
+    *(EmuMap *)&map = {p, {cols, batch, rows}, {1, batch_stride, row_stride}};
+#else
+    static PFN_cuTensorMapEncodeTiled encode;
+    if (!encode) {
+        cudaDriverEntryPointQueryResult found;
+        CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", (void **)&encode, 12000, cudaEnableDefault, &found));
+    }
+    cuuint64_t dims[3] = {(cuuint64_t)cols, (cuuint64_t)batch, (cuuint64_t)rows};
+    cuuint64_t strides[2] = {2 * (cuuint64_t)batch_stride, 2 * (cuuint64_t)row_stride};
+    cuuint32_t box[3] = {64, 1, 64}, unit[3] = {1, 1, 1};
+    CUresult r = encode((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)p, dims, strides, box, unit,
+                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (r != CUDA_SUCCESS) printf("FAIL cuTensorMapEncodeTiled: %d for %d×%d (%d)\n", r, rows, cols, row_stride);
+#endif
+    return map;
+}
+
+static int multiprocessors() {
+#ifdef EMULATE
+    return 3;
+#else
+    static int n;
+    if (!n) CHECK(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, 0));
+    return n;
+#endif
+}
+
+// ---- one product ---------------------------------------------------------
+
+enum Kind { NT, NN, TN };
+static const char *kind_names[] = {"nt", "nn", "tn"};
+
+struct Gemm {
+    Kind kind;
+    int M, N, K;
+    int batch = 1, splits = 1;
+    int lda = 0, ldb = 0, ldc = 0, strideA = 0, strideB = 0, strideC = 0;
+    void layout(int pad = 0) { // row strides, one product after the other
+        lda = (kind == TN ? M : K) + pad, ldb = (kind == NT ? K : N) + pad, ldc = N + pad;
+        strideA = lda * (kind == TN ? K : M), strideB = ldb * (kind == NT ? N : K), strideC = ldc * M;
+    }
+    int rowsA() const { return kind == TN ? K : M; }
+    int rowsB() const { return kind == NT ? N : K; }
+};
+
+static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add);
+static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, float *C, const float *scale, int add);
+
+#define LAUNCH80(kernel)                                                                                              \
+    LAUNCH(kernel, dim3((g.M + 127) / 128 * ((g.N + 127) / 128), g.splits, g.batch), dim3(256), gemm_shared, A, B, C, \
+           scale, g.M, g.N, g.K, g.lda, g.ldb, g.ldc, g.strideA, g.strideB, g.strideC, add)
+#define LAUNCH90(kernel)                                                                                              \
+    LAUNCH(kernel, dim3(std::min(multiprocessors(), (g.M + 127) / 128 * ((g.N + path - 1) / path) * g.batch * g.splits)), \
+           dim3(384), Gemm90<2>::shared, a, b, C, scale, g.M, g.N, g.K, g.ldc, g.batch, g.splits, g.strideC, add)
+#define MAPS                                                                                            \
+    static_assert(Gemm90<2>::shared == Gemm90<4>::shared && Gemm90<2>::shared == 197632, "one size");   \
+    TensorMap a = tensor_map(A, g.kind == TN ? g.M : g.K, g.rowsA(), g.lda, g.batch, g.strideA);        \
+    TensorMap b = tensor_map(B, g.kind == NT ? g.K : g.N, g.rowsB(), g.ldb, g.batch, g.strideB)
+
+static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add) {
+    if (path == 80) {
+        if (g.kind == NT) LAUNCH80(gemm_nt_bf16);
+        if (g.kind == NN) LAUNCH80(gemm_nn_bf16);
+        return;
+    }
+    MAPS;
+    if (g.kind == NT && path == 128) LAUNCH90(gemm90_nt_bf16_128);
+    if (g.kind == NT && path == 256) LAUNCH90(gemm90_nt_bf16_256);
+    if (g.kind == NN && path == 128) LAUNCH90(gemm90_nn_bf16_128);
+    if (g.kind == NN && path == 256) LAUNCH90(gemm90_nn_bf16_256);
+}
+static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, float *C, const float *scale, int add) {
+    if (path == 80) {
+        if (g.kind == NT) LAUNCH80(gemm_nt_f32);
+        if (g.kind == NN) LAUNCH80(gemm_nn_f32);
+        if (g.kind == TN) LAUNCH80(gemm_tn_f32);
+        return;
+    }
+    MAPS;
+    if (g.kind == NT && path == 128) LAUNCH90(gemm90_nt_f32_128);
+    if (g.kind == NT && path == 256) LAUNCH90(gemm90_nt_f32_256);
+    if (g.kind == NN && path == 128) LAUNCH90(gemm90_nn_f32_128);
+    if (g.kind == NN && path == 256) LAUNCH90(gemm90_nn_f32_256);
+    if (g.kind == TN && path == 128) LAUNCH90(gemm90_tn_f32_128);
+    if (g.kind == TN && path == 256) LAUNCH90(gemm90_tn_f32_256);
+}
+
+// test_gemm compares one product, on one path (80, or the width of gemm90).
+template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add) {
+    auto a = as_bf16(normal((size_t)g.strideA * (g.batch - 1) + (size_t)g.rowsA() * g.lda)), b = as_bf16(normal((size_t)g.strideB * (g.batch - 1) + (size_t)g.rowsB() * g.ldb));
+    auto s = normal(g.N);
+    size_t size = (size_t)g.strideC * (g.batch * g.splits - 1) + (size_t)g.M * g.ldc;
+    std::vector<float> start = normal(size);
+    std::vector<T> old(size);
+    for (size_t i = 0; i < size; i++) old[i] = convert(start[i], (T *)nullptr);
+    Buffer<uint16_t> A(a), B(b);
+    Buffer<float> S(s);
+    std::vector<T> runs[2];
+    for (auto &run : runs) {
+        Buffer<T> C(old);
+        if (!add && &run == &runs[1]) device_set(C.p, 0xff, size * sizeof(T));
+        launch_gemm(g, path, A.p, B.p, C.p, scaled ? S.p : nullptr, add);
+        run = C.get();
+    }
+    char name[200];
+    snprintf(name, sizeof name, "gemm%d_%s_%s %d×%d×%d batch %d splits %d ld %d %d %d%s%s", path, kind_names[g.kind], sizeof(T) == 2 ? "bf16" : "f32", g.M,
+             g.N, g.K, g.batch, g.splits, g.lda, g.ldb, g.ldc, scaled ? " scaled" : "", add ? " add" : "");
+    std::vector<T> got;
+    std::vector<double> want, mag;
+    bool equal = true;
+    for (int z = 0; z < g.batch; z++)
+        for (int m = 0; m < g.M; m++)
+            for (int n = 0; n < g.N; n++) {
+                double sum = 0, abs = 0;
+                for (int k = 0; k < g.K; k++) {
+                    double x = value(a[(size_t)z * g.strideA + (g.kind == TN ? (size_t)k * g.lda + m : (size_t)m * g.lda + k)]);
+                    double y = value(b[(size_t)z * g.strideB + (g.kind == NT ? (size_t)n * g.ldb + k : (size_t)k * g.ldb + n)]);
+                    sum += x * y, abs += std::fabs(x * y);
+                }
+                if (scaled) sum *= s[n], abs *= std::fabs(s[n]);
+                size_t at = (size_t)z * g.strideC + (size_t)m * g.ldc + n;
+                if (add) abs += std::fabs(value(old[at])) + (sizeof(T) == 2 ? std::fabs(sum) * 2500 : 0), sum += value(old[at]); // bf16: rounded before adding, too
+                if (g.splits > 1) {
+                    float parts = 0;
+                    for (int q = 0; q < g.splits; q++) parts += value(runs[0][at + (size_t)q * g.batch * g.strideC]);
+                    got.push_back(convert(parts, (T *)nullptr));
+                } else {
+                    got.push_back(runs[0][at]);
+                }
+                want.push_back(sum), mag.push_back(abs);
+                for (int q = 0; q < g.splits; q++) {
+                    size_t to = at + (size_t)q * g.batch * g.strideC;
+                    equal &= memcmp(&runs[0][to], &runs[1][to], sizeof(T)) == 0;
+                }
+            }
+    compare(name, got, want, mag, sizeof(T) == 2 ? 1.0 / 256 : 1e-6, 2e-6);
+    report(equal, name, "two runs differ");
+}
+
+static void test_gemms() {
+    struct { int M, N, K; } shapes[] = {{7, 64, 64}, {33, 176, 512}, {130, 64, 176}, {130, 171, 22}, {1, 8, 8}, {257, 520, 136}, {65, 1368, 40}, {128, 256, 1024}, {300, 24, 8}};
+    for (auto [M, N, K] : shapes)
+        for (Kind kind : {NT, NN, TN})
+            for (int path : {80, 128, 256})
+                for (int pad : {0, 8}) {
+                    Gemm g{kind, M, N, K};
+                    if (kind == TN) std::swap(g.M, g.K); // tokens are the contraction
+                    g.layout(pad);
+                    if (path != 80 && ((g.lda | g.ldb) & 7)) continue;
+                    bool scaled = rng() & 1, add = rng() & 1;
+                    if (kind != TN) test_gemm<uint16_t>(g, path, scaled, add);
+                    test_gemm<float>(g, path, scaled, !add);
+                    if (pad == 0 && kind == TN) {
+                        g.splits = 1 + rng() % 5;
+                        test_gemm<float>(g, path, false, false);
+                    }
+                    if (pad == 8) { // batches, one after the other
+                        g.batch = 3;
+                        test_gemm<float>(g, path, scaled, false);
+                        g.splits = 2;
+                        test_gemm<float>(g, path, false, false);
+                    }
+                }
+    for (int path : {80, 128, 256}) // batches side by side, as Walsh uses them
+        for (int part : {8, 64, 72}) {
+            int rows = 130, out = 40;
+            Gemm g{NT, rows, out, part, 8, 1, 8 * part, part, 8 * out, part, out * part, out};
+            test_gemm<uint16_t>(g, path, false, false);
+            g = Gemm{NN, rows, part, out, 8, 1, 8 * out, part, 8 * part, out, out * part, part};
+            test_gemm<uint16_t>(g, path, false, false);
+            g = Gemm{TN, out, part, rows, 8, 2, 8 * out, 8 * part, part, out, part, out * part};
+            test_gemm<float>(g, path, false, false);
+        }
+}
+
+// ---- layers --------------------------------------------------------------
+
+static std::vector<std::vector<int>> cayley_dickson(int n) { // s[i][j]
+    std::vector<std::vector<int>> t(n, std::vector<int>(n)); // t[j][k]: sign of e_j·e_k
+    std::function<int(int, int, int)> sign = [&](int j, int k, int size) -> int {
+        if (size == 1) return 1;
+        int h = size / 2;
+        auto conj = [](int q) { return q ? -1 : 1; };
+        if (j < h && k < h) return sign(j, k, h);                         // ac
+        if (j >= h && k >= h) return -conj(k - h) * sign(k - h, j - h, h); // −d*b
+        if (j < h) return sign(k - h, j, h);                              // da
+        return conj(k) * sign(j - h, k, h);                               // bc*
+    };
+    std::vector<std::vector<int>> s(n, std::vector<int>(n));
+    for (int j = 0; j < n; j++)
+        for (int k = 0; k < n; k++) s[j ^ k][j] = sign(j, k, n);
+    return s;
+}
+
+struct Case { int n, out, in, tokens, quantizer, transposed, beta, walsh; };
+
+static int pieces(const Case &c) { return c.n * c.out * ((c.in + 7) / 8); }
+
+// Weights holds a layer on the device.
+struct Weights {
+    Case c;
+    std::vector<float> w, beta;
+    std::vector<std::vector<int>> s;
+    std::vector<uint16_t> bits;
+    Buffer<float> W, Beta, DW, DBeta, Scale, Gamma;
+    Buffer<int> Zeros;
+    Buffer<uint16_t> D, Dg, Signs;
+    Layer layer;
+    Weights(Case c)
+        : c(c), w(normal((size_t)c.n * c.out * c.in, c.quantizer == 1 ? 1.0f : 0.3f)), beta(normal(c.out)), s(cayley_dickson(c.n)), bits(c.n),
+          W(w), Beta(beta), DW(normal(w.size())), DBeta(normal(c.out)), Scale(c.n * c.out), Gamma(1), Zeros(1),
+          D((c.walsh ? 1 : c.n) * w.size()), Dg((c.walsh ? 1 : c.n) * w.size()), Signs(c.n) {
+        for (int i = 0; i < c.n; i++)
+            for (int j = 0; j < c.n; j++) {
+                if (c.walsh) s[i][j] = 1;
+                bits[i] |= (s[i][j] < 0) << j;
+            }
+        Signs.put(bits);
+        if (c.quantizer == 1 && w.size() > 9) { // SPEC §1's check values
+            const float v[] = {-1.6f, -1.5f, -1.2f, -.5f, .5f, .49f, 1.5f, 1.5001f, 2.5f};
+            std::copy(v, v + 9, w.begin());
+            W.put(w);
+        }
+        layer = Layer{W.p, c.beta ? Beta.p : nullptr, DW.p, c.beta ? DBeta.p : nullptr, D.p, Dg.p, Scale.p, Gamma.p, Zeros.p, Signs.p,
+                      c.n, c.walsh, c.out, c.in, c.quantizer, c.transposed, {}};
+    }
+    float gamma() const {
+        if (c.quantizer != 2) return 1;
+        double sum = 0;
+        for (float v : w) sum += std::fabs(v);
+        return std::max((float)(sum / w.size()), 1e-8f);
+    }
+    double quant(size_t i, float g) const {
+        if (c.quantizer == 0) return w[i];
+        float v = c.quantizer == 2 ? w[i] / g : w[i];
+        return std::nearbyint(std::min(1.f, std::max(-1.f, v)));
+    }
+    size_t at(int k, int r, int col) const { return c.transposed ? ((size_t)k * c.in + col) * c.out + r : ((size_t)k * c.out + r) * c.in + col; }
+};
+
+static int popcount(unsigned v) { return __builtin_popcount(v); }
+
+static void test_layers(const std::vector<Case> &cases) {
+    std::vector<Weights *> ws;
+    std::vector<Layer> table;
+    int most = 0, most_out = 0;
+    for (auto &c : cases) {
+        ws.push_back(new Weights(c));
+        table.push_back(ws.back()->layer);
+        most = std::max(most, pieces(c)), most_out = std::max(most_out, c.out);
+    }
+    static_assert(sizeof(Layer) == 128, "16 words");
+    Buffer<Layer> Table(table);
+    Buffer<double> Partial(64 * cases.size());
+    LAUNCH(refresh_sums, dim3(64, cases.size()), dim3(256), 0, Table.p, Partial.p);
+    LAUNCH(refresh, dim3(std::max(1, most / 2 / 256), cases.size()), dim3(256), 0, Table.p, Partial.p);
+    for (auto *p : ws) {
+        Weights &l = *p;
+        Case c = l.c;
+        char name[200];
+        snprintf(name, sizeof name, "layer n %d N %d K %d tokens %d quantizer %d%s%s%s", c.n, c.out, c.in, c.tokens, c.quantizer,
+                 c.transposed ? " transposed" : "", c.beta ? " beta" : "", c.walsh ? " walsh" : "");
+        std::string label = name;
+        float gamma = l.gamma();
+        report(l.Gamma.get()[0] == gamma, label, "gamma");
+        int zeros = 0;
+        if (c.quantizer)
+            for (size_t i = 0; i < l.w.size(); i++) zeros += l.quant(i, gamma) == 0;
+        report(l.Zeros.get()[0] == zeros, label, "zeros");
+        int nN = c.n * c.out, nK = c.n * c.in, T = c.tokens;
+        std::vector<double> g(c.out), dense((size_t)nN * nK);
+        for (int r = 0; r < c.out; r++) g[r] = gamma * (c.beta ? l.beta[r] : 1.f);
+        auto scale = l.Scale.get();
+        bool ok = true;
+        for (int i = 0; i < nN; i++) ok &= std::fabs(scale[i] - g[i % c.out]) <= 1e-6 * std::fabs(g[i % c.out]);
+        report(ok, label, "scale");
+        // the dense matrix, in double and as the device's bf16
+        auto d = l.D.get(), dg = l.Dg.get();
+        bool good = true;
+        for (int i = 0; i < c.n; i++)
+            for (int j = 0; j < c.n; j++)
+                for (int r = 0; r < c.out; r++)
+                    for (int q = 0; q < c.in; q++) {
+                        double v = l.s[i][j] * value(round_bf16(l.quant(l.at(i ^ j, r, q), gamma)));
+                        size_t at = (size_t)(i * c.out + r) * nK + j * c.in + q;
+                        dense[at] = v;
+                        if (!c.walsh) {
+                            good &= value(d[at]) == v;
+                            double vg = l.s[i][j] * l.quant(l.at(i ^ j, r, q), gamma) * g[r];
+                            good &= std::fabs(value(dg[at]) - vg) <= std::fabs(vg) / 250;
+                        }
+                    }
+        if (c.walsh)
+            for (int k = 0; k < 8; k++)
+                for (int r = 0; r < c.out; r++)
+                    for (int q = 0; q < c.in; q++) {
+                        double v = 0;
+                        for (int j = 0; j < 8; j++) v += (popcount(k & j) & 1 ? -1 : 1) * l.quant(l.at(j, r, q), gamma) / 8;
+                        size_t at = l.at(k, r, q);
+                        good &= c.quantizer ? value(d[at]) == v : std::fabs(value(d[at]) - v) <= std::fabs(v) / 250 + 1e-6;
+                        good &= std::fabs(value(dg[at]) - v * g[r]) <= std::fabs(v * g[r]) / 250 + 1e-6;
+                    }
+        report(good, label, "D or Dg");
+
+        // forward and backward in double
+        auto x = as_bf16(normal((size_t)T * nK)), dy = as_bf16(normal((size_t)T * nN));
+        std::vector<double> y((size_t)T * nN), ym(y.size()), dx((size_t)T * nK), dxm(dx.size()), G(l.w.size()), Gm(G.size());
+        std::vector<double> xd(x.size()), dyd(dy.size());
+        for (size_t i = 0; i < x.size(); i++) xd[i] = value(x[i]);
+        for (size_t i = 0; i < dy.size(); i++) dyd[i] = value(dy[i]);
+        for (int t = 0; t < T; t++)
+            for (int i = 0; i < nN; i++) {
+                double sum = 0, abs = 0;
+                for (int j = 0; j < nK; j++) {
+                    double v = xd[(size_t)t * nK + j] * dense[(size_t)i * nK + j];
+                    sum += v, abs += std::fabs(v);
+                }
+                y[(size_t)t * nN + i] = sum * g[i % c.out], ym[(size_t)t * nN + i] = abs * std::fabs(g[i % c.out]);
+                double up = dyd[(size_t)t * nN + i];
+                for (int j = 0; j < nK; j++) {
+                    double v = up * g[i % c.out] * dense[(size_t)i * nK + j];
+                    dx[(size_t)t * nK + j] += v, dxm[(size_t)t * nK + j] += std::fabs(v);
+                    int a = i / c.out, b = j / c.in;
+                    double o = up * xd[(size_t)t * nK + j];
+                    size_t at = l.at(a ^ b, i % c.out, j % c.in);
+                    G[at] += l.s[a][b] * o, Gm[at] += std::fabs(o);
+                }
+            }
+        auto before = l.DW.get();
+        for (size_t i = 0; i < G.size(); i++) G[i] += before[i], Gm[i] += std::fabs(before[i]);
+
+        Buffer<uint16_t> X(x), DY(dy);
+        for (int path : {80, 128, 256}) {
+            if (path != 80 && (nN % 8 || nK % 8 || (c.walsh && (c.out % 8 || c.in % 8)))) continue;
+            Buffer<uint16_t> Y(y.size()), DX(dx.size());
+            l.DW.put(before);
+            std::string which = label + " path " + std::to_string(path);
+            int splits = 1 + rng() % 4;
+            if (!c.walsh) {
+                Gemm f{NT, T, nN, nK}, b{NN, T, nK, nN}, h{TN, nN, nK, T};
+                f.layout(), b.layout();
+                if (c.transposed) std::swap(h.M, h.N);
+                h.splits = splits;
+                h.layout();
+                launch_gemm(f, path, X.p, l.D.p, Y.p, l.Scale.p, 0);
+                launch_gemm(b, path, DY.p, l.Dg.p, DX.p, nullptr, 0);
+                Buffer<float> P((size_t)splits * nN * nK);
+                launch_gemm(h, path, c.transposed ? X.p : DY.p, c.transposed ? DY.p : X.p, P.p, nullptr, 0);
+                int rows = c.transposed ? c.in : c.out, cols = c.transposed ? c.out : c.in, v = cols % 4 ? 1 : 4;
+                LAUNCH(fold, dim3((rows * cols + 32 * v - 1) / (32 * v), c.n), dim3(256), 0, l.DW.p, P.p, l.Signs.p, c.n, rows, cols, splits, c.transposed);
+                synchronize();
+            } else {
+                Buffer<uint16_t> Xh(x.size()), P(y.size()), DYh(dy.size()), DXh(dx.size());
+                auto transform = [&](uint16_t *to, uint16_t *from, float *s, int part) {
+                    LAUNCH(walsh_bf16, dim3(std::min(64, (T * ((part + 7) / 8) + 255) / 256)), dim3(256), 0, to, from, s, T, part, 0);
+                };
+                transform(Xh.p, X.p, nullptr, c.in);
+                transform(DYh.p, DY.p, nullptr, c.out);
+                Gemm f{NT, T, c.out, c.in, 8, 1, nK, c.in, nN, c.in, c.out * c.in, c.out};
+                Gemm b{NN, T, c.in, c.out, 8, 1, nN, c.in, nK, c.out, c.out * c.in, c.in};
+                Gemm h{TN, c.out, c.in, T, 8, splits, nN, nK, c.in, c.out, c.in, c.out * c.in};
+                launch_gemm(f, path, Xh.p, l.D.p, P.p, nullptr, 0);
+                transform(Y.p, P.p, l.Scale.p, c.out);
+                launch_gemm(b, path, DYh.p, l.Dg.p, DXh.p, nullptr, 0);
+                Buffer<float> DX32(dx.size()), Q((size_t)splits * 8 * c.out * c.in);
+                auto base = normal(dx.size());
+                DX32.put(base);
+                LAUNCH(walsh_f32, dim3(5), dim3(256), 0, DX32.p, DXh.p, nullptr, T, c.in, 1);
+                auto dx32 = DX32.get();
+                for (size_t i = 0; i < base.size(); i++) dx32[i] -= base[i];
+                compare(which + " dx f32", dx32, dx, dxm, 1.0 / 250, 6e-3);
+                transform(DX.p, DXh.p, nullptr, c.in);
+                launch_gemm(h, path, DYh.p, Xh.p, Q.p, nullptr, 0);
+                int v = c.out * c.in % 4 ? 1 : 4;
+                LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, Q.p, c.out * c.in, splits);
+                synchronize();
+            }
+            // bf16 of Wq, D's products and the output; Walsh rounds X̂ and P too
+            double slack = c.walsh ? 6e-3 : 2e-6;
+            compare(which + " y", Y.get(), y, ym, 1.0 / 250, slack);
+            compare(which + " dx", DX.get(), dx, dxm, 1.0 / 250, c.walsh ? 6e-3 : c.beta || c.quantizer != 1 ? 2e-3 : 2e-6);
+            compare(which + " G", l.DW.get(), G, Gm, 1e-6, c.walsh ? 3e-3 : 2e-6);
+        }
+    }
+    // finish_gradient from known G
+    std::vector<std::vector<float>> dws, dbs;
+    for (auto *l : ws) dws.push_back(l->DW.get()), dbs.push_back(l->DBeta.get());
+    LAUNCH(finish_gradient, dim3(most_out, cases.size()), dim3(128), 0, Table.p);
+    for (size_t i = 0; i < ws.size(); i++) {
+        Weights &l = *ws[i];
+        Case c = l.c;
+        float gamma = l.gamma();
+        std::vector<double> want(dws[i].size()), mag(want.size()), db(c.out), dbm(c.out);
+        for (int r = 0; r < c.out; r++) db[r] = dbs[i][r], dbm[r] = std::fabs(db[r]);
+        for (int k = 0; k < c.n; k++)
+            for (int r = 0; r < c.out; r++)
+                for (int q = 0; q < c.in; q++) {
+                    size_t at = l.at(k, r, q);
+                    double o = dws[i][at] * l.quant(at, gamma) * gamma;
+                    if (c.beta) db[r] += o, dbm[r] += std::fabs(o);
+                    want[at] = dws[i][at] * (c.beta ? l.beta[r] : 1.f);
+                    if (c.quantizer == 1 && std::fabs(l.w[at]) > 1.5f) want[at] = 0;
+                    mag[at] = std::fabs(want[at]);
+                }
+        std::string label = "finish_gradient " + std::to_string(i);
+        compare(label + " dw", l.DW.get(), want, mag, 1e-6);
+        compare(label + " dbeta", l.DBeta.get(), db, dbm, 1e-6);
+        delete ws[i];
+    }
+}
+
+static void test_fake_quant(int rows, int width) {
+    auto x = as_bf16(normal((size_t)rows * width, 3));
+    for (int i = 0; i < width && rows > 2; i++) x[width + i] = i & 1 ? 0x8000 : 0; // a zero row
+    Buffer<uint16_t> X(x), Y(x.size());
+    LAUNCH(fake_quant8, dim3((rows + 7) / 8), dim3(256), 0, Y.p, X.p, rows, width);
+    auto y = Y.get();
+    bool ok = true;
+    for (int r = 0; r < rows; r++) {
+        float a = 0;
+        for (int i = 0; i < width; i++) a = std::max(a, (float)std::fabs(value(x[(size_t)r * width + i])));
+        for (int i = 0; i < width; i++) {
+            float want = a == 0 ? 0 : a / 127 * std::nearbyint(std::max(-127.f, std::min(127.f, (float)value(x[(size_t)r * width + i]) * (127 / a))));
+            ok &= value(y[(size_t)r * width + i]) == value(round_bf16(want));
+        }
+    }
+    report(ok, "fake_quant8 " + std::to_string(rows) + "×" + std::to_string(width));
+}
+
+#include "linear_bench.h"
+
+int main(int argc, char **argv) {
+    if (argc > 1 && std::string(argv[1]) == "bench") {
+        bench();
+        return 0;
+    }
+    test_gemms();
+    // n, N, K, tokens, quantizer, transposed, beta, walsh
+    test_layers({{8, 8, 8, 7, 2, 0, 0, 0}, {8, 64, 64, 33, 2, 0, 0, 0}, {8, 22, 171, 33, 1, 0, 1, 0}, {8, 171, 22, 7, 2, 0, 1, 0},
+                 {4, 16, 24, 130, 1, 0, 1, 0}, {2, 24, 40, 33, 2, 0, 0, 0}, {1, 33, 65, 7, 1, 0, 1, 0}, {16, 8, 16, 33, 2, 0, 0, 0},
+                 {8, 16, 16, 130, 0, 1, 1, 0}, {8, 8, 8, 33, 0, 1, 1, 0}, {8, 64, 64, 33, 0, 1, 1, 0}, {8, 3, 5, 7, 2, 1, 0, 0},
+                 {8, 8, 8, 33, 2, 0, 0, 1}, {8, 64, 64, 33, 1, 0, 1, 1}, {8, 24, 176, 33, 2, 0, 1, 1}, {8, 22, 3, 7, 2, 0, 0, 1}, {8, 3, 9, 7, 0, 0, 0, 1}});
+#ifndef EMULATE
+    test_layers({{8, 176, 64, 130, 2, 0, 0, 0}, {8, 64, 176, 130, 1, 0, 1, 0}, {8, 160, 160, 1024, 2, 0, 0, 0}, {8, 176, 64, 300, 2, 0, 0, 1}, {8, 64, 64, 1000, 0, 1, 1, 0}});
+#endif
+    for (int width : {8, 64, 512, 1408, 22, 171}) test_fake_quant(33, width);
+    printf("%d passed, %d failed\n", passes, failures);
+    return failures > 0;
+}

@@ -1,0 +1,271 @@
+// The matrix products of gemm.cuh for sm_90a: tiles arrive by the tensor copy
+// engine (TMA), wgmma multiplies them from shared memory, and a block goes
+// from tile to tile while its next operands are already on their way.
+#pragma once
+#include "gemm.cuh"
+
+// TensorMap is a CUtensorMap, passed by value as a __grid_constant__. All
+// operands use the same kind, made by cuTensorMapEncodeTiled with
+//   tensorDataType    CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 (9)
+//   tensorRank        3
+//   globalAddress     the matrix, a multiple of 16
+//   globalDim         {columns, batch, rows}
+//   globalStrides     {2·batch stride, 2·row stride} in bytes, multiples of 16
+//                     (for batch = 1 any multiple of 16, such as the row stride)
+//   boxDim            {64, 1, 64}
+//   elementStrides    {1, 1, 1}
+//   interleave        CU_TENSOR_MAP_INTERLEAVE_NONE (0)
+//   swizzle           CU_TENSOR_MAP_SWIZZLE_128B (3)
+//   l2Promotion       CU_TENSOR_MAP_L2_PROMOTION_L2_256B (3)
+//   oobFill           CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE (0): zeros
+// A and B are described as they lie in memory (tn: A is [K, M]).
+struct alignas(64) TensorMap {
+    uint64_t word[16];
+};
+
+#if defined(SPINNET_EMULATE)
+#define HOPPER 1
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HOPPER 1
+
+// ---- mbarriers -----------------------------------------------------------
+
+DEVICE void mbarrier_init(uint32_t bar, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
+}
+// mbarrier_fence makes initialised barriers visible to the copy engine.
+DEVICE void mbarrier_fence() { asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory"); }
+DEVICE void mbarrier_arrive(uint32_t bar) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+// mbarrier_expect arrives, and makes the phase wait for bytes as well.
+DEVICE void mbarrier_expect(uint32_t bar, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+}
+// mbarrier_wait returns when the phase of this parity is complete.
+DEVICE void mbarrier_wait(uint32_t bar, uint32_t parity) {
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra finished;\n"
+        "bra again;\n"
+        "finished:\n}\n" ::"r"(bar), "r"(parity) : "memory");
+}
+
+// tma_load copies the box at (column, batch, row) to shared memory.
+DEVICE void tma_load(uint32_t dst, const TensorMap *map, uint32_t bar, int column, int batch, int row) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
+                 ::"r"(dst), "l"(map), "r"(column), "r"(batch), "r"(row), "r"(bar) : "memory");
+}
+DEVICE void tma_prefetch(const TensorMap *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
+
+// ---- wgmma ---------------------------------------------------------------
+
+template <int N> DEVICE void registers_less() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> DEVICE void registers_more() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+
+DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+
+// wgmma is d[64×8NB] (+)= A[64×16]·B[16×8NB] of one warpgroup; warp w of it
+// holds rows 16w …, in the layout of mma_bf16. TA, TB: the operand lies with
+// the contraction down its rows.
+#define ACC1(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+#define ACC4(i) ACC1(i), ACC1(i + 1), ACC1(i + 2), ACC1(i + 3)
+template <int TA, int TB> DEVICE void wgmma(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, p, 1, 1, %35, %36;\n}\n"
+        : ACC4(0),
+          ACC4(4)
+        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+}
+
+template <int TA, int TB> DEVICE void wgmma(float (&d)[16][4], uint64_t a, uint64_t b, int add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "%64, %65, p, 1, 1, %67, %68;\n}\n"
+        : ACC4(0),
+          ACC4(4),
+          ACC4(8),
+          ACC4(12)
+        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+}
+
+template <int TA, int TB> DEVICE void wgmma(float (&d)[24][4], uint64_t a, uint64_t b, int add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+        "%96, %97, p, 1, 1, %99, %100;\n}\n"
+        : ACC4(0),
+          ACC4(4),
+          ACC4(8),
+          ACC4(12),
+          ACC4(16),
+          ACC4(20)
+        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+}
+
+template <int TA, int TB> DEVICE void wgmma(float (&d)[32][4], uint64_t a, uint64_t b, int add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
+        "%128, %129, p, 1, 1, %131, %132;\n}\n"
+        : ACC4(0),
+          ACC4(4),
+          ACC4(8),
+          ACC4(12),
+          ACC4(16),
+          ACC4(20),
+          ACC4(24),
+          ACC4(28)
+        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+}
+
+#undef ACC1
+#undef ACC4
+
+// wgmma_done keeps the compiler from using accumulators before the wait.
+template <int NB> DEVICE void wgmma_done(float (&d)[NB][4]) {
+#pragma unroll
+    for (int i = 0; i < NB; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
+}
+#endif
+
+#ifdef HOPPER
+
+// descriptor describes an operand in boxes of 64×64 as tma_load leaves them:
+// rows of 128 bytes, swizzled, eight rows in 1024 bytes, boxes of 8192 bytes.
+// Contraction along the rows: eight-row groups 1024 apart (SBO). Down the
+// rows: the same for groups along the contraction, and boxes (LBO) across.
+DEVICE uint64_t descriptor(uint32_t address) {
+    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(8192 >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+
+#endif
+
+// gemm90_shared is the dynamic shared memory for tiles 64·WIDTH wide.
+template <int WIDTH> struct Gemm90 {
+    static const int stages = WIDTH == 4 ? 4 : WIDTH == 3 ? 5 : WIDTH == 2 ? 6 : 8;
+    static const int stage_bytes = (2 + WIDTH) * 8192;
+    static const int shared = stages * stage_bytes + 1024; // the last 1024 for the barriers
+};
+
+// gemm90_tiles: 384 threads. Warpgroup 0 fetches; 1 and 2 compute 64 rows each
+// of a tile of 128 × 64·WIDTH. The grid's blocks take turns at the tiles of
+// all products of the batch and all parts of the contraction; part s of
+// product z goes to C + (s·batch + z)·strideC.
+template <int WIDTH, bool TA, bool TB, class T>
+DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, const float *scale, int M, int N, int K,
+                         int ldc, int batch, int splits, int strideC, int add) {
+#ifdef HOPPER
+    DYNAMIC_SHARED(shared);
+    const int stages = Gemm90<WIDTH>::stages, stage_bytes = Gemm90<WIDTH>::stage_bytes;
+    uint32_t base = shared_address(shared); // a multiple of 1024, as the swizzle needs
+    uint32_t full = base + stages * stage_bytes, empty = full + 8 * stages;
+
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < stages; s++) {
+            mbarrier_init(full + 8 * s, 1);
+            mbarrier_init(empty + 8 * s, 8);
+        }
+        mbarrier_fence();
+    }
+    __syncthreads();
+
+    int tiles_m = (M + 127) / 128, tiles_n = (N + 64 * WIDTH - 1) / (64 * WIDTH), tiles = tiles_m * tiles_n;
+    int steps = (K + 63) / 64, each = (steps + splits - 1) / splits;
+    int slot = 0;
+    uint32_t phase = 0;
+    int group = threadIdx.x >> 7;
+    if (group == 0) {
+        registers_less<40>();
+        if (threadIdx.x == 0) {
+            tma_prefetch(mapA);
+            tma_prefetch(mapB);
+            for (int work = blockIdx.x; work < tiles * batch * splits; work += gridDim.x) {
+                int tm, tn, z = work / tiles % batch, part = work / tiles / batch;
+                tile_at(work % tiles, tiles_m, tiles_n, tm, tn);
+                int row = tm * 128, col = tn * 64 * WIDTH;
+                int step = part * each, end = step + each < steps ? step + each : steps;
+                for (; step < end; step++) {
+                    uint32_t a = base + slot * stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot;
+                    mbarrier_wait(empty + 8 * slot, phase ^ 1);
+                    mbarrier_expect(bar, stage_bytes);
+                    for (int i = 0; i < 2; i++) {
+                        if (TA)
+                            tma_load(a + i * 8192, mapA, bar, row + 64 * i, z, step * 64);
+                        else
+                            tma_load(a + i * 8192, mapA, bar, step * 64, z, row + 64 * i);
+                    }
+                    for (int i = 0; i < WIDTH; i++) {
+                        if (TB)
+                            tma_load(b + i * 8192, mapB, bar, col + 64 * i, z, step * 64);
+                        else
+                            tma_load(b + i * 8192, mapB, bar, step * 64, z, col + 64 * i);
+                    }
+                    if (++slot == stages) slot = 0, phase ^= 1;
+                }
+            }
+        }
+    } else {
+        registers_more<232>();
+        float acc[8 * WIDTH][4];
+        bool first_lane = (threadIdx.x & 31) == 0;
+        for (int work = blockIdx.x; work < tiles * batch * splits; work += gridDim.x) {
+            int tm, tn, z = work / tiles % batch, part = work / tiles / batch;
+            tile_at(work % tiles, tiles_m, tiles_n, tm, tn);
+            int step = part * each, end = step + each < steps ? step + each : steps;
+            if (step >= end) { // an empty part of the contraction
+#pragma unroll
+                for (int i = 0; i < 8 * WIDTH; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.f;
+            }
+            int before = -1, fresh = 0;
+            for (; step < end; step++) {
+                mbarrier_wait(full + 8 * slot, phase);
+                uint32_t a = base + slot * stage_bytes + (group - 1) * 8192, b = base + slot * stage_bytes + 2 * 8192;
+                wgmma_fence();
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    wgmma<TA, TB>(acc, descriptor(a + k * (TA ? 2048 : 32)), descriptor(b + k * (TB ? 2048 : 32)), fresh);
+                    fresh = 1;
+                }
+                wgmma_commit();
+                wgmma_wait<1>(); // the step before has read its operands
+                if (before >= 0 && first_lane) mbarrier_arrive(empty + 8 * before);
+                before = slot;
+                if (++slot == stages) slot = 0, phase ^= 1;
+            }
+            wgmma_wait<0>();
+            wgmma_done(acc);
+            if (before >= 0 && first_lane) mbarrier_arrive(empty + 8 * before);
+            int row = tm * 128 + (group - 1) * 64 + ((threadIdx.x >> 5) & 3) * 16;
+            store_tile(C + ((size_t)part * batch + z) * strideC, ldc, M, N, row, tn * 64 * WIDTH, acc, scale, add != 0);
+        }
+    }
+#endif
+}

@@ -1,0 +1,174 @@
+// The hypercomplex linear layer (SPEC §1), and with W transposed the head
+// mixer, as dense products with the signed matrix D that quantize.cu builds:
+//
+//   forward   Y  = (X·Dᵀ) ∘ scale          gemm_nt, D [n·N, n·K]
+//   input     dX = dY·Dg                   gemm_nn, Dg = diag(scale)·D
+//   weight    G_k = Σ_i s[i][i^k] dY_iᵀ X_{i^k}
+//
+// The last is P = dYᵀX (gemm_tn: the same number of multiplications), whose
+// n×n blocks fold adds up into the n blocks of G with their signs. P exists
+// once for each part of the contraction, so that many blocks share the work;
+// fold adds the parts in order.
+//
+// The head mixer is this layer on tokens·groups rows of 8·head_dim (rows of
+// consecutive groups lie one after the other), W [8, K, N], quantizer none.
+//
+// Walsh layers use the same kernels with batch = 8 on transformed operands
+// (walsh.cu).
+#include "gemm90.cuh"
+
+// ---- sm_80 and later -----------------------------------------------------
+//
+// gemm_{nt,nn,tn}_{bf16,f32}: C = scale ∘ op(A)·op(B), plus the old C when add
+// is not 0. scale is nil or float32 [N], one a column, 8-byte aligned. Any M,
+// N, K; fast when row strides and N are multiples of 8 and pointers of 16.
+// Product z of the batch uses A + z·strideA, B + z·strideB; part s of the
+// contraction (only without add) goes to C + (s·batch + z)·strideC.
+//
+// launch: grid (ceil(M/128)·ceil(N/128), splits, batch), block 256, dynamic
+//   shared 98304 (raise the function's limit first);
+//   (bf16 *A, bf16 *B, T *C, float *scale, int M, int N, int K, int lda, int ldb, int ldc,
+//    int strideA, int strideB, int strideC, int add); strides in elements.
+// With splits > 1 the K/64 steps are dealt out in equal runs, so every split
+// writes its part, zeros if it has none.
+#define GEMM(name, TA, TB, T)                                                                                      \
+    KERNEL __launch_bounds__(256)                                                                                  \
+    gemm_##name(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb,     \
+                int ldc, int strideA, int strideB, int strideC, int add) {                                         \
+        gemm_tile<TA, TB>(A, B, C, scale, M, N, K, lda, ldb, ldc, strideA, strideB, strideC, add);                 \
+    }
+GEMM(nt_bf16, false, false, bf16)
+GEMM(nt_f32, false, false, float)
+GEMM(nn_bf16, false, true, bf16)
+GEMM(nn_f32, false, true, float)
+GEMM(tn_f32, true, true, float)
+
+// ---- sm_90a --------------------------------------------------------------
+//
+// gemm90_{nt,nn,tn}_{bf16,f32}_{128,256}: the same with tensor maps (see
+// TensorMap in gemm90.cuh), so row strides, batch strides and pointers of A
+// and B must be multiples of 16 bytes; C as above. The number is the width of
+// a tile, 128 its height. Only in the sm_90a image; empty in others.
+//
+// launch: grid min(multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits), block 384,
+//   dynamic shared 197632 for both widths (raise the function's limit first);
+//   (TensorMap mapA, TensorMap mapB, T *C, float *scale, int M, int N, int K, int ldc,
+//    int batch, int splits, int strideC, int add); the maps are 128 bytes by value, 64-byte aligned.
+// Width: 256, but 128 where that gives fewer rounds of the multiprocessors
+// weighted by width, or wastes less of N.
+#define GEMM90(name, WIDTH, TA, TB, T)                                                                             \
+    KERNEL __launch_bounds__(384, 1)                                                                               \
+    gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, T *C,            \
+                  const float *scale, int M, int N, int K, int ldc, int batch, int splits, int strideC, int add) { \
+        gemm90_tiles<WIDTH, TA, TB>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, splits, strideC, add);            \
+    }
+GEMM90(nt_bf16_128, 2, false, false, bf16)
+GEMM90(nt_bf16_256, 4, false, false, bf16)
+GEMM90(nt_f32_128, 2, false, false, float)
+GEMM90(nt_f32_256, 4, false, false, float)
+GEMM90(nn_bf16_128, 2, false, true, bf16)
+GEMM90(nn_bf16_256, 4, false, true, bf16)
+GEMM90(nn_f32_128, 2, false, true, float)
+GEMM90(nn_f32_256, 4, false, true, float)
+GEMM90(tn_f32_128, 2, true, true, float)
+GEMM90(tn_f32_256, 4, true, true, float)
+
+// ---- folding -------------------------------------------------------------
+
+// fold_sum adds up V neighbouring values over the parts of the contraction.
+template <int V> DEVICE void fold_sum(float (&sum)[V], const float *p, int splits, size_t stride) {
+#pragma unroll
+    for (int v = 0; v < V; v++) sum[v] = 0.f;
+#pragma unroll 8
+    for (int s = 0; s < splits; s++) {
+        if (V == 4) {
+            float4 q = *(const float4 *)(p + s * stride);
+            sum[0] += q.x, sum[1 % V] += q.y, sum[2 % V] += q.z, sum[3 % V] += q.w;
+        } else {
+            sum[0] += p[s * stride];
+        }
+    }
+}
+
+template <int V>
+DEVICE void fold_block(float *g, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int transposed) {
+    __shared__ float part[8][32 * V];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, k = blockIdx.y;
+    int at = (blockIdx.x * 32 + lane) * V; // within a block of rows × cols
+    bool inside = at < rows * cols;
+    int width = n * cols;
+    float total[V];
+#pragma unroll
+    for (int v = 0; v < V; v++) total[v] = 0.f;
+    for (int a = warp; a < n; a += 8) {
+        int b = a ^ k;
+        float sign = (transposed ? signs[b] >> a : signs[a] >> b) & 1 ? -1.f : 1.f, sum[V];
+        if (inside) {
+            const float *q = p + (size_t)(a * rows + at / cols) * width + b * cols + at % cols;
+            fold_sum<V>(sum, q, splits, (size_t)n * rows * width);
+#pragma unroll
+            for (int v = 0; v < V; v++) total[v] += sign * sum[v];
+        }
+    }
+#pragma unroll
+    for (int v = 0; v < V; v++) part[warp][lane * V + v] = total[v];
+    __syncthreads();
+    for (int e = threadIdx.x; e < 32 * V; e += 256) {
+        int to = blockIdx.x * 32 * V + e;
+        if (to < rows * cols) {
+            float sum = 0.f;
+#pragma unroll
+            for (int w = 0; w < 8; w++) sum += part[w][e];
+            g[(size_t)k * rows * cols + to] += sum;
+        }
+    }
+}
+
+// fold: G_k[r,c] += Σ_a ± Σ_part P[part][a·R + r, (a xor k)·C + c], with
+// P = dYᵀX [n·N, n·K] and G [n, N, K]; for a transposed layer P = XᵀdY
+// [n·K, n·N] and G [n, K, N]. rows, cols are N, K or K, N. Bit j of signs[i]
+// is set where s[i][j] = −1.
+//
+// launch: grid (ceil(rows·cols/(32·V)), n), V = 4 if cols is a multiple of 4, else 1; block 256, no dynamic shared;
+//   (float *G, float *P, uint16 *signs, int n, int rows, int cols, int splits, int transposed)
+KERNEL fold(float *g, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int transposed) {
+    if (cols % 4 == 0)
+        fold_block<4>(g, p, signs, n, rows, cols, splits, transposed);
+    else
+        fold_block<1>(g, p, signs, n, rows, cols, splits, transposed);
+}
+
+template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size, int splits) {
+    __shared__ float part[8][32 * V];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    int at = (blockIdx.x * 32 + lane) * V;
+    float sum[V];
+#pragma unroll
+    for (int v = 0; v < V; v++) sum[v] = 0.f;
+    if (at < size) fold_sum<V>(sum, p + (size_t)warp * size + at, splits, (size_t)8 * size);
+#pragma unroll
+    for (int v = 0; v < V; v++) part[warp][lane * V + v] = sum[v];
+    __syncthreads();
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+        int e = lane + 32 * v, to = blockIdx.x * 32 * V + e;
+        if (to < size) {
+            float total = 0.f;
+#pragma unroll
+            for (int l = 0; l < 8; l++) total += __popc(warp & l) & 1 ? -part[l][e] : part[l][e];
+            g[(size_t)warp * size + to] += 0.125f * total;
+        }
+    }
+}
+
+// fold_walsh: G_k += Σ_l H[k][l]/8 Σ_part P[part][l] with P_l = (H dY)_lᵀ (H X)_l,
+// size = N·K values each; G [8, N, K].
+//
+// launch: grid ceil(size/(32·V)), V = 4 if size is a multiple of 4, else 1; block 256, no dynamic shared;
+//   (float *G, float *P, int size, int splits)
+KERNEL fold_walsh(float *g, const float *p, int size, int splits) {
+    if (size % 4 == 0)
+        fold_walsh_block<4>(g, p, size, splits);
+    else
+        fold_walsh_block<1>(g, p, size, splits);
+}

@@ -1,0 +1,224 @@
+// Latent weights to what the products use, for all layers of a model in two
+// launches (SPEC §1); the end of the weights' gradients; int8 rounding of
+// activations (SPEC §7).
+#include "common.cuh"
+
+// Layer describes one weight; the kernels read a table of them in device
+// memory. 16 words of 8 bytes.
+struct Layer {
+    const float *w;        // latent [n, N, K]; transposed: [n, K, N]
+    const float *beta;     // [N] or nil
+    float *dw;             // G, shape of w
+    float *dbeta;          // [N] or nil
+    bf16 *d;               // [n·N, n·K] signed Wq; Walsh: Ŵ = H Wq/8 [8, N, K]
+    bf16 *dg;              // the same with rows multiplied by scale; nil: not wanted
+    float *scale;          // [n·N] γ·beta[r], repeated n times
+    float *gamma;          // [1]
+    int *zeros;            // [1] how many Wq are 0
+    const uint16_t *signs; // [n] bit j of signs[i]: s[i][j] = −1
+    int n, walsh;          // walsh 1: build Ŵ instead of D; needs n = 8, not transposed
+    int out, in;           // N, K
+    int quantizer;         // 0 none, 1 classic, 2 absmean
+    int transposed;
+    int64_t unused[3];
+};
+
+// quantized is Wq; none leaves the latent.
+DEVICE float quantized(float w, float gamma, int quantizer) {
+    if (quantizer == 0) return w;
+    if (quantizer == 2) w = w / gamma;
+    return rintf(fminf(1.f, fmaxf(-1.f, w)));
+}
+
+// refresh_sums: partial[layer][chunk] = Σ|w| of one of 64 chunks of the
+// tensor, in double; zeros = 0. The first of the two launches.
+//
+// launch: grid (64, layers), block 256, no dynamic shared; (Layer *layers, double *partial [layers, 64])
+KERNEL __launch_bounds__(256) refresh_sums(const Layer *layers, double *partial) {
+    __shared__ double scratch[32];
+    const Layer &l = layers[blockIdx.y];
+    int size = l.n * l.out * l.in;
+    if (blockIdx.x == 0 && threadIdx.x == 0) *l.zeros = 0;
+    if (l.quantizer != 2) return;
+    double sum = 0;
+    if (size % 4 == 0) {
+        const float4 *w = (const float4 *)l.w;
+        for (int i = blockIdx.x * 256 + threadIdx.x; i < size / 4; i += 64 * 256) {
+            float4 v = w[i];
+            sum += (double)fabsf(v.x) + (double)fabsf(v.y) + ((double)fabsf(v.z) + (double)fabsf(v.w));
+        }
+    } else {
+        for (int i = blockIdx.x * 256 + threadIdx.x; i < size; i += 64 * 256) sum += fabsf(l.w[i]);
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) partial[blockIdx.y * 64 + blockIdx.x] = sum;
+}
+
+// layer_gamma adds up the chunks the same way in every block.
+DEVICE float layer_gamma(const Layer &l, const double *partial, double *scratch) {
+    if (l.quantizer != 2) return 1.f;
+    double sum = block_sum(threadIdx.x < 64 ? partial[threadIdx.x] : 0.0, scratch);
+    return fmaxf((float)(sum / (double)(l.n * l.out * l.in)), 1e-8f);
+}
+
+// refresh: γ, scale, zeros, D and Dg (or Ŵ, Ŵg) from the latents. The second
+// launch. D[i·N+r, j·K+c] = s[i][j]·Wq[i xor j][r][c].
+//
+// launch: grid (X, layers), block 256, no dynamic shared; (Layer *layers, double *partial);
+//   any X: ceil(largest n·N·ceil(K/8)/256) gives each thread at most one piece of 8 weights
+KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial) {
+    __shared__ double scratch[32];
+    __shared__ int counts[32];
+    const Layer l = layers[blockIdx.y];
+    int per_row = (l.in + 7) / 8, pieces = l.out * per_row * (l.walsh ? 1 : l.n);
+    if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
+    float gamma = layer_gamma(l, partial + blockIdx.y * 64, scratch);
+    if (blockIdx.x == 0) {
+        if (threadIdx.x == 0) *l.gamma = gamma;
+        for (int i = threadIdx.x; i < l.n * l.out; i += 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
+    }
+    int zeros = 0, width = l.n * l.in;
+    bool vector = l.in % 8 == 0;
+    for (int piece = blockIdx.x * 256 + threadIdx.x; piece < pieces; piece += gridDim.x * 256) {
+        int c = piece % per_row * 8, r = piece / per_row % l.out, count = l.in - c < 8 ? l.in - c : 8;
+        float g = l.beta ? gamma * l.beta[r] : gamma;
+        if (l.walsh) {
+            float v[8][8];
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+#pragma unroll
+                for (int e = 0; e < 8; e++) {
+                    v[k][e] = 0.f;
+                    if (e < count) {
+                        v[k][e] = quantized(l.w[((size_t)k * l.out + r) * l.in + c + e], gamma, l.quantizer);
+                        zeros += v[k][e] == 0.f;
+                    }
+                }
+#pragma unroll
+            for (int s = 1; s < 8; s *= 2)
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    if (!(i & s))
+#pragma unroll
+                        for (int e = 0; e < 8; e++) {
+                            float a = v[i][e], b = v[i + s][e];
+                            v[i][e] = a + b, v[i + s][e] = a - b;
+                        }
+#pragma unroll
+            for (int k = 0; k < 8; k++) {
+                size_t to = ((size_t)k * l.out + r) * l.in + c;
+                float f[8], fg[8];
+#pragma unroll
+                for (int e = 0; e < 8; e++) f[e] = 0.125f * v[k][e], fg[e] = g * f[e];
+                if (vector) {
+                    *(uint4 *)(l.d + to) = pack8(f);
+                    if (l.dg) *(uint4 *)(l.dg + to) = pack8(fg);
+                } else {
+#pragma unroll
+                    for (int e = 0; e < 8; e++)
+                        if (e < count) {
+                            l.d[to + e] = to_bf16(f[e]);
+                            if (l.dg) l.dg[to + e] = to_bf16(fg[e]);
+                        }
+                }
+            }
+            continue;
+        }
+        int k = piece / per_row / l.out;
+        float f[8], fg[8];
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            f[e] = 0.f;
+            if (e < count) {
+                size_t at = l.transposed ? ((size_t)k * l.in + c + e) * l.out + r : ((size_t)k * l.out + r) * l.in + c + e;
+                f[e] = quantized(l.w[at], gamma, l.quantizer);
+                zeros += f[e] == 0.f;
+            }
+            fg[e] = g * f[e];
+        }
+        uint4 p = pack8(f), pg = pack8(fg);
+        for (int i = 0; i < l.n; i++) {
+            int j = i ^ k;
+            uint32_t flip = l.signs[i] >> j & 1 ? 0x80008000u : 0u;
+            size_t to = (size_t)(i * l.out + r) * width + j * l.in + c;
+            uint4 q = make_uint4(p.x ^ flip, p.y ^ flip, p.z ^ flip, p.w ^ flip);
+            uint4 qg = make_uint4(pg.x ^ flip, pg.y ^ flip, pg.z ^ flip, pg.w ^ flip);
+            if (vector) {
+                *(uint4 *)(l.d + to) = q;
+                if (l.dg) *(uint4 *)(l.dg + to) = qg;
+            } else {
+                const uint32_t h[4] = {q.x, q.y, q.z, q.w}, hg[4] = {qg.x, qg.y, qg.z, qg.w};
+#pragma unroll
+                for (int e = 0; e < 8; e++)
+                    if (e < count) {
+                        l.d[to + e] = (bf16)(h[e / 2] >> 16 * (e & 1));
+                        if (l.dg) l.dg[to + e] = (bf16)(hg[e / 2] >> 16 * (e & 1));
+                    }
+            }
+        }
+    }
+    if (l.quantizer == 0) return;
+    zeros = block_sum(zeros, counts);
+    if (threadIdx.x == 0 && zeros) atomicAdd(l.zeros, zeros); // integers: any order
+}
+
+// finish_gradient, after the last micro-batch: from G in dw to the gradients.
+// With beta: dbeta_r += γ·Σ_{k,c} G_k[r,c]·Wq_k[r,c], dW_k = diag(beta)·G_k;
+// classic: zero where |W| > 1.5. γ·Wq is what refresh put into the product.
+//
+// launch: grid (largest N, layers), block 128, no dynamic shared; (Layer *layers)
+KERNEL __launch_bounds__(128) finish_gradient(const Layer *layers) {
+    __shared__ float scratch[32];
+    const Layer l = layers[blockIdx.y];
+    int r = blockIdx.x;
+    if (r >= l.out || (!l.beta && l.quantizer != 1)) return;
+    float beta = l.beta ? l.beta[r] : 1.f, gamma = *l.gamma, sum = 0.f;
+    for (int e = threadIdx.x; e < l.n * l.in; e += 128) {
+        size_t at = l.transposed ? (size_t)e * l.out + r : ((size_t)(e / l.in) * l.out + r) * l.in + e % l.in;
+        float w = l.w[at], g = l.dw[at];
+        sum += g * quantized(w, gamma, l.quantizer);
+        l.dw[at] = l.quantizer == 1 && fabsf(w) > 1.5f ? 0.f : beta * g;
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0 && l.dbeta) l.dbeta[r] += gamma * sum;
+}
+
+// fake_quant8: y = s·clamp(roundeven(x·(127/a)), ±127) of each row, a = max|x|,
+// s = a/127; 0 where a is 0 (or too small for 127/a). One warp a row. y may be x.
+//
+// launch: grid ceil(rows/8), block 256, no dynamic shared; (bf16 *y, bf16 *x, int rows, int width)
+DEVICE float round8(float v, float inv, float s) { return s * rintf(fmaxf(-127.f, fminf(127.f, v * inv))); }
+
+KERNEL __launch_bounds__(256) fake_quant8(bf16 *y, const bf16 *x, int rows, int width) {
+    int row = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+    if (row >= rows) return;
+    x += (size_t)row * width;
+    y += (size_t)row * width;
+    bool vector = width % 8 == 0;
+    float a = 0.f;
+    if (vector) {
+#pragma unroll 4
+        for (int i = lane * 8; i < width; i += 256) {
+            float f[8];
+            unpack8(f, *(const uint4 *)(x + i));
+#pragma unroll
+            for (int e = 0; e < 8; e++) a = fmaxf(a, fabsf(f[e]));
+        }
+    } else {
+        for (int i = lane; i < width; i += 32) a = fmaxf(a, fabsf(to_float(x[i])));
+    }
+    a = warp_max(a);
+    float inv = a < 4e-37f ? 0.f : 127.f / a, s = a / 127.f;
+    if (vector) {
+#pragma unroll 4
+        for (int i = lane * 8; i < width; i += 256) {
+            float f[8];
+            unpack8(f, *(const uint4 *)(x + i));
+#pragma unroll
+            for (int e = 0; e < 8; e++) f[e] = round8(f[e], inv, s);
+            *(uint4 *)(y + i) = pack8(f);
+        }
+    } else {
+        for (int i = lane; i < width; i += 32) y[i] = to_bf16(round8(to_float(x[i]), inv, s));
+    }
+}
