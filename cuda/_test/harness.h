@@ -13,6 +13,7 @@
 #endif
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <random>
 #include <set>
 #include <string>

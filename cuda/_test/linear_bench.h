@@ -1,1 +1,203 @@
+// Times for linear_test.cu: device events around ten launches that rotate
+// over sets of operands larger than the L2 cache together, median of eleven.
+#pragma once
+#ifdef EMULATE
 static void bench() {}
+#else
+template <class F> static double milliseconds(F f) {
+    static cudaEvent_t start, stop;
+    if (!start) {
+        CHECK(cudaEventCreate(&start));
+        CHECK(cudaEventCreate(&stop));
+    }
+    for (int i = 0; i < 4; i++) f(i);
+    std::vector<float> all;
+    for (int r = 0; r < 11; r++) {
+        CHECK(cudaEventRecord(start));
+        for (int i = 0; i < 12; i++) f(i);
+        CHECK(cudaEventRecord(stop));
+        CHECK(cudaEventSynchronize(stop));
+        float ms;
+        CHECK(cudaEventElapsedTime(&ms, start, stop));
+        all.push_back(ms / 12);
+    }
+    std::sort(all.begin(), all.end());
+    return all[5];
+}
+
+// Random bf16 bits: a large pool, made once on the device by copying.
+static uint16_t *pool(size_t n) {
+    static uint16_t *p;
+    static size_t have = 512u << 20 >> 1;
+    if (!p) {
+        auto v = as_bf16(normal(1 << 20));
+        CHECK(cudaMalloc(&p, have * 2));
+        for (size_t at = 0; at < have; at += v.size()) device_copy(p + at, v.data(), v.size() * 2);
+    }
+    if (n > have) printf("pool too small for %zu\n", n), exit(1);
+    return p;
+}
+
+static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f32, std::vector<int> splits = {1}, int batch = 1, bool walsh = false) {
+    Gemm g{kind, M, N, K};
+    g.layout();
+    if (walsh) { // side by side activations, stacked weights
+        g.batch = 8;
+        if (kind == TN)
+            g.lda = 8 * M, g.ldb = 8 * N, g.strideA = M, g.strideB = N;
+        else
+            g.lda = 8 * K, g.strideA = K, g.ldc = 8 * N, g.strideC = N;
+    }
+    size_t sa = (size_t)g.rowsA() * g.lda, sb = (size_t)g.rowsB() * g.ldb * (walsh && kind != TN ? 8 : 1), sc = (size_t)M * N * g.batch;
+    size_t set = (sa + sb + 7) / 8 * 8 + 64;
+    int sets = (int)std::max<size_t>(2, std::min<size_t>(6, (160u << 20) / (2 * set)));
+    uint16_t *in = pool(set * sets);
+    int most = *std::max_element(splits.begin(), splits.end());
+    size_t out = sc * (f32 ? 4 : 2) * most;
+    int outs = out > (64u << 20) ? 2 : 3;
+    char *C = (char *)device_alloc(out * outs);
+    double flop = 2.0 * M * N * K * g.batch;
+    for (int path : {80, 128, 256})
+        for (int s : splits) {
+            g.splits = s;
+            double ms = milliseconds([&](int i) {
+                const uint16_t *a = in + set * (i % sets), *b = a + (sa + 7) / 8 * 8;
+                if (f32)
+                    launch_gemm(g, path, a, b, (float *)(C + out * (i % outs)), nullptr, 0);
+                else
+                    launch_gemm(g, path, a, b, (uint16_t *)(C + out * (i % outs)), nullptr, 0);
+            });
+            printf("%-34s %s %5d×%5d×%5d batch %d path %3d splits %2d  %.4f ms  %4.0f TFLOP/s\n", what, kind_names[kind], M, N, K, g.batch, path, s, ms, flop / ms / 1e9);
+        }
+    device_free(C);
+}
+
+// bench_layer is a whole layer, in the launches that training makes.
+static void bench_layer(const char *what, int tokens, int out, int in, int path, int splits, bool transposed, bool walsh) {
+    Weights l(Case{8, out, in, tokens, transposed ? 0 : 2, transposed, transposed, walsh});
+    Buffer<Layer> Table(std::vector<Layer>{l.layer});
+    Buffer<double> Partial(64);
+    int nN = 8 * out, nK = 8 * in;
+    size_t tx = (size_t)tokens * nK, ty = (size_t)tokens * nN;
+    int sets = 3;
+    uint16_t *in_pool = pool(sets * (tx + ty));
+    Buffer<uint16_t> Y(ty * sets), DX(tx * sets), Xh(walsh ? tx : 1), Yh(walsh ? ty : 1), DXh(walsh ? tx : 1);
+    Buffer<float> P(l.w.size() * (walsh ? 1 : 8) * splits);
+    int wave = 16 * multiprocessors();
+    auto quantise = [&] {
+        LAUNCH(refresh_sums, dim3(64), dim3(256), 0, Table.p, Partial.p);
+        LAUNCH(refresh, dim3((pieces(l.c) + 255) / 256), dim3(256), 0, Table.p, Partial.p);
+    };
+    auto transform = [&](uint16_t *to, const uint16_t *from, float *s, int part) {
+        LAUNCH(walsh_bf16, dim3(std::min(wave, (int)(((size_t)tokens * (part / 8) + 255) / 256))), dim3(256), 0, to, from, s, tokens, part, 0);
+    };
+    Gemm f{NT, tokens, nN, nK}, b{NN, tokens, nK, nN}, h{TN, nN, nK, tokens};
+    f.layout(), b.layout();
+    if (transposed) std::swap(h.M, h.N);
+    h.splits = splits;
+    h.layout();
+    if (walsh) {
+        f = Gemm{NT, tokens, out, in, 8, 1, nK, in, nN, in, out * in, out};
+        b = Gemm{NN, tokens, in, out, 8, 1, nN, in, nK, out, out * in, in};
+        h = Gemm{TN, out, in, tokens, 8, splits, nN, nK, in, out, in, out * in};
+    }
+    auto forward = [&](int i) {
+        const uint16_t *x = in_pool + (i % sets) * (tx + ty);
+        uint16_t *y = Y.p + (i % sets) * ty;
+        if (walsh) {
+            transform(Xh.p, x, nullptr, in);
+            launch_gemm(f, path, Xh.p, l.D.p, Yh.p, nullptr, 0);
+            transform(y, Yh.p, l.Scale.p, out);
+        } else {
+            launch_gemm(f, path, x, l.D.p, y, l.Scale.p, 0);
+        }
+    };
+    auto fold_grad = [&] {
+        int rows = transposed ? in : out, cols = transposed ? out : in;
+        if (walsh)
+            LAUNCH(fold_walsh, dim3((out * in + 127) / 128), dim3(256), 0, l.DW.p, P.p, out * in, splits);
+        else
+            LAUNCH(fold, dim3((rows * cols + 127) / 128, 8), dim3(256), 0, l.DW.p, P.p, l.Signs.p, 8, rows, cols, splits, transposed);
+    };
+    auto backward_x = [&](int i) {
+        const uint16_t *dy = in_pool + (i % sets) * (tx + ty) + tx;
+        uint16_t *dx = DX.p + (i % sets) * tx;
+        if (walsh) {
+            transform(Yh.p, dy, nullptr, out);
+            launch_gemm(b, path, Yh.p, l.Dg.p, DXh.p, nullptr, 0);
+            transform(dx, DXh.p, nullptr, in);
+        } else {
+            launch_gemm(b, path, dy, l.Dg.p, dx, nullptr, 0);
+        }
+    };
+    auto backward_w = [&](int i) {
+        const uint16_t *x = in_pool + (i % sets) * (tx + ty), *dy = x + tx;
+        if (walsh)
+            launch_gemm(h, path, Yh.p, Xh.p, P.p, nullptr, 0); // X̂ of the forward, Ĝ of backward_x
+        else
+            launch_gemm(h, path, transposed ? x : dy, transposed ? dy : x, P.p, nullptr, 0);
+        fold_grad();
+    };
+    auto finish = [&] { LAUNCH(finish_gradient, dim3(out), dim3(128), 0, Table.p); };
+    quantise();
+    double q = milliseconds([&](int) { quantise(); }), fw = milliseconds(forward), all = milliseconds([&](int i) { quantise(), forward(i); });
+    double bx = milliseconds(backward_x), bw = milliseconds(backward_w), fo = milliseconds([&](int) { fold_grad(); });
+    double both = milliseconds([&](int i) { quantise(), forward(i), backward_x(i), backward_w(i), finish(); });
+    double tr = walsh ? milliseconds([&](int i) { transform(Xh.p, in_pool + (i % sets) * (tx + ty), nullptr, in); }) : 0;
+    printf("%-9s %5d × %4d→%4d path %3d splits %2d: refresh %.4f fwd %.4f refresh+fwd %.4f dx %.4f dW %.4f (fold %.4f) all %.4f  transform %.4f\n", what,
+           tokens, nK, nN, path, splits, q, fw, all, bx, bw, fo, both, tr);
+}
+
+static void bench() {
+    for (int path : {80, 128, 256}) {
+        bench_layer("octonion", 16384, 64, 64, path, path == 256 ? 16 : 8, false, false);
+        bench_layer("octonion", 16384, 176, 64, path, 6, false, false);
+        bench_layer("octonion", 16384, 64, 176, path, 6, false, false);
+        bench_layer("octonion", 8192, 160, 160, path, 3, false, false);
+        bench_layer("octonion", 8192, 512, 512, path, 1, false, false);
+        bench_layer("mixer", 16384, 64, 64, path, path == 256 ? 16 : 8, true, false);
+        bench_layer("walsh", 16384, 64, 64, path, 16, false, true);
+        bench_layer("walsh", 8192, 160, 160, path, 4, false, true);
+        bench_layer("walsh", 8192, 256, 256, path, 4, false, true);
+        bench_layer("walsh", 8192, 512, 512, path, 2, false, true);
+    }
+    bench_gemm("512→512", NT, 16384, 512, 512, false);
+    bench_gemm("512→512 to float32", NT, 16384, 512, 512, true);
+    bench_gemm("512→512", NN, 16384, 512, 512, false);
+    bench_gemm("512→512", TN, 512, 512, 16384, true, {8, 16, 33});
+    bench_gemm("512→1408", NT, 16384, 1408, 512, false);
+    bench_gemm("512→1408", NN, 16384, 512, 1408, false);
+    bench_gemm("512→1408", TN, 1408, 512, 16384, true, {3, 6, 12});
+    bench_gemm("1408→512", NT, 16384, 512, 1408, false);
+    bench_gemm("1280→1280", NT, 8192, 1280, 1280, false);
+    bench_gemm("1280→1280", NN, 8192, 1280, 1280, false);
+    bench_gemm("1280→1280", TN, 1280, 1280, 8192, true, {1, 3, 5});
+    bench_gemm("4096→4096", NT, 8192, 4096, 4096, false);
+    bench_gemm("4096→4096", NN, 8192, 4096, 4096, false);
+    bench_gemm("4096→4096", TN, 4096, 4096, 8192, true);
+    bench_gemm("walsh 4096", NT, 8192, 512, 512, false, {1}, 8, true);
+    bench_gemm("walsh 512", NT, 16384, 64, 64, false, {1}, 8, true);
+    { // all weights of 8 layers of d 512 at once
+        std::vector<Weights *> ws;
+        std::vector<Layer> t;
+        for (int i = 0; i < 56; i++) {
+            int kind = i % 7;
+            ws.push_back(new Weights(Case{8, kind == 5 || kind == 6 ? 176 : 64, kind == 4 ? 176 : 64, 0, 2, 0, 0, 0}));
+            t.push_back(ws.back()->layer);
+        }
+        Buffer<Layer> Table(t);
+        Buffer<double> Partial(64 * t.size());
+        double ms = milliseconds([&](int) {
+            LAUNCH(refresh_sums, dim3(64, t.size()), dim3(256), 0, Table.p, Partial.p);
+            LAUNCH(refresh, dim3(44, t.size()), dim3(256), 0, Table.p, Partial.p);
+        });
+        printf("refresh of 56 weights of d 512 (D and Dg): %.4f ms\n", ms);
+    }
+    uint16_t *x = pool(3u * 16384 * 1408), *y = (uint16_t *)device_alloc(16384 * 1408 * 2 * 3);
+    for (int width : {512, 1408}) {
+        size_t size = (size_t)16384 * width;
+        double ms = milliseconds([&](int i) { LAUNCH(fake_quant8, dim3(2048), dim3(256), 0, y + (i % 3) * size, x + (i % 3) * size, 16384, width); });
+        printf("fake_quant8 16384×%d: %.4f ms, %.0f GB/s\n", width, ms, size * 4 / ms / 1e6);
+    }
+}
+#endif

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Compiles, tests and times cuda/linear.cu, walsh.cu and quantize.cu on a
+# machine with a Hopper GPU, nvcc and PyTorch (for cuBLAS beside our own).
+# Usage: scripts/gpu_linear.sh [OUT]; logs and the program go to OUT.
+# QUICK=1 leaves out the sanitizer.
+here=$(cd "$(dirname "$0")/.." && pwd)
+out=${1:-${OUT:-/tmp/gpu_linear}}
+mkdir -p "$out"
+cd "$here" || exit 1
+build() {
+    nvcc -O3 -std=c++17 -t 4 -Xptxas -v -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
+        -o "$out/linear_test" cuda/_test/linear_test.cu 2>"$out/ptxas.log"
+}
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+nvcc --version | tail -1
+time build || { grep -vE "ptxas info|^ |bytes stack" "$out/ptxas.log" | head -60; exit 1; }
+grep -E "warning|error" "$out/ptxas.log" | sort | uniq -c | head -10
+echo "kernels that spill or use a stack:"
+grep -B1 -E "[1-9][0-9]* bytes (stack|spill)" "$out/ptxas.log" | grep -vE "^--|, 0 bytes spill loads" | head -20
+echo "registers (sm_80 then sm_90a):"
+awk '/Compiling entry/ {n = $6 " " $8} /Used/ {print n, $5}' "$out/ptxas.log" | tr -d "'" | sort | awk '{printf "%s:%s=%s  ", $1, $2, $3} END {print ""}'
+echo "== tests"
+timeout 150 "$out/linear_test"
+if [ -z "$QUICK" ]; then
+    for tool in memcheck racecheck; do
+        echo "== $tool"
+        timeout 100 compute-sanitizer --tool $tool "$out/linear_test" quick 2>&1 | tail -4
+    done
+fi
+echo "== cuBLAS through PyTorch"
+timeout 100 python3 cuda/_test/linear_peer.py
+echo "== ours"
+timeout 150 "$out/linear_test" bench | tee "$out/bench.txt"
