@@ -5,13 +5,19 @@
 //   nt  C[M,N] = A[M,K] · B[N,K]ᵀ     forward
 //   nn  C[M,N] = A[M,K] · B[K,N]      gradient of the input
 //   tn  C[M,N] = A[K,M]ᵀ · B[K,N]     gradient of the weight
+//
+// One launch makes a batch of products, each the sum of a chain: product z is
+//   Σ_c op(A[z·chain + c]) · op(B[z·chain + c]),  c = 0 … chain − 1,
+// where A[q] lies q·strideA from A, or is the same for all when shared. The
+// contraction of a chain can be split in parts, which have results of their
+// own: part s of product z goes to C + (s·batch + z)·strideC.
 #pragma once
 #include "common.cuh"
 
 // ---- what happens to a result --------------------------------------------
 //
 // store_tile writes 16 rows × 8·NB columns that one warp holds in the layout
-// of mma_bf16 (acc[b] is columns 8b … 8b+7): C = scale[col]·acc (+ C).
+// of mma_bf16 (acc[b] is columns 8b … 8b+7): C = acc (+ C).
 
 // store_pair: one row, two neighbouring columns.
 DEVICE void store_pair(float *c, float a, float b, bool two, bool add) {
@@ -29,6 +35,7 @@ DEVICE void store_pair(bf16 *c, float a, float b, bool two, bool add) {
 template <int NB, class T>
 DEVICE void store_any(T *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], bool add) {
     int lane = threadIdx.x & 31;
+#pragma unroll
     for (int h = 0; h < 2; h++) {
         int r = row + (lane >> 2) + 8 * h;
 #pragma unroll
@@ -101,21 +108,7 @@ DEVICE void store_fast(bf16 *c, int ldc, int rows, int cols, int row, int col, f
 }
 
 template <int NB, class T>
-DEVICE void store_tile(T *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], const float *scale, bool add) {
-    if (scale) {
-        int q = col + 2 * (threadIdx.x & 3);
-#pragma unroll
-        for (int b = 0; b < NB; b++, q += 8) {
-            float s0 = 0.f, s1 = 0.f;
-            if (q + 1 < cols) {
-                float2 s = *(const float2 *)(scale + q);
-                s0 = s.x, s1 = s.y;
-            } else if (q < cols) {
-                s0 = scale[q];
-            }
-            acc[b][0] *= s0, acc[b][1] *= s1, acc[b][2] *= s0, acc[b][3] *= s1;
-        }
-    }
+DEVICE void store_tile(T *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], bool add) {
     if (((ldc | cols) & 7) == 0 && ((uintptr_t)c & 15) == 0)
         store_fast(c, ldc, rows, cols, row, col, acc, add);
     else
@@ -136,11 +129,11 @@ DEVICE void tile_at(int index, int tiles_m, int tiles_n, int &m, int &n) {
 
 // ---- one tile, sm_80 -----------------------------------------------------
 //
-// 256 threads compute 128×128 in steps of 64 along the contraction; eight
-// warps, two rows of four, 64×32 each. Three stages of shared memory are
-// filled by cp.async: 96 KB. A tile of shared memory is stored as in global
-// memory, in rows of 64 (contraction along the row) or 128 (across) values;
-// 16-byte chunks are xor-ed with the row so that eight rows touch all banks.
+// 128 threads compute 128×128 in steps of 64 along the contraction; four
+// warps, 64×64 each. Three stages of shared memory are filled by cp.async:
+// 96 KB. A tile of shared memory is stored as in global memory, in rows of 64
+// (contraction along the row) or 128 (across) values; 16-byte chunks are
+// xor-ed with the row so that eight rows touch all banks.
 
 const int gemm_shared = 3 * 2 * 128 * 64 * 2;
 
@@ -149,8 +142,8 @@ const int gemm_shared = 3 * 2 * 128 * 64 * 2;
 template <int ROWS, int COLS>
 DEVICE void load_tile(uint32_t dst, const bf16 *src, int ld, int height, int width, int row, int col, bool aligned) {
 #pragma unroll
-    for (int i = 0; i < ROWS * COLS / 8 / 256; i++) {
-        int chunk = threadIdx.x + 256 * i, r = chunk / (COLS / 8), q = chunk % (COLS / 8);
+    for (int i = 0; i < ROWS * COLS / 8 / 128; i++) {
+        int chunk = threadIdx.x + 128 * i, r = chunk / (COLS / 8), q = chunk % (COLS / 8);
         uint32_t to = dst + r * (2 * COLS) + ((q ^ (r & 7)) << 4);
         int y = row + r, x = col + 8 * q, valid = width - x;
         valid = y < height ? (valid < 0 ? 0 : valid > 8 ? 8 : valid) : 0;
@@ -166,90 +159,107 @@ DEVICE void load_tile(uint32_t dst, const bf16 *src, int ld, int height, int wid
     }
 }
 
+// load_operand reads the 64×16 fragments of one warp; the order of
+// the quarters is A's or B's. T: the contraction runs down the rows.
+template <bool T, bool A> DEVICE void load_operand(uint32_t (&f)[4][4], uint32_t tile, int from, int k) {
+    int lane = threadIdx.x & 31, upper = lane >> 4, odd = (lane >> 3) & 1;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (T) {
+            int r = k * 16 + (lane & 7) + 8 * (A ? upper : odd), q = (from + 16 * i) / 8 + (A ? odd : upper);
+            ldmatrix_trans(f[i], tile + r * 256 + ((q ^ (r & 7)) << 4));
+        } else {
+            int r = from + 16 * i + (lane & 7) + 8 * (A ? odd : upper), q = 2 * k + (A ? upper : odd);
+            ldmatrix(f[i], tile + r * 128 + ((q ^ (r & 7)) << 4));
+        }
+    }
+}
+
 // gemm_tile: TA, TB say that the contraction runs down the rows of A, B.
 // blockIdx.x is the tile, blockIdx.y the part of the contraction, blockIdx.z
-// the product of the batch; part s of product z goes to C + (s·batch + z)·strideC.
+// the product.
 template <bool TA, bool TB, class T>
 DEVICE void gemm_tile(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb,
-                      int ldc, int strideA, int strideB, int strideC, int add) {
+                      int ldc, int strideA, int strideB, int strideC, int strideS, int chain, int add) {
     DYNAMIC_SHARED(shared);
     const int stage_bytes = 2 * 128 * 64 * 2;
     uint32_t base = shared_address(shared);
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    int warp = threadIdx.x >> 5;
     int tm, tn;
     tile_at(blockIdx.x, (M + 127) / 128, (N + 127) / 128, tm, tn);
     int row = tm * 128, col = tn * 128;
-    A += (size_t)blockIdx.z * strideA;
-    B += (size_t)blockIdx.z * strideB;
+    A += (size_t)blockIdx.z * chain * strideA;
+    B += (size_t)blockIdx.z * chain * strideB;
     C += ((size_t)blockIdx.y * gridDim.z + blockIdx.z) * strideC;
-    bool alignedA = (lda & 7) == 0 && ((uintptr_t)A & 15) == 0;
-    bool alignedB = (ldb & 7) == 0 && ((uintptr_t)B & 15) == 0;
+    bool alignedA = ((lda | strideA) & 7) == 0 && ((uintptr_t)A & 15) == 0;
+    bool alignedB = ((ldb | strideB) & 7) == 0 && ((uintptr_t)B & 15) == 0;
 
-    int steps = (K + 63) / 64, each = (steps + gridDim.y - 1) / gridDim.y;
+    int link = (K + 63) / 64, steps = link * chain, each = (steps + gridDim.y - 1) / gridDim.y;
     int step = blockIdx.y * each, end = step + each < steps ? step + each : steps;
 
-    float acc[4][4][4];
+    float acc[4][8][4];
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < 8; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) acc[i][j][e] = 0.f;
 
     auto fetch = [&](int s, int slot) {
         if (s < end) {
             uint32_t a = base + slot * stage_bytes, b = a + stage_bytes / 2;
+            int c = s / link, k = (s - c * link) * 64;
+            const bf16 *pa = A + (size_t)c * strideA, *pb = B + (size_t)c * strideB;
             if (TA)
-                load_tile<64, 128>(a, A, lda, K, M, s * 64, row, alignedA);
+                load_tile<64, 128>(a, pa, lda, K, M, k, row, alignedA);
             else
-                load_tile<128, 64>(a, A, lda, M, K, row, s * 64, alignedA);
+                load_tile<128, 64>(a, pa, lda, M, K, row, k, alignedA);
             if (TB)
-                load_tile<64, 128>(b, B, ldb, K, N, s * 64, col, alignedB);
+                load_tile<64, 128>(b, pb, ldb, K, N, k, col, alignedB);
             else
-                load_tile<128, 64>(b, B, ldb, N, K, col, s * 64, alignedB);
+                load_tile<128, 64>(b, pb, ldb, N, K, col, k, alignedB);
         }
         cp_async_commit();
     };
     fetch(step, 0);
     fetch(step + 1, 1);
 
-    int wm = (warp >> 2) * 64, wn = (warp & 3) * 32;
+    int wm = (warp >> 1) * 64, wn = (warp & 1) * 64;
     int slot = 0;
+    uint32_t fa[2][4][4], fb[2][4][4];
     for (; step < end; step++) {
         cp_async_wait<1>();
         __syncthreads();
-        fetch(step + 2, slot == 0 ? 2 : slot - 1); // the slot read in the step before
         uint32_t a = base + slot * stage_bytes, b = a + stage_bytes / 2;
+        load_operand<TA, true>(fa[0], a, wm, 0);
+        load_operand<TB, false>(fb[0], b, wn, 0);
+        fetch(step + 2, slot == 0 ? 2 : slot - 1); // the slot read in the step before
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            uint32_t fa[4][4], fb[2][4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                if (TA) {
-                    int r = k * 16 + (lane & 7) + (lane >> 4) * 8, q = (wm + 16 * i) / 8 + ((lane >> 3) & 1);
-                    ldmatrix_trans(fa[i], a + r * 256 + ((q ^ (r & 7)) << 4));
-                } else {
-                    int r = wm + 16 * i + (lane & 15), q = 2 * k + (lane >> 4);
-                    ldmatrix(fa[i], a + r * 128 + ((q ^ (r & 7)) << 4));
-                }
-            }
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                if (TB) {
-                    int r = k * 16 + (lane & 15), q = (wn + 16 * j) / 8 + (lane >> 4);
-                    ldmatrix_trans(fb[j], b + r * 256 + ((q ^ (r & 7)) << 4));
-                } else {
-                    int r = wn + 16 * j + (lane & 7) + (lane >> 4) * 8, q = 2 * k + ((lane >> 3) & 1);
-                    ldmatrix(fb[j], b + r * 128 + ((q ^ (r & 7)) << 4));
-                }
+            if (k < 3) {
+                load_operand<TA, true>(fa[(k + 1) & 1], a, wm, k + 1);
+                load_operand<TB, false>(fb[(k + 1) & 1], b, wn, k + 1);
             }
 #pragma unroll
             for (int i = 0; i < 4; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) mma_bf16(acc[i][j], fa[i], fb[j / 2][2 * (j & 1)], fb[j / 2][2 * (j & 1) + 1]);
+                for (int j = 0; j < 8; j++) {
+                    const uint32_t *q = &fb[k & 1][j / 2][2 * (j & 1)];
+                    mma_bf16(acc[i][j], fa[k & 1][i], q[0], q[1]);
+                }
         }
         slot = slot == 2 ? 0 : slot + 1;
     }
+    if (scale) {
+        scale += (size_t)blockIdx.z * strideS;
+        int q = col + wn + 2 * (threadIdx.x & 3);
 #pragma unroll
-    for (int i = 0; i < 4; i++) store_tile(C, ldc, M, N, row + wm + 16 * i, col + wn, acc[i], scale, add != 0);
+        for (int j = 0; j < 8; j++, q += 8) {
+            float s0 = q < N ? scale[q] : 0.f, s1 = q + 1 < N ? scale[q + 1] : 0.f;
+#pragma unroll
+            for (int i = 0; i < 4; i++) acc[i][j][0] *= s0, acc[i][j][1] *= s1, acc[i][j][2] *= s0, acc[i][j][3] *= s1;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) store_tile(C, ldc, M, N, row + wm + 16 * i, col + wn, acc[i], add != 0);
 }

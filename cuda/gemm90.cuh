@@ -168,28 +168,31 @@ DEVICE uint64_t descriptor(uint32_t address) {
 
 #endif
 
-// gemm90_shared is the dynamic shared memory for tiles 64·WIDTH wide.
-template <int WIDTH> struct Gemm90 {
-    static const int stages = WIDTH == 4 ? 4 : WIDTH == 3 ? 5 : WIDTH == 2 ? 6 : 8;
+// Gemm90 is how a block works: tiles 64·WIDTH wide, BLOCKS at a time on one
+// multiprocessor (two overlap one's results with the other's products).
+template <int WIDTH, int BLOCKS> struct Gemm90 {
     static const int stage_bytes = (2 + WIDTH) * 8192;
-    static const int shared = stages * stage_bytes + 1024; // the last 1024 for the barriers
+    static const int stages = 24 / (2 + WIDTH) / BLOCKS;
+    static const int scale_bytes = 256 * WIDTH; // of one warp
+    static const int shared = stages * stage_bytes + 1024 + 8 * scale_bytes; // operands, barriers, scales
+    static const int fetch_registers = BLOCKS == 1 ? 40 : 24;
+    static const int compute_registers = BLOCKS == 1 ? 232 : 104;
 };
 
 // gemm90_tiles: 384 threads. Warpgroup 0 fetches; 1 and 2 compute 64 rows each
 // of a tile of 128 × 64·WIDTH. The grid's blocks take turns at the tiles of
-// all products of the batch and all parts of the contraction; part s of
-// product z goes to C + (s·batch + z)·strideC.
-template <int WIDTH, bool TA, bool TB, class T>
+// all products and all parts of the contraction.
+template <int WIDTH, int BLOCKS, bool TA, bool TB, class T>
 DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, const float *scale, int M, int N, int K,
-                         int ldc, int batch, int splits, int strideC, int add) {
+                         int ldc, int batch, int chain, int splits, int strideC, int strideS, int shared_operand, int add) {
 #ifdef HOPPER
     DYNAMIC_SHARED(shared);
-    const int stages = Gemm90<WIDTH>::stages, stage_bytes = Gemm90<WIDTH>::stage_bytes;
+    typedef Gemm90<WIDTH, BLOCKS> G;
     uint32_t base = shared_address(shared); // a multiple of 1024, as the swizzle needs
-    uint32_t full = base + stages * stage_bytes, empty = full + 8 * stages;
+    uint32_t full = base + G::stages * G::stage_bytes, empty = full + 8 * G::stages;
 
     if (threadIdx.x == 0) {
-        for (int s = 0; s < stages; s++) {
+        for (int s = 0; s < G::stages; s++) {
             mbarrier_init(full + 8 * s, 1);
             mbarrier_init(empty + 8 * s, 8);
         }
@@ -198,12 +201,12 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
     __syncthreads();
 
     int tiles_m = (M + 127) / 128, tiles_n = (N + 64 * WIDTH - 1) / (64 * WIDTH), tiles = tiles_m * tiles_n;
-    int steps = (K + 63) / 64, each = (steps + splits - 1) / splits;
+    int link = (K + 63) / 64, steps = link * chain, each = (steps + splits - 1) / splits;
     int slot = 0;
     uint32_t phase = 0;
     int group = threadIdx.x >> 7;
     if (group == 0) {
-        registers_less<40>();
+        registers_less<G::fetch_registers>();
         if (threadIdx.x == 0) {
             tma_prefetch(mapA);
             tma_prefetch(mapB);
@@ -212,33 +215,49 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 tile_at(work % tiles, tiles_m, tiles_n, tm, tn);
                 int row = tm * 128, col = tn * 64 * WIDTH;
                 int step = part * each, end = step + each < steps ? step + each : steps;
-                for (; step < end; step++) {
-                    uint32_t a = base + slot * stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot;
+                int c = step / link, k = (step - c * link) * 64;
+                for (c += z * chain; step < end; step++) {
+                    uint32_t a = base + slot * G::stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot;
+                    int za = shared_operand & 1 ? 0 : c, zb = shared_operand & 2 ? 0 : c;
                     mbarrier_wait(empty + 8 * slot, phase ^ 1);
-                    mbarrier_expect(bar, stage_bytes);
+                    mbarrier_expect(bar, G::stage_bytes);
+#pragma unroll
                     for (int i = 0; i < 2; i++) {
                         if (TA)
-                            tma_load(a + i * 8192, mapA, bar, row + 64 * i, z, step * 64);
+                            tma_load(a + i * 8192, mapA, bar, row + 64 * i, za, k);
                         else
-                            tma_load(a + i * 8192, mapA, bar, step * 64, z, row + 64 * i);
+                            tma_load(a + i * 8192, mapA, bar, k, za, row + 64 * i);
                     }
+#pragma unroll
                     for (int i = 0; i < WIDTH; i++) {
                         if (TB)
-                            tma_load(b + i * 8192, mapB, bar, col + 64 * i, z, step * 64);
+                            tma_load(b + i * 8192, mapB, bar, col + 64 * i, zb, k);
                         else
-                            tma_load(b + i * 8192, mapB, bar, step * 64, z, col + 64 * i);
+                            tma_load(b + i * 8192, mapB, bar, k, zb, col + 64 * i);
                     }
-                    if (++slot == stages) slot = 0, phase ^= 1;
+                    if (++slot == G::stages) slot = 0, phase ^= 1;
+                    if ((k += 64) >= K) k = 0, c++;
                 }
             }
         }
     } else {
-        registers_more<232>();
+        registers_more<G::compute_registers>();
         float acc[8 * WIDTH][4];
-        bool first_lane = (threadIdx.x & 31) == 0;
+        int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) - 4;
+        float *scales = (float *)(shared + G::stages * G::stage_bytes + 1024 + warp * G::scale_bytes);
         for (int work = blockIdx.x; work < tiles * batch * splits; work += gridDim.x) {
             int tm, tn, z = work / tiles % batch, part = work / tiles / batch;
             tile_at(work % tiles, tiles_m, tiles_n, tm, tn);
+            int col = tn * 64 * WIDTH;
+            if (scale) { // the tile's scales arrive during the products
+                __syncwarp();
+#pragma unroll
+                for (int i = 0; i < 2 * WIDTH; i++) {
+                    int q = lane + 32 * i;
+                    scales[q] = col + q < N ? scale[(size_t)z * strideS + col + q] : 0.f;
+                }
+                __syncwarp();
+            }
             int step = part * each, end = step + each < steps ? step + each : steps;
             if (step >= end) { // an empty part of the contraction
 #pragma unroll
@@ -247,7 +266,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
             int before = -1, fresh = 0;
             for (; step < end; step++) {
                 mbarrier_wait(full + 8 * slot, phase);
-                uint32_t a = base + slot * stage_bytes + (group - 1) * 8192, b = base + slot * stage_bytes + 2 * 8192;
+                uint32_t a = base + slot * G::stage_bytes + (group - 1) * 8192, b = base + slot * G::stage_bytes + 2 * 8192;
                 wgmma_fence();
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
@@ -256,15 +275,23 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 }
                 wgmma_commit();
                 wgmma_wait<1>(); // the step before has read its operands
-                if (before >= 0 && first_lane) mbarrier_arrive(empty + 8 * before);
+                if (before >= 0 && lane == 0) mbarrier_arrive(empty + 8 * before);
                 before = slot;
-                if (++slot == stages) slot = 0, phase ^= 1;
+                if (++slot == G::stages) slot = 0, phase ^= 1;
             }
             wgmma_wait<0>();
             wgmma_done(acc);
-            if (before >= 0 && first_lane) mbarrier_arrive(empty + 8 * before);
-            int row = tm * 128 + (group - 1) * 64 + ((threadIdx.x >> 5) & 3) * 16;
-            store_tile(C + ((size_t)part * batch + z) * strideC, ldc, M, N, row, tn * 64 * WIDTH, acc, scale, add != 0);
+            if (before >= 0 && lane == 0) mbarrier_arrive(empty + 8 * before);
+            if (scale) {
+                const float2 *s = (const float2 *)scales + (lane & 3);
+#pragma unroll
+                for (int b = 0; b < 8 * WIDTH; b++) {
+                    float2 v = s[4 * b];
+                    acc[b][0] *= v.x, acc[b][1] *= v.y, acc[b][2] *= v.x, acc[b][3] *= v.y;
+                }
+            }
+            int row = tm * 128 + (group - 1) * 64 + (warp & 3) * 16;
+            store_tile(C + ((size_t)part * batch + z) * strideC, ldc, M, N, row, col, acc, add != 0);
         }
     }
 #endif

@@ -15,27 +15,31 @@
 //
 // Walsh layers use the same kernels with batch = 8 on transformed operands
 // (walsh.cu).
+//
+// Layers that read the same input go together: wq, wk, wv with their D one
+// after the other and outputs one after the other are a batch of 3 that shares
+// A; their dX is one chain of 3; their P a batch of 3 that shares B.
 #include "gemm90.cuh"
 
 // ---- sm_80 and later -----------------------------------------------------
 //
-// gemm_{nt,nn,tn}_{bf16,f32}: C = scale ∘ op(A)·op(B), plus the old C when add
-// is not 0. scale is nil or float32 [N], one a column, 8-byte aligned. Any M,
-// N, K; fast when row strides and N are multiples of 8 and pointers of 16.
-// Product z of the batch uses A + z·strideA, B + z·strideB; part s of the
-// contraction (only without add) goes to C + (s·batch + z)·strideC.
+// gemm_{nt,nn,tn}_{bf16,f32}: C = scale ∘ Σ op(A)·op(B), plus the old C when
+// add is not 0; batch, chain and splits as in gemm.cuh. scale is nil or
+// float32 [N], one a column, of product z at scale + z·strideS. Any M, N, K;
+// fast when strides and N are multiples of 8 and pointers of 16 bytes.
 //
-// launch: grid (ceil(M/128)·ceil(N/128), splits, batch), block 256, dynamic
+// launch: grid (ceil(M/128)·ceil(N/128), splits, batch), block 128, dynamic
 //   shared 98304 (raise the function's limit first);
 //   (bf16 *A, bf16 *B, T *C, float *scale, int M, int N, int K, int lda, int ldb, int ldc,
-//    int strideA, int strideB, int strideC, int add); strides in elements.
-// With splits > 1 the K/64 steps are dealt out in equal runs, so every split
-// writes its part, zeros if it has none.
-#define GEMM(name, TA, TB, T)                                                                                      \
-    KERNEL __launch_bounds__(256)                                                                                  \
-    gemm_##name(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb,     \
-                int ldc, int strideA, int strideB, int strideC, int add) {                                         \
-        gemm_tile<TA, TB>(A, B, C, scale, M, N, K, lda, ldb, ldc, strideA, strideB, strideC, add);                 \
+//    int strideA, int strideB, int strideC, int strideS, int chain, int add)
+//   Strides in elements, strideA or strideB 0 for a shared operand. splits > 1
+//   only without add: the ceil(K/64)·chain steps are dealt out in equal runs,
+//   and every part is written, as zeros if it has none.
+#define GEMM(name, TA, TB, T)                                                                                  \
+    KERNEL __launch_bounds__(128, 2)                                                                           \
+    gemm_##name(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb, \
+                int ldc, int strideA, int strideB, int strideC, int strideS, int chain, int add) {             \
+        gemm_tile<TA, TB>(A, B, C, scale, M, N, K, lda, ldb, ldc, strideA, strideB, strideC, strideS, chain, add); \
     }
 GEMM(nt_bf16, false, false, bf16)
 GEMM(nt_f32, false, false, float)
@@ -45,33 +49,35 @@ GEMM(tn_f32, true, true, float)
 
 // ---- sm_90a --------------------------------------------------------------
 //
-// gemm90_{nt,nn,tn}_{bf16,f32}_{128,256}: the same with tensor maps (see
-// TensorMap in gemm90.cuh), so row strides, batch strides and pointers of A
-// and B must be multiples of 16 bytes; C as above. The number is the width of
-// a tile, 128 its height. Only in the sm_90a image; empty in others.
+// gemm90_{nt,nn,tn}_{bf16,f32}_{256,128,128x2}: the same with tensor maps (see
+// TensorMap in gemm90.cuh), so strides and pointers of A and B must be
+// multiples of 16 bytes; C as above. The number is the width of a tile, 128
+// its height; x2: two blocks a multiprocessor. Only in the sm_90a image; empty
+// in others.
 //
-// launch: grid min(multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits), block 384,
-//   dynamic shared 197632 for both widths (raise the function's limit first);
-//   (TensorMap mapA, TensorMap mapB, T *C, float *scale, int M, int N, int K, int ldc,
-//    int batch, int splits, int strideC, int add); the maps are 128 bytes by value, 64-byte aligned.
-// Width: 256, but 128 where that gives fewer rounds of the multiprocessors
-// weighted by width, or wastes less of N.
-#define GEMM90(name, WIDTH, TA, TB, T)                                                                             \
-    KERNEL __launch_bounds__(384, 1)                                                                               \
-    gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, T *C,            \
-                  const float *scale, int M, int N, int K, int ldc, int batch, int splits, int strideC, int add) { \
-        gemm90_tiles<WIDTH, TA, TB>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, splits, strideC, add);            \
+// launch: grid min(blocks·multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits), blocks 2 for 128x2, else 1;
+//   block 384; dynamic shared 256: 205824, 128: 201728, 128x2: 103424 (raise the function's limit first);
+//   (TensorMap mapA, TensorMap mapB, T *C, float *scale, int M, int N, int K, int ldc, int batch,
+//    int chain, int splits, int strideC, int strideS, int shared, int add)
+//   The maps are 128 bytes by value, 64-byte aligned. shared: bit 0, all products use matrix 0 of mapA;
+//   bit 1, of mapB.
+#define GEMM90(name, WIDTH, BLOCKS, TA, TB, T)                                                                        \
+    KERNEL __launch_bounds__(384, BLOCKS)                                                                             \
+    gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, T *C,               \
+                  const float *scale, int M, int N, int K, int ldc, int batch, int chain, int splits, int strideC,    \
+                  int strideS, int shared, int add) {                                                                 \
+        gemm90_tiles<WIDTH, BLOCKS, TA, TB>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, \
+                                            shared, add);                                                             \
     }
-GEMM90(nt_bf16_128, 2, false, false, bf16)
-GEMM90(nt_bf16_256, 4, false, false, bf16)
-GEMM90(nt_f32_128, 2, false, false, float)
-GEMM90(nt_f32_256, 4, false, false, float)
-GEMM90(nn_bf16_128, 2, false, true, bf16)
-GEMM90(nn_bf16_256, 4, false, true, bf16)
-GEMM90(nn_f32_128, 2, false, true, float)
-GEMM90(nn_f32_256, 4, false, true, float)
-GEMM90(tn_f32_128, 2, true, true, float)
-GEMM90(tn_f32_256, 4, true, true, float)
+#define GEMM90_WIDTHS(name, TA, TB, T)         \
+    GEMM90(name##_256, 4, 1, TA, TB, T)        \
+    GEMM90(name##_128, 2, 1, TA, TB, T)        \
+    GEMM90(name##_128x2, 2, 2, TA, TB, T)
+GEMM90_WIDTHS(nt_bf16, false, false, bf16)
+GEMM90_WIDTHS(nt_f32, false, false, float)
+GEMM90_WIDTHS(nn_bf16, false, true, bf16)
+GEMM90_WIDTHS(nn_f32, false, true, float)
+GEMM90_WIDTHS(tn_f32, true, true, float)
 
 // ---- folding -------------------------------------------------------------
 
@@ -91,7 +97,7 @@ template <int V> DEVICE void fold_sum(float (&sum)[V], const float *p, int split
 }
 
 template <int V>
-DEVICE void fold_block(float *g, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int transposed) {
+DEVICE void fold_block(float *g, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int stride, int transposed) {
     __shared__ float part[8][32 * V];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, k = blockIdx.y;
     int at = (blockIdx.x * 32 + lane) * V; // within a block of rows × cols
@@ -105,7 +111,7 @@ DEVICE void fold_block(float *g, const float *p, const uint16_t *signs, int n, i
         float sign = (transposed ? signs[b] >> a : signs[a] >> b) & 1 ? -1.f : 1.f, sum[V];
         if (inside) {
             const float *q = p + (size_t)(a * rows + at / cols) * width + b * cols + at % cols;
-            fold_sum<V>(sum, q, splits, (size_t)n * rows * width);
+            fold_sum<V>(sum, q, splits, stride);
 #pragma unroll
             for (int v = 0; v < V; v++) total[v] += sign * sum[v];
         }
@@ -130,22 +136,23 @@ DEVICE void fold_block(float *g, const float *p, const uint16_t *signs, int n, i
 // is set where s[i][j] = −1.
 //
 // launch: grid (ceil(rows·cols/(32·V)), n), V = 4 if cols is a multiple of 4, else 1; block 256, no dynamic shared;
-//   (float *G, float *P, uint16 *signs, int n, int rows, int cols, int splits, int transposed)
-KERNEL fold(float *g, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int transposed) {
+//   (float *G, float *P, uint16 *signs, int n, int rows, int cols, int splits, int stride, int transposed)
+//   stride: from one part of P to the next, in elements: n·rows·n·cols for one layer, times the batch for several.
+KERNEL fold(float *g, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int stride, int transposed) {
     if (cols % 4 == 0)
-        fold_block<4>(g, p, signs, n, rows, cols, splits, transposed);
+        fold_block<4>(g, p, signs, n, rows, cols, splits, stride, transposed);
     else
-        fold_block<1>(g, p, signs, n, rows, cols, splits, transposed);
+        fold_block<1>(g, p, signs, n, rows, cols, splits, stride, transposed);
 }
 
-template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size, int splits) {
+template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size, int splits, int stride) {
     __shared__ float part[8][32 * V];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int at = (blockIdx.x * 32 + lane) * V;
     float sum[V];
 #pragma unroll
     for (int v = 0; v < V; v++) sum[v] = 0.f;
-    if (at < size) fold_sum<V>(sum, p + (size_t)warp * size + at, splits, (size_t)8 * size);
+    if (at < size) fold_sum<V>(sum, p + (size_t)warp * size + at, splits, stride);
 #pragma unroll
     for (int v = 0; v < V; v++) part[warp][lane * V + v] = sum[v];
     __syncthreads();
@@ -165,10 +172,10 @@ template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size
 // size = N·K values each; G [8, N, K].
 //
 // launch: grid ceil(size/(32·V)), V = 4 if size is a multiple of 4, else 1; block 256, no dynamic shared;
-//   (float *G, float *P, int size, int splits)
-KERNEL fold_walsh(float *g, const float *p, int size, int splits) {
+//   (float *G, float *P, int size, int splits, int stride); stride: from one part to the next, 8·size for one layer
+KERNEL fold_walsh(float *g, const float *p, int size, int splits, int stride) {
     if (size % 4 == 0)
-        fold_walsh_block<4>(g, p, size, splits);
+        fold_walsh_block<4>(g, p, size, splits, stride);
     else
-        fold_walsh_block<1>(g, p, size, splits);
+        fold_walsh_block<1>(g, p, size, splits, stride);
 }

@@ -38,9 +38,10 @@ static uint16_t *pool(size_t n) {
     return p;
 }
 
-static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f32, std::vector<int> splits = {1}, int batch = 1, bool walsh = false) {
+static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f32, std::vector<int> splits = {1}, int batch = 1, bool walsh = false, int chain = 1, int shared = 0, bool add = false) {
     Gemm g{kind, M, N, K};
     g.layout();
+    g.batch = batch, g.chain = chain;
     if (walsh) { // side by side activations, stacked weights
         g.batch = 8;
         if (kind == TN)
@@ -48,7 +49,10 @@ static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f3
         else
             g.lda = 8 * K, g.strideA = K, g.ldc = 8 * N, g.strideC = N;
     }
-    size_t sa = (size_t)g.rowsA() * g.lda, sb = (size_t)g.rowsB() * g.ldb * (walsh && kind != TN ? 8 : 1), sc = (size_t)M * N * g.batch;
+    int many = batch * chain;
+    if (shared & 1) g.strideA = 0;
+    if (shared & 2) g.strideB = 0;
+    size_t sa = (size_t)g.rowsA() * g.lda * (walsh || shared & 1 ? 1 : many), sb = (size_t)g.rowsB() * g.ldb * (shared & 2 || (walsh && kind == TN) ? 1 : many), sc = (size_t)M * N * g.batch;
     size_t set = (sa + sb + 7) / 8 * 8 + 64;
     int sets = (int)std::max<size_t>(2, std::min<size_t>(6, (160u << 20) / (2 * set)));
     uint16_t *in = pool(set * sets);
@@ -56,18 +60,18 @@ static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f3
     size_t out = sc * (f32 ? 4 : 2) * most;
     int outs = out > (64u << 20) ? 2 : 3;
     char *C = (char *)device_alloc(out * outs);
-    double flop = 2.0 * M * N * K * g.batch;
-    for (int path : {80, 128, 256})
+    double flop = 2.0 * M * N * K * many;
+    for (int path : {80, 128, 1282, 256})
         for (int s : splits) {
             g.splits = s;
             double ms = milliseconds([&](int i) {
                 const uint16_t *a = in + set * (i % sets), *b = a + (sa + 7) / 8 * 8;
                 if (f32)
-                    launch_gemm(g, path, a, b, (float *)(C + out * (i % outs)), nullptr, 0);
+                    launch_gemm(g, path, a, b, (float *)(C + out * (i % outs)), nullptr, add);
                 else
-                    launch_gemm(g, path, a, b, (uint16_t *)(C + out * (i % outs)), nullptr, 0);
+                    launch_gemm(g, path, a, b, (uint16_t *)(C + out * (i % outs)), nullptr, add);
             });
-            printf("%-34s %s %5d×%5d×%5d batch %d path %3d splits %2d  %.4f ms  %4.0f TFLOP/s\n", what, kind_names[kind], M, N, K, g.batch, path, s, ms, flop / ms / 1e9);
+            printf("%-34s %s %5d×%5d×%5d batch %d chain %d path %4d splits %2d  %.4f ms  %4.0f TFLOP/s\n", what, kind_names[kind], M, N, K, g.batch, chain, path, s, ms, flop / ms / 1e9);
         }
     device_free(C);
 }
@@ -115,9 +119,9 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
     auto fold_grad = [&] {
         int rows = transposed ? in : out, cols = transposed ? out : in;
         if (walsh)
-            LAUNCH(fold_walsh, dim3((out * in + 127) / 128), dim3(256), 0, l.DW.p, P.p, out * in, splits);
+            LAUNCH(fold_walsh, dim3((out * in + 127) / 128), dim3(256), 0, l.DW.p, P.p, out * in, splits, 8 * out * in);
         else
-            LAUNCH(fold, dim3((rows * cols + 127) / 128, 8), dim3(256), 0, l.DW.p, P.p, l.Signs.p, 8, rows, cols, splits, transposed);
+            LAUNCH(fold, dim3((rows * cols + 127) / 128, 8), dim3(256), 0, l.DW.p, P.p, l.Signs.p, 8, rows, cols, splits, h.strideC, transposed);
     };
     auto backward_x = [&](int i) {
         const uint16_t *dy = in_pool + (i % sets) * (tx + ty) + tx;
@@ -144,18 +148,18 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
     double bx = milliseconds(backward_x), bw = milliseconds(backward_w), fo = milliseconds([&](int) { fold_grad(); });
     double both = milliseconds([&](int i) { quantise(), forward(i), backward_x(i), backward_w(i), finish(); });
     double tr = walsh ? milliseconds([&](int i) { transform(Xh.p, in_pool + (i % sets) * (tx + ty), nullptr, in); }) : 0;
-    printf("%-9s %5d × %4d→%4d path %3d splits %2d: refresh %.4f fwd %.4f refresh+fwd %.4f dx %.4f dW %.4f (fold %.4f) all %.4f  transform %.4f\n", what,
+    printf("%-9s %5d × %4d→%4d path %4d splits %2d: refresh %.4f fwd %.4f refresh+fwd %.4f dx %.4f dW %.4f (fold %.4f) all %.4f  transform %.4f\n", what,
            tokens, nK, nN, path, splits, q, fw, all, bx, bw, fo, both, tr);
 }
 
 static void bench() {
-    for (int path : {80, 128, 256}) {
-        bench_layer("octonion", 16384, 64, 64, path, path == 256 ? 16 : 8, false, false);
+    for (int path : {80, 128, 1282, 256}) {
+        bench_layer("octonion", 16384, 64, 64, path, path == 256 ? 16 : path == 1282 ? 16 : 8, false, false);
         bench_layer("octonion", 16384, 176, 64, path, 6, false, false);
         bench_layer("octonion", 16384, 64, 176, path, 6, false, false);
         bench_layer("octonion", 8192, 160, 160, path, 3, false, false);
         bench_layer("octonion", 8192, 512, 512, path, 1, false, false);
-        bench_layer("mixer", 16384, 64, 64, path, path == 256 ? 16 : 8, true, false);
+        bench_layer("mixer", 16384, 64, 64, path, path == 256 ? 16 : path == 1282 ? 16 : 8, true, false);
         bench_layer("walsh", 16384, 64, 64, path, 16, false, true);
         bench_layer("walsh", 8192, 160, 160, path, 4, false, true);
         bench_layer("walsh", 8192, 256, 256, path, 4, false, true);
@@ -164,10 +168,17 @@ static void bench() {
     bench_gemm("512→512", NT, 16384, 512, 512, false);
     bench_gemm("512→512 to float32", NT, 16384, 512, 512, true);
     bench_gemm("512→512", NN, 16384, 512, 512, false);
-    bench_gemm("512→512", TN, 512, 512, 16384, true, {8, 16, 33});
+    bench_gemm("512→512", TN, 512, 512, 16384, true, {4, 8, 16});
     bench_gemm("512→1408", NT, 16384, 1408, 512, false);
     bench_gemm("512→1408", NN, 16384, 512, 1408, false);
-    bench_gemm("512→1408", TN, 1408, 512, 16384, true, {3, 6, 12});
+    bench_gemm("512→1408", TN, 1408, 512, 16384, true, {2, 3, 6});
+    bench_gemm("q, k, v", NT, 16384, 512, 512, false, {1}, 3, false, 1, 1);
+    bench_gemm("q, k, v", NN, 16384, 512, 512, false, {1}, 1, false, 3);
+    bench_gemm("q, k, v", TN, 512, 512, 16384, true, {2, 3, 5, 8}, 3, false, 1, 2);
+    bench_gemm("gate, up", NT, 16384, 1408, 512, false, {1}, 2, false, 1, 1);
+    bench_gemm("gate, up", NN, 16384, 512, 1408, false, {1}, 1, false, 2);
+    bench_gemm("gate, up", TN, 1408, 512, 16384, true, {1, 2, 3}, 2, false, 1, 2);
+    bench_gemm("512→512 add to float32", NT, 16384, 512, 512, true, {1}, 1, false, 1, 0, true);
     bench_gemm("1408→512", NT, 16384, 512, 1408, false);
     bench_gemm("1280→1280", NT, 8192, 1280, 1280, false);
     bench_gemm("1280→1280", NN, 8192, 1280, 1280, false);

@@ -54,7 +54,8 @@ struct Gemm {
     Kind kind;
     int M, N, K;
     int batch = 1, splits = 1;
-    int lda = 0, ldb = 0, ldc = 0, strideA = 0, strideB = 0, strideC = 0;
+    int lda = 0, ldb = 0, ldc = 0, strideA = 0, strideB = 0, strideC = 0; // stride 0: shared
+    int chain = 1, strideS = 0;
     void layout(int pad = 0) { // row strides, one product after the other
         lda = (kind == TN ? M : K) + pad, ldb = (kind == NT ? K : N) + pad, ldc = N + pad;
         strideA = lda * (kind == TN ? K : M), strideB = ldb * (kind == NT ? N : K), strideC = ldc * M;
@@ -67,48 +68,41 @@ static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, float *C, const float *scale, int add);
 
 #define LAUNCH80(kernel)                                                                                              \
-    LAUNCH(kernel, dim3((g.M + 127) / 128 * ((g.N + 127) / 128), g.splits, g.batch), dim3(256), gemm_shared, A, B, C, \
-           scale, g.M, g.N, g.K, g.lda, g.ldb, g.ldc, g.strideA, g.strideB, g.strideC, add)
-#define LAUNCH90(kernel)                                                                                              \
-    LAUNCH(kernel, dim3(std::min(multiprocessors(), (g.M + 127) / 128 * ((g.N + path - 1) / path) * g.batch * g.splits)), \
-           dim3(384), Gemm90<2>::shared, a, b, C, scale, g.M, g.N, g.K, g.ldc, g.batch, g.splits, g.strideC, add)
-#define MAPS                                                                                            \
-    static_assert(Gemm90<2>::shared == Gemm90<4>::shared && Gemm90<2>::shared == 197632, "one size");   \
-    TensorMap a = tensor_map(A, g.kind == TN ? g.M : g.K, g.rowsA(), g.lda, g.batch, g.strideA);        \
-    TensorMap b = tensor_map(B, g.kind == NT ? g.K : g.N, g.rowsB(), g.ldb, g.batch, g.strideB)
+    LAUNCH(kernel, dim3((g.M + 127) / 128 * ((g.N + 127) / 128), g.splits, g.batch), dim3(128), gemm_shared, A, B, C, \
+           scale, g.M, g.N, g.K, g.lda, g.ldb, g.ldc, g.strideA, g.strideB, g.strideC, g.strideS, g.chain, add)
+#define LAUNCH90(kernel, WIDTH, BLOCKS)                                                                                \
+    LAUNCH(kernel, dim3(std::min(BLOCKS * multiprocessors(), (g.M + 127) / 128 * ((g.N + 64 * WIDTH - 1) / (64 * WIDTH)) * g.batch * g.splits)), \
+           dim3(384), (Gemm90<WIDTH, BLOCKS>::shared), a, b, C, scale, g.M, g.N, g.K, g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, \
+           (g.strideA ? 0 : 1) | (g.strideB ? 0 : 2), add)
+#define LAUNCH_KIND(kind_name)                                            \
+    do {                                                                  \
+        if (path == 80) {                                                 \
+            LAUNCH80(gemm_##kind_name);                                   \
+            break;                                                        \
+        }                                                                 \
+        int nA = g.strideA ? g.batch * g.chain : 1, nB = g.strideB ? g.batch * g.chain : 1;                  \
+        TensorMap a = tensor_map(A, g.kind == TN ? g.M : g.K, g.rowsA(), g.lda, nA, g.strideA);              \
+        TensorMap b = tensor_map(B, g.kind == NT ? g.K : g.N, g.rowsB(), g.ldb, nB, g.strideB);              \
+        if (path == 256) LAUNCH90(gemm90_##kind_name##_256, 4, 1);        \
+        if (path == 128) LAUNCH90(gemm90_##kind_name##_128, 2, 1);        \
+        if (path == 1282) LAUNCH90(gemm90_##kind_name##_128x2, 2, 2);     \
+    } while (0)
+static_assert(Gemm90<4, 1>::shared == 205824 && Gemm90<2, 1>::shared == 201728 && Gemm90<2, 2>::shared == 103424, "as linear.cu says");
 
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add) {
-    if (path == 80) {
-        if (g.kind == NT) LAUNCH80(gemm_nt_bf16);
-        if (g.kind == NN) LAUNCH80(gemm_nn_bf16);
-        return;
-    }
-    MAPS;
-    if (g.kind == NT && path == 128) LAUNCH90(gemm90_nt_bf16_128);
-    if (g.kind == NT && path == 256) LAUNCH90(gemm90_nt_bf16_256);
-    if (g.kind == NN && path == 128) LAUNCH90(gemm90_nn_bf16_128);
-    if (g.kind == NN && path == 256) LAUNCH90(gemm90_nn_bf16_256);
+    if (g.kind == NT) LAUNCH_KIND(nt_bf16);
+    if (g.kind == NN) LAUNCH_KIND(nn_bf16);
 }
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, float *C, const float *scale, int add) {
-    if (path == 80) {
-        if (g.kind == NT) LAUNCH80(gemm_nt_f32);
-        if (g.kind == NN) LAUNCH80(gemm_nn_f32);
-        if (g.kind == TN) LAUNCH80(gemm_tn_f32);
-        return;
-    }
-    MAPS;
-    if (g.kind == NT && path == 128) LAUNCH90(gemm90_nt_f32_128);
-    if (g.kind == NT && path == 256) LAUNCH90(gemm90_nt_f32_256);
-    if (g.kind == NN && path == 128) LAUNCH90(gemm90_nn_f32_128);
-    if (g.kind == NN && path == 256) LAUNCH90(gemm90_nn_f32_256);
-    if (g.kind == TN && path == 128) LAUNCH90(gemm90_tn_f32_128);
-    if (g.kind == TN && path == 256) LAUNCH90(gemm90_tn_f32_256);
+    if (g.kind == NT) LAUNCH_KIND(nt_f32);
+    if (g.kind == NN) LAUNCH_KIND(nn_f32);
+    if (g.kind == TN) LAUNCH_KIND(tn_f32);
 }
 
 // test_gemm compares one product, on one path (80, or the width of gemm90).
 template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add) {
-    auto a = as_bf16(normal((size_t)g.strideA * (g.batch - 1) + (size_t)g.rowsA() * g.lda)), b = as_bf16(normal((size_t)g.strideB * (g.batch - 1) + (size_t)g.rowsB() * g.ldb));
-    auto s = normal(g.N);
+    auto a = as_bf16(normal((size_t)g.strideA * (g.batch * g.chain - 1) + (size_t)g.rowsA() * g.lda)), b = as_bf16(normal((size_t)g.strideB * (g.batch * g.chain - 1) + (size_t)g.rowsB() * g.ldb));
+    auto s = normal(g.N + g.strideS * (g.batch - 1));
     size_t size = (size_t)g.strideC * (g.batch * g.splits - 1) + (size_t)g.M * g.ldc;
     std::vector<float> start = normal(size);
     std::vector<T> old(size);
@@ -123,8 +117,8 @@ template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add
         run = C.get();
     }
     char name[200];
-    snprintf(name, sizeof name, "gemm%d_%s_%s %d×%d×%d batch %d splits %d ld %d %d %d%s%s", path, kind_names[g.kind], sizeof(T) == 2 ? "bf16" : "f32", g.M,
-             g.N, g.K, g.batch, g.splits, g.lda, g.ldb, g.ldc, scaled ? " scaled" : "", add ? " add" : "");
+    snprintf(name, sizeof name, "gemm%d_%s_%s %d×%d×%d batch %d chain %d splits %d ld %d %d %d%s%s", path, kind_names[g.kind], sizeof(T) == 2 ? "bf16" : "f32", g.M,
+             g.N, g.K, g.batch, g.chain, g.splits, g.lda, g.ldb, g.ldc, scaled ? " scaled" : "", add ? " add" : "");
     std::vector<T> got;
     std::vector<double> want, mag;
     bool equal = true;
@@ -132,12 +126,14 @@ template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add
         for (int m = 0; m < g.M; m++)
             for (int n = 0; n < g.N; n++) {
                 double sum = 0, abs = 0;
-                for (int k = 0; k < g.K; k++) {
-                    double x = value(a[(size_t)z * g.strideA + (g.kind == TN ? (size_t)k * g.lda + m : (size_t)m * g.lda + k)]);
-                    double y = value(b[(size_t)z * g.strideB + (g.kind == NT ? (size_t)n * g.ldb + k : (size_t)k * g.ldb + n)]);
+                for (int ck = 0; ck < g.K * g.chain; ck++) {
+                    int k = ck % g.K;
+                    size_t q = (size_t)z * g.chain + ck / g.K;
+                    double x = value(a[q * g.strideA + (g.kind == TN ? (size_t)k * g.lda + m : (size_t)m * g.lda + k)]);
+                    double y = value(b[q * g.strideB + (g.kind == NT ? (size_t)n * g.ldb + k : (size_t)k * g.ldb + n)]);
                     sum += x * y, abs += std::fabs(x * y);
                 }
-                if (scaled) sum *= s[n], abs *= std::fabs(s[n]);
+                if (scaled) sum *= s[n + z * g.strideS], abs *= std::fabs(s[n + z * g.strideS]);
                 size_t at = (size_t)z * g.strideC + (size_t)m * g.ldc + n;
                 if (add) abs += std::fabs(value(old[at])) + (sizeof(T) == 2 ? std::fabs(sum) * 2500 : 0), sum += value(old[at]); // bf16: rounded before adding, too
                 if (g.splits > 1) {
@@ -162,7 +158,7 @@ static void test_gemms(bool quick) {
     for (auto [M, N, K] : shapes) {
         if (quick && M != 130 && M != 33) continue;
         for (Kind kind : {NT, NN, TN})
-            for (int path : {80, 128, 256})
+            for (int path : {80, 128, 256, 1282})
                 for (int pad : {0, 8}) {
                     Gemm g{kind, M, N, K};
                     if (kind == TN) std::swap(g.M, g.K); // tokens are the contraction
@@ -180,10 +176,18 @@ static void test_gemms(bool quick) {
                         test_gemm<float>(g, path, scaled, false);
                         g.splits = 2;
                         test_gemm<float>(g, path, false, false);
+                        g.splits = 1, g.strideS = N;
+                        Gemm sharing = g;
+                        (kind == TN ? sharing.strideB : sharing.strideA) = 0;
+                        test_gemm<float>(sharing, path, kind == NT, false);
+                        g.batch = 1, g.chain = 3;
+                        if (kind != TN) test_gemm<uint16_t>(g, path, scaled, add);
+                        g.batch = 2, g.chain = 2, g.splits = 3;
+                        test_gemm<float>(g, path, false, false);
                     }
                 }
     }
-    for (int path : {80, 128, 256}) // batches side by side, as Walsh uses them
+    for (int path : {80, 128, 256, 1282}) // batches side by side, as Walsh uses them
         for (int part : {8, 64, 72}) {
             int rows = 130, out = 40;
             Gemm g{NT, rows, out, part, 8, 1, 8 * part, part, 8 * out, part, out * part, out};
@@ -352,7 +356,7 @@ static void test_layers(const std::vector<Case> &cases) {
         for (size_t i = 0; i < G.size(); i++) G[i] += before[i], Gm[i] += std::fabs(before[i]);
 
         Buffer<uint16_t> X(x), DY(dy);
-        for (int path : {80, 128, 256}) {
+        for (int path : {80, 128, 256, 1282}) {
             if (path != 80 && (nN % 8 || nK % 8 || (c.walsh && (c.out % 8 || c.in % 8)))) continue;
             Buffer<uint16_t> Y(y.size()), DX(dx.size());
             l.DW.put(before);
@@ -369,7 +373,7 @@ static void test_layers(const std::vector<Case> &cases) {
                 Buffer<float> P((size_t)splits * nN * nK);
                 launch_gemm(h, path, c.transposed ? X.p : DY.p, c.transposed ? DY.p : X.p, P.p, nullptr, 0);
                 int rows = c.transposed ? c.in : c.out, cols = c.transposed ? c.out : c.in, v = cols % 4 ? 1 : 4;
-                LAUNCH(fold, dim3((rows * cols + 32 * v - 1) / (32 * v), c.n), dim3(256), 0, l.DW.p, P.p, l.Signs.p, c.n, rows, cols, splits, c.transposed);
+                LAUNCH(fold, dim3((rows * cols + 32 * v - 1) / (32 * v), c.n), dim3(256), 0, l.DW.p, P.p, l.Signs.p, c.n, rows, cols, splits, h.strideC, c.transposed);
                 synchronize();
             } else {
                 Buffer<uint16_t> Xh(x.size()), P(y.size()), DYh(dy.size()), DXh(dx.size());
@@ -394,7 +398,7 @@ static void test_layers(const std::vector<Case> &cases) {
                 transform(DX.p, DXh.p, nullptr, c.in);
                 launch_gemm(h, path, DYh.p, Xh.p, Q.p, nullptr, 0);
                 int v = c.out * c.in % 4 ? 1 : 4;
-                LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, Q.p, c.out * c.in, splits);
+                LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, Q.p, c.out * c.in, splits, 8 * c.out * c.in);
                 synchronize();
             }
             // bf16 of Wq, D's products and the output; Walsh rounds X̂ and P too
