@@ -62,9 +62,6 @@ DEVICE void tma_prefetch(const TensorMap *map) { asm volatile("prefetch.tensorma
 
 // ---- wgmma ---------------------------------------------------------------
 
-template <int N> DEVICE void registers_less() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
-template <int N> DEVICE void registers_more() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
-
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
@@ -175,12 +172,10 @@ template <int WIDTH, int BLOCKS> struct Gemm90 {
     static const int stages = 24 / (2 + WIDTH) / BLOCKS;
     static const int scale_bytes = 256 * WIDTH; // of one warp
     static const int shared = stages * stage_bytes + 1024 + 8 * scale_bytes; // operands, barriers, scales
-    static const int fetch_registers = BLOCKS == 1 ? 40 : 24;
-    static const int compute_registers = BLOCKS == 1 ? 232 : 104;
 };
 
-// gemm90_tiles: 384 threads. Warpgroup 0 fetches; 1 and 2 compute 64 rows each
-// of a tile of 128 × 64·WIDTH. The grid's blocks take turns at the tiles of
+// gemm90_tiles: 288 threads. Two warpgroups compute 64 rows each of a tile of
+// 128 × 64·WIDTH, and a ninth warp fetches for them. The grid's blocks take turns at the tiles of
 // all products and all parts of the contraction.
 template <int WIDTH, int BLOCKS, bool TA, bool TB, class T>
 DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, const float *scale, int M, int N, int K,
@@ -204,10 +199,9 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
     int link = (K + 63) / 64, steps = link * chain, each = (steps + splits - 1) / splits;
     int slot = 0;
     uint32_t phase = 0;
-    int group = threadIdx.x >> 7;
-    if (group == 0) {
-        registers_less<G::fetch_registers>();
-        if (threadIdx.x == 0) {
+    int warp = threadIdx.x >> 5;
+    if (warp == 8) {
+        if ((threadIdx.x & 31) == 0) {
             tma_prefetch(mapA);
             tma_prefetch(mapB);
             for (int work = blockIdx.x; work < tiles * batch * splits; work += gridDim.x) {
@@ -241,9 +235,8 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
             }
         }
     } else {
-        registers_more<G::compute_registers>();
         float acc[8 * WIDTH][4];
-        int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) - 4;
+        int lane = threadIdx.x & 31, group = warp >> 2;
         float *scales = (float *)(shared + G::stages * G::stage_bytes + 1024 + warp * G::scale_bytes);
         for (int work = blockIdx.x; work < tiles * batch * splits; work += gridDim.x) {
             int tm, tn, z = work / tiles % batch, part = work / tiles / batch;
@@ -266,7 +259,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
             int before = -1, fresh = 0;
             for (; step < end; step++) {
                 mbarrier_wait(full + 8 * slot, phase);
-                uint32_t a = base + slot * G::stage_bytes + (group - 1) * 8192, b = base + slot * G::stage_bytes + 2 * 8192;
+                uint32_t a = base + slot * G::stage_bytes + group * 8192, b = base + slot * G::stage_bytes + 2 * 8192;
                 wgmma_fence();
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
@@ -290,7 +283,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                     acc[b][0] *= v.x, acc[b][1] *= v.y, acc[b][2] *= v.x, acc[b][3] *= v.y;
                 }
             }
-            int row = tm * 128 + (group - 1) * 64 + (warp & 3) * 16;
+            int row = tm * 128 + group * 64 + (warp & 3) * 16;
             store_tile(C + ((size_t)part * batch + z) * strideC, ldc, M, N, row, col, acc, add != 0);
         }
     }

@@ -56,13 +56,13 @@ GEMM(tn_f32, true, true, float)
 // in others.
 //
 // launch: grid min(blocks·multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits), blocks 2 for 128x2, else 1;
-//   block 384; dynamic shared 256: 205824, 128: 201728, 128x2: 103424 (raise the function's limit first);
+//   block 288; dynamic shared 256: 205824, 128: 201728, 128x2: 103424 (raise the function's limit first);
 //   (TensorMap mapA, TensorMap mapB, T *C, float *scale, int M, int N, int K, int ldc, int batch,
 //    int chain, int splits, int strideC, int strideS, int shared, int add)
 //   The maps are 128 bytes by value, 64-byte aligned. shared: bit 0, all products use matrix 0 of mapA;
 //   bit 1, of mapB.
 #define GEMM90(name, WIDTH, BLOCKS, TA, TB, T)                                                                        \
-    KERNEL __launch_bounds__(384, BLOCKS)                                                                             \
+    KERNEL __launch_bounds__(288, BLOCKS)                                                                             \
     gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, T *C,               \
                   const float *scale, int M, int N, int K, int ldc, int batch, int chain, int splits, int strideC,    \
                   int strideS, int shared, int add) {                                                                 \

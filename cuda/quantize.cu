@@ -69,17 +69,35 @@ DEVICE float layer_gamma(const Layer &l, const double *partial, double *scratch)
 KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial) {
     __shared__ double scratch[32];
     __shared__ int counts[32];
+    __shared__ uint32_t flips[16];
     const Layer l = layers[blockIdx.y];
     int per_row = (l.in + 7) / 8, pieces = l.out * per_row * (l.walsh ? 1 : l.n);
     if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
+    if ((int)threadIdx.x < l.n) flips[threadIdx.x] = l.signs[threadIdx.x];
+    bool vector = l.in % 8 == 0;
+    auto load = [&](int piece, float (&v)[8]) { // of D
+        int c = piece % per_row * 8, r = piece / per_row % l.out, k = piece / per_row / l.out;
+        if (vector && !l.transposed) {
+            const float4 *w = (const float4 *)(l.w + ((size_t)k * l.out + r) * l.in + c);
+            float4 a = w[0], b = w[1];
+            v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+            return;
+        }
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            if (c + e < l.in) v[e] = l.w[l.transposed ? ((size_t)k * l.in + c + e) * l.out + r : ((size_t)k * l.out + r) * l.in + c + e];
+    };
+    int piece = blockIdx.x * 256 + threadIdx.x;
+    float f[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    if (!l.walsh && piece < pieces) load(piece, f); // on its way while γ is added up
     float gamma = layer_gamma(l, partial + blockIdx.y * 64, scratch);
+    __syncthreads();
     if (blockIdx.x == 0) {
         if (threadIdx.x == 0) *l.gamma = gamma;
         for (int i = threadIdx.x; i < l.n * l.out; i += 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
     }
     int zeros = 0, width = l.n * l.in;
-    bool vector = l.in % 8 == 0;
-    for (int piece = blockIdx.x * 256 + threadIdx.x; piece < pieces; piece += gridDim.x * 256) {
+    for (; piece < pieces; piece += gridDim.x * 256) {
         int c = piece % per_row * 8, r = piece / per_row % l.out, count = l.in - c < 8 ? l.in - c : 8;
         float g = l.beta ? gamma * l.beta[r] : gamma;
         if (l.walsh) {
@@ -125,21 +143,18 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
             continue;
         }
         int k = piece / per_row / l.out;
-        float f[8], fg[8];
+        float fg[8];
 #pragma unroll
         for (int e = 0; e < 8; e++) {
-            f[e] = 0.f;
-            if (e < count) {
-                size_t at = l.transposed ? ((size_t)k * l.in + c + e) * l.out + r : ((size_t)k * l.out + r) * l.in + c + e;
-                f[e] = quantized(l.w[at], gamma, l.quantizer);
-                zeros += f[e] == 0.f;
-            }
+            f[e] = quantized(f[e], gamma, l.quantizer);
+            zeros += e < count && f[e] == 0.f;
             fg[e] = g * f[e];
         }
         uint4 p = pack8(f), pg = pack8(fg);
+        if (piece + (int)gridDim.x * 256 < pieces) load(piece + gridDim.x * 256, f);
         for (int i = 0; i < l.n; i++) {
             int j = i ^ k;
-            uint32_t flip = l.signs[i] >> j & 1 ? 0x80008000u : 0u;
+            uint32_t flip = flips[i] >> j & 1 ? 0x80008000u : 0u;
             size_t to = (size_t)(i * l.out + r) * width + j * l.in + c;
             uint4 q = make_uint4(p.x ^ flip, p.y ^ flip, p.z ^ flip, p.w ^ flip);
             uint4 qg = make_uint4(pg.x ^ flip, pg.y ^ flip, pg.z ^ flip, pg.w ^ flip);

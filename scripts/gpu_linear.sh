@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # Compiles, tests and times cuda/linear.cu, walsh.cu and quantize.cu on a
 # machine with a Hopper GPU, nvcc and PyTorch (for cuBLAS beside our own).
 # Usage: scripts/gpu_linear.sh [OUT]; logs and the program go to OUT.
@@ -13,7 +13,7 @@ build() {
 }
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 nvcc --version | tail -1
-time build || { grep -vE "ptxas info|^ |bytes stack" "$out/ptxas.log" | head -60; exit 1; }
+build || { grep -vE "ptxas info|^ |bytes stack" "$out/ptxas.log" | head -60; exit 1; }
 grep -E "warning|error" "$out/ptxas.log" | sort | uniq -c | head -10
 echo "kernels that spill or use a stack:"
 grep -B1 -E "[1-9][0-9]* bytes (stack|spill)" "$out/ptxas.log" | grep -vE "^--|, 0 bytes spill loads" | head -20

@@ -264,8 +264,6 @@ static inline void mbarrier_wait(uint32_t bar, uint32_t parity) {
     while ((emu_barrier(bar)->phase & 1) == parity) emu::yield();
     emu::progress++;
 }
-template <int N> static void registers_less() {}
-template <int N> static void registers_more() {}
 static inline void wgmma_fence() {}
 static inline void wgmma_commit() {}
 template <int N> static void wgmma_wait() {}

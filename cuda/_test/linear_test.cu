@@ -72,7 +72,7 @@ static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16
            scale, g.M, g.N, g.K, g.lda, g.ldb, g.ldc, g.strideA, g.strideB, g.strideC, g.strideS, g.chain, add)
 #define LAUNCH90(kernel, WIDTH, BLOCKS)                                                                                \
     LAUNCH(kernel, dim3(std::min(BLOCKS * multiprocessors(), (g.M + 127) / 128 * ((g.N + 64 * WIDTH - 1) / (64 * WIDTH)) * g.batch * g.splits)), \
-           dim3(384), (Gemm90<WIDTH, BLOCKS>::shared), a, b, C, scale, g.M, g.N, g.K, g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, \
+           dim3(288), (Gemm90<WIDTH, BLOCKS>::shared), a, b, C, scale, g.M, g.N, g.K, g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, \
            (g.strideA ? 0 : 1) | (g.strideB ? 0 : 2), add)
 #define LAUNCH_KIND(kind_name)                                            \
     do {                                                                  \
