@@ -19,17 +19,15 @@
 // store_tile writes 16 rows × 8·NB columns that one warp holds in the layout
 // of mma_bf16 (acc[b] is columns 8b … 8b+7): C = acc (+ C).
 
-// store_pair: one row, two neighbouring columns.
-DEVICE void store_pair(float *c, float a, float b, bool two, bool add) {
-    if (add) a += c[0];
-    c[0] = a;
-    if (two) c[1] = add ? b + c[1] : b;
+DEVICE float2 load_pair(const float *c) { return *(const float2 *)c; }
+DEVICE float2 load_pair(const bf16 *c) {
+    uint32_t v = *(const uint32_t *)c;
+    return make_float2(low_float(v), high_float(v));
 }
-DEVICE void store_pair(bf16 *c, float a, float b, bool two, bool add) {
-    if (add) a += to_float(c[0]);
-    c[0] = to_bf16(a);
-    if (two) c[1] = to_bf16(add ? b + to_float(c[1]) : b);
-}
+DEVICE float load_one(const float *c) { return *c; }
+DEVICE float load_one(const bf16 *c) { return to_float(*c); }
+DEVICE void store_one(float *c, float v) { *c = v; }
+DEVICE void store_one(bf16 *c, float v) { *c = to_bf16(v); }
 
 // store_any: any alignment, any width.
 template <int NB, class T>
@@ -40,39 +38,56 @@ DEVICE void store_any(T *c, int ldc, int rows, int cols, int row, int col, float
         int r = row + (lane >> 2) + 8 * h;
 #pragma unroll
         for (int b = 0; b < NB; b++) {
-            int q = col + 8 * b + 2 * (lane & 3);
-            if (r < rows && q < cols) store_pair(c + (size_t)r * ldc + q, acc[b][2 * h], acc[b][2 * h + 1], q + 1 < cols, add);
-        }
-    }
-}
-
-// store_fast: cols, ldc multiples of 8, c at 16 bytes. Float32: the four lanes
-// of a row write one 32-byte sector.
-template <int NB>
-DEVICE void store_fast(float *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], bool add) {
-    int lane = threadIdx.x & 31;
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int r = row + (lane >> 2) + 8 * h;
-        float *p = c + (size_t)r * ldc + col + 2 * (lane & 3);
-#pragma unroll
-        for (int b = 0; b < NB; b++) {
-            if (r < rows && col + 8 * b < cols) {
-                float2 v = make_float2(acc[b][2 * h], acc[b][2 * h + 1]);
-                if (add) {
-                    float2 old = *(const float2 *)(p + 8 * b);
-                    v.x += old.x, v.y += old.y;
-                }
-                *(float2 *)(p + 8 * b) = v;
+            for (int e = 0; e < 2; e++) {
+                int q = col + 8 * b + 2 * (lane & 3) + e;
+                T *p = c + (size_t)r * ldc + q;
+                if (r < rows && q < cols) store_one(p, add ? acc[b][2 * h + e] + load_one(p) : acc[b][2 * h + e]);
             }
         }
     }
 }
 
-// bf16: of four blocks of 8 columns, the four lanes of a row exchange their
-// pairs so that lane t holds block t whole, and write 64 bytes together.
+// add_old: all loads before the first store, so that they overlap.
+template <int NB, class T>
+DEVICE void add_old(const T *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4]) {
+    int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int r = row + (lane >> 2) + 8 * h;
+        const T *p = c + (size_t)r * ldc + col + 2 * (lane & 3);
+#pragma unroll
+        for (int b = 0; b < NB; b++) {
+            float2 old = make_float2(0.f, 0.f);
+            if (r < rows && col + 8 * b < cols) old = load_pair(p + 8 * b);
+            acc[b][2 * h] += old.x, acc[b][2 * h + 1] += old.y;
+        }
+    }
+}
+
+// store_fast: cols, ldc multiples of 8, c at 16 bytes. The four lanes of a
+// row exchange values so that each writes 16 bytes, 64 together. Float32: of
+// two blocks of 8 columns an even lane gets half of the first, an odd lane of
+// the second.
 template <int NB>
-DEVICE void store_fast(bf16 *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], bool add) {
+DEVICE void store_fast(float *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4]) {
+    int lane = threadIdx.x & 31;
+    bool odd = lane & 1;
+#pragma unroll
+    for (int b = 0; b < NB; b += 2) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float x = acc[b][2 * h], y = acc[b][2 * h + 1], z = acc[b + 1][2 * h], w = acc[b + 1][2 * h + 1];
+            float s = __shfl_xor_sync(0xffffffffu, odd ? x : z, 1), t = __shfl_xor_sync(0xffffffffu, odd ? y : w, 1);
+            int r = row + (lane >> 2) + 8 * h, q = col + 8 * (b + odd) + 4 * ((lane >> 1) & 1);
+            if (r < rows && q < cols) *(float4 *)(c + (size_t)r * ldc + q) = odd ? make_float4(s, t, z, w) : make_float4(x, y, s, t);
+        }
+    }
+}
+
+// bf16: of four blocks of 8 columns lane t gets block t.
+template <int NB>
+DEVICE void store_fast(bf16 *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4]) {
     int lane = threadIdx.x & 31;
     bool odd = lane & 1, high = lane & 2;
 #pragma unroll
@@ -91,28 +106,19 @@ DEVICE void store_fast(bf16 *c, int ldc, int rows, int cols, int row, int col, f
             t = __shfl_xor_sync(0xffffffffu, high ? v[1] : v[3], 2);
             v[1] = high ? t : v[1], v[3] = high ? v[3] : t;
             int r = row + (lane >> 2) + 8 * h, q = col + 8 * (b + (lane & 3));
-            if (r < rows && q < cols) {
-                uint4 *p = (uint4 *)(c + (size_t)r * ldc + q), w = make_uint4(v[0], v[1], v[2], v[3]);
-                if (add) {
-                    float f[8], old[8];
-                    unpack8(f, w);
-                    unpack8(old, *p);
-#pragma unroll
-                    for (int e = 0; e < 8; e++) f[e] += old[e];
-                    w = pack8(f);
-                }
-                *p = w;
-            }
+            if (r < rows && q < cols) *(uint4 *)(c + (size_t)r * ldc + q) = make_uint4(v[0], v[1], v[2], v[3]);
         }
     }
 }
 
 template <int NB, class T>
 DEVICE void store_tile(T *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4], bool add) {
-    if (((ldc | cols) & 7) == 0 && ((uintptr_t)c & 15) == 0)
-        store_fast(c, ldc, rows, cols, row, col, acc, add);
-    else
+    if (((ldc | cols) & 7) == 0 && ((uintptr_t)c & 15) == 0) {
+        if (add) add_old(c, ldc, rows, cols, row, col, acc);
+        store_fast(c, ldc, rows, cols, row, col, acc);
+    } else {
         store_any(c, ldc, rows, cols, row, col, acc, add);
+    }
 }
 
 // ---- which tile ----------------------------------------------------------
@@ -129,12 +135,16 @@ DEVICE void tile_at(int index, int tiles_m, int tiles_n, int &m, int &n) {
 
 // ---- one tile, sm_80 -----------------------------------------------------
 //
-// 128 threads compute 128×128 in steps of 64 along the contraction; four
-// warps, 64×64 each. Three stages of shared memory are filled by cp.async:
+// 32·gemm_warps threads compute 128×128 in steps of 64 along the contraction;
+// four warps 64×64 each, or eight 64×32. Three stages of shared memory are filled by cp.async:
 // 96 KB. A tile of shared memory is stored as in global memory, in rows of 64
 // (contraction along the row) or 128 (across) values; 16-byte chunks are
 // xor-ed with the row so that eight rows touch all banks.
 
+#ifndef GEMM_WARPS
+#define GEMM_WARPS 8
+#endif
+const int gemm_warps = GEMM_WARPS, gemm_threads = 32 * gemm_warps;
 const int gemm_shared = 3 * 2 * 128 * 64 * 2;
 
 // load_tile copies rows × cols values from (row, col) of a matrix of
@@ -142,8 +152,8 @@ const int gemm_shared = 3 * 2 * 128 * 64 * 2;
 template <int ROWS, int COLS>
 DEVICE void load_tile(uint32_t dst, const bf16 *src, int ld, int height, int width, int row, int col, bool aligned) {
 #pragma unroll
-    for (int i = 0; i < ROWS * COLS / 8 / 128; i++) {
-        int chunk = threadIdx.x + 128 * i, r = chunk / (COLS / 8), q = chunk % (COLS / 8);
+    for (int i = 0; i < ROWS * COLS / 8 / gemm_threads; i++) {
+        int chunk = threadIdx.x + gemm_threads * i, r = chunk / (COLS / 8), q = chunk % (COLS / 8);
         uint32_t to = dst + r * (2 * COLS) + ((q ^ (r & 7)) << 4);
         int y = row + r, x = col + 8 * q, valid = width - x;
         valid = y < height ? (valid < 0 ? 0 : valid > 8 ? 8 : valid) : 0;
@@ -159,12 +169,12 @@ DEVICE void load_tile(uint32_t dst, const bf16 *src, int ld, int height, int wid
     }
 }
 
-// load_operand reads the 64×16 fragments of one warp; the order of
+// load_operand reads the 16·NF×16 fragments of one warp; the order of
 // the quarters is A's or B's. T: the contraction runs down the rows.
-template <bool T, bool A> DEVICE void load_operand(uint32_t (&f)[4][4], uint32_t tile, int from, int k) {
+template <bool T, bool A, int NF> DEVICE void load_operand(uint32_t (&f)[NF][4], uint32_t tile, int from, int k) {
     int lane = threadIdx.x & 31, upper = lane >> 4, odd = (lane >> 3) & 1;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < NF; i++) {
         if (T) {
             int r = k * 16 + (lane & 7) + 8 * (A ? upper : odd), q = (from + 16 * i) / 8 + (A ? odd : upper);
             ldmatrix_trans(f[i], tile + r * 256 + ((q ^ (r & 7)) << 4));
@@ -197,11 +207,12 @@ DEVICE void gemm_tile(const bf16 *A, const bf16 *B, T *C, const float *scale, in
     int link = (K + 63) / 64, steps = link * chain, each = (steps + gridDim.y - 1) / gridDim.y;
     int step = blockIdx.y * each, end = step + each < steps ? step + each : steps;
 
-    float acc[4][8][4];
+    const int NB = 128 / (gemm_warps / 2) / 8; // blocks of 8 columns of a warp
+    float acc[4][NB][4];
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 8; j++)
+        for (int j = 0; j < NB; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) acc[i][j][e] = 0.f;
 
@@ -224,37 +235,45 @@ DEVICE void gemm_tile(const bf16 *A, const bf16 *B, T *C, const float *scale, in
     fetch(step, 0);
     fetch(step + 1, 1);
 
-    int wm = (warp >> 1) * 64, wn = (warp & 1) * 64;
+    int wm = warp / (gemm_warps / 2) * 64, wn = warp % (gemm_warps / 2) * 8 * NB;
     int slot = 0;
-    uint32_t fa[2][4][4], fb[2][4][4];
+    uint32_t fa[2][4][4], fb[2][NB / 2][4];
+    auto load = [&](int to, int from_slot, int k) {
+        uint32_t a = base + from_slot * stage_bytes, b = a + stage_bytes / 2;
+        load_operand<TA, true>(fa[to], a, wm, k);
+        load_operand<TB, false>(fb[to], b, wn, k);
+    };
+    cp_async_wait<1>();
+    __syncthreads();
+    load(0, 0, 0);
     for (; step < end; step++) {
-        cp_async_wait<1>();
-        __syncthreads();
-        uint32_t a = base + slot * stage_bytes, b = a + stage_bytes / 2;
-        load_operand<TA, true>(fa[0], a, wm, 0);
-        load_operand<TB, false>(fb[0], b, wn, 0);
-        fetch(step + 2, slot == 0 ? 2 : slot - 1); // the slot read in the step before
+        int next = slot == 2 ? 0 : slot + 1;
+        fetch(step + 2, next == 2 ? 0 : next + 1); // the slot that was read in the step before
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             if (k < 3) {
-                load_operand<TA, true>(fa[(k + 1) & 1], a, wm, k + 1);
-                load_operand<TB, false>(fb[(k + 1) & 1], b, wn, k + 1);
+                load((k + 1) & 1, slot, k + 1);
+            } else {
+                cp_async_wait<1>();
+                __syncthreads();
+                load(0, next, 0);
             }
 #pragma unroll
             for (int i = 0; i < 4; i++)
 #pragma unroll
-                for (int j = 0; j < 8; j++) {
+                for (int j = 0; j < NB; j++) {
                     const uint32_t *q = &fb[k & 1][j / 2][2 * (j & 1)];
                     mma_bf16(acc[i][j], fa[k & 1][i], q[0], q[1]);
                 }
         }
-        slot = slot == 2 ? 0 : slot + 1;
+        slot = next;
     }
+    cp_async_wait<0>();
     if (scale) {
         scale += (size_t)blockIdx.z * strideS;
         int q = col + wn + 2 * (threadIdx.x & 3);
 #pragma unroll
-        for (int j = 0; j < 8; j++, q += 8) {
+        for (int j = 0; j < NB; j++, q += 8) {
             float s0 = q < N ? scale[q] : 0.f, s1 = q + 1 < N ? scale[q + 1] : 0.f;
 #pragma unroll
             for (int i = 0; i < 4; i++) acc[i][j][0] *= s0, acc[i][j][1] *= s1, acc[i][j][2] *= s0, acc[i][j][3] *= s1;

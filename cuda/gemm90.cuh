@@ -165,32 +165,36 @@ DEVICE uint64_t descriptor(uint32_t address) {
 
 #endif
 
-// Gemm90 is how a block works: tiles 64·WIDTH wide, BLOCKS at a time on one
-// multiprocessor (two overlap one's results with the other's products).
-template <int WIDTH, int BLOCKS> struct Gemm90 {
+// Gemm90: tiles of 128 × 64·WIDTH. The two computing warpgroups share a tile,
+// 64 rows each, or with PING take turns at whole tiles: while one writes its
+// results the other multiplies.
+template <int WIDTH, bool PING> struct Gemm90 {
     static const int stage_bytes = (2 + WIDTH) * 8192;
-    static const int stages = 24 / (2 + WIDTH) / BLOCKS;
+    static const int stages = 24 / (2 + WIDTH);
     static const int scale_bytes = 256 * WIDTH; // of one warp
     static const int shared = stages * stage_bytes + 1024 + 8 * scale_bytes; // operands, barriers, scales
+    static const int halves = PING ? 2 : 1;                                  // of 64 rows, of one warpgroup
 };
 
-// gemm90_tiles: 288 threads. Two warpgroups compute 64 rows each of a tile of
-// 128 × 64·WIDTH, and a ninth warp fetches for them. The grid's blocks take turns at the tiles of
-// all products and all parts of the contraction.
-template <int WIDTH, int BLOCKS, bool TA, bool TB, class T>
+// gemm90_tiles: 288 threads, two warpgroups that compute and a ninth warp that
+// fetches for them. The grid's blocks take turns at the tiles of all products
+// and all parts of the contraction.
+template <int WIDTH, bool PING, bool TA, bool TB, class T>
 DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, const float *scale, int M, int N, int K,
                          int ldc, int batch, int chain, int splits, int strideC, int strideS, int shared_operand, int add) {
 #ifdef HOPPER
     DYNAMIC_SHARED(shared);
-    typedef Gemm90<WIDTH, BLOCKS> G;
+    typedef Gemm90<WIDTH, PING> G;
     uint32_t base = shared_address(shared); // a multiple of 1024, as the swizzle needs
-    uint32_t full = base + G::stages * G::stage_bytes, empty = full + 8 * G::stages;
+    uint32_t full = base + G::stages * G::stage_bytes, empty = full + 8 * G::stages, turns = empty + 8 * G::stages;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < G::stages; s++) {
             mbarrier_init(full + 8 * s, 1);
-            mbarrier_init(empty + 8 * s, 8);
+            mbarrier_init(empty + 8 * s, PING ? 4 : 8); // computing warps
         }
+        mbarrier_init(turns, 4);
+        mbarrier_init(turns + 8, 4);
         mbarrier_fence();
     }
     __syncthreads();
@@ -235,13 +239,18 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
             }
         }
     } else {
-        float acc[8 * WIDTH][4];
-        int lane = threadIdx.x & 31, group = warp >> 2;
+        float acc[G::halves][8 * WIDTH][4];
+        int lane = threadIdx.x & 31, group = warp >> 2, turn = 0, mine = 0;
         float *scales = (float *)(shared + G::stages * G::stage_bytes + 1024 + warp * G::scale_bytes);
         for (int work = blockIdx.x; work < tiles * batch * splits; work += gridDim.x) {
             int tm, tn, z = work / tiles % batch, part = work / tiles / batch;
             tile_at(work % tiles, tiles_m, tiles_n, tm, tn);
             int col = tn * 64 * WIDTH;
+            int step = part * each, end = step + each < steps ? step + each : steps;
+            if (PING && (turn++ & 1) != group) { // the other's tile: only its stages count
+                if (step < end) slot += end - step, phase ^= slot / G::stages & 1, slot %= G::stages;
+                continue;
+            }
             if (scale) { // the tile's scales arrive during the products
                 __syncwarp();
 #pragma unroll
@@ -251,19 +260,26 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 }
                 __syncwarp();
             }
-            int step = part * each, end = step + each < steps ? step + each : steps;
             if (step >= end) { // an empty part of the contraction
 #pragma unroll
-                for (int i = 0; i < 8 * WIDTH; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.f;
+                for (int h = 0; h < G::halves; h++)
+#pragma unroll
+                    for (int i = 0; i < 8 * WIDTH; i++) acc[h][i][0] = acc[h][i][1] = acc[h][i][2] = acc[h][i][3] = 0.f;
             }
+            // In turn, also because a wait can only tell a phase from the next:
+            // all stages before this tile's must have been waited for.
+            if (PING && mine + group > 0) mbarrier_wait(turns + 8 * group, (mine + group - 1) & 1);
+            mine++;
             int before = -1, fresh = 0;
             for (; step < end; step++) {
                 mbarrier_wait(full + 8 * slot, phase);
-                uint32_t a = base + slot * G::stage_bytes + group * 8192, b = base + slot * G::stage_bytes + 2 * 8192;
+                uint32_t a = base + slot * G::stage_bytes + (PING ? 0 : group * 8192), b = base + slot * G::stage_bytes + 2 * 8192;
                 wgmma_fence();
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
-                    wgmma<TA, TB>(acc, descriptor(a + k * (TA ? 2048 : 32)), descriptor(b + k * (TB ? 2048 : 32)), fresh);
+#pragma unroll
+                    for (int h = 0; h < G::halves; h++)
+                        wgmma<TA, TB>(acc[h], descriptor(a + h * 8192 + k * (TA ? 2048 : 32)), descriptor(b + k * (TB ? 2048 : 32)), fresh);
                     fresh = 1;
                 }
                 wgmma_commit();
@@ -272,19 +288,27 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 before = slot;
                 if (++slot == G::stages) slot = 0, phase ^= 1;
             }
-            wgmma_wait<0>();
-            wgmma_done(acc);
-            if (before >= 0 && lane == 0) mbarrier_arrive(empty + 8 * before);
-            if (scale) {
-                const float2 *s = (const float2 *)scales + (lane & 3);
-#pragma unroll
-                for (int b = 0; b < 8 * WIDTH; b++) {
-                    float2 v = s[4 * b];
-                    acc[b][0] *= v.x, acc[b][1] *= v.y, acc[b][2] *= v.x, acc[b][3] *= v.y;
-                }
+            if (PING) {
+                __syncwarp(); // no lane may still wait for this turn
+                if (lane == 0) mbarrier_arrive(turns + 8 * (group ^ 1));
             }
-            int row = tm * 128 + group * 64 + (warp & 3) * 16;
-            store_tile(C + ((size_t)part * batch + z) * strideC, ldc, M, N, row, col, acc, add != 0);
+            wgmma_wait<0>();
+#pragma unroll
+            for (int h = 0; h < G::halves; h++) wgmma_done(acc[h]);
+            if (before >= 0 && lane == 0) mbarrier_arrive(empty + 8 * before);
+#pragma unroll
+            for (int h = 0; h < G::halves; h++) {
+                if (scale) {
+                    const float2 *s = (const float2 *)scales + (lane & 3);
+#pragma unroll
+                    for (int b = 0; b < 8 * WIDTH; b++) {
+                        float2 v = s[4 * b];
+                        acc[h][b][0] *= v.x, acc[h][b][1] *= v.y, acc[h][b][2] *= v.x, acc[h][b][3] *= v.y;
+                    }
+                }
+                int row = tm * 128 + (PING ? h : group) * 64 + (warp & 3) * 16;
+                store_tile(C + ((size_t)part * batch + z) * strideC, ldc, M, N, row, col, acc[h], add != 0);
+            }
         }
     }
 #endif

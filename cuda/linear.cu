@@ -28,7 +28,7 @@
 // float32 [N], one a column, of product z at scale + z·strideS. Any M, N, K;
 // fast when strides and N are multiples of 8 and pointers of 16 bytes.
 //
-// launch: grid (ceil(M/128)·ceil(N/128), splits, batch), block 128, dynamic
+// launch: grid (ceil(M/128)·ceil(N/128), splits, batch), block 256, dynamic
 //   shared 98304 (raise the function's limit first);
 //   (bf16 *A, bf16 *B, T *C, float *scale, int M, int N, int K, int lda, int ldb, int ldc,
 //    int strideA, int strideB, int strideC, int strideS, int chain, int add)
@@ -36,7 +36,7 @@
 //   only without add: the ceil(K/64)·chain steps are dealt out in equal runs,
 //   and every part is written, as zeros if it has none.
 #define GEMM(name, TA, TB, T)                                                                                  \
-    KERNEL __launch_bounds__(128, 2)                                                                           \
+    KERNEL __launch_bounds__(gemm_threads, 2)                                                                  \
     gemm_##name(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb, \
                 int ldc, int strideA, int strideB, int strideC, int strideS, int chain, int add) {             \
         gemm_tile<TA, TB>(A, B, C, scale, M, N, K, lda, ldb, ldc, strideA, strideB, strideC, strideS, chain, add); \
@@ -49,30 +49,30 @@ GEMM(tn_f32, true, true, float)
 
 // ---- sm_90a --------------------------------------------------------------
 //
-// gemm90_{nt,nn,tn}_{bf16,f32}_{256,128,128x2}: the same with tensor maps (see
+// gemm90_{nt,nn,tn}_{bf16,f32}_{256,128,128p}: the same with tensor maps (see
 // TensorMap in gemm90.cuh), so strides and pointers of A and B must be
 // multiples of 16 bytes; C as above. The number is the width of a tile, 128
-// its height; x2: two blocks a multiprocessor. Only in the sm_90a image; empty
-// in others.
+// its height; p: the warpgroups take turns at tiles. Only in the sm_90a image;
+// empty in others.
 //
-// launch: grid min(blocks·multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits), blocks 2 for 128x2, else 1;
-//   block 288; dynamic shared 256: 205824, 128: 201728, 128x2: 103424 (raise the function's limit first);
+// launch: grid min(multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits), block 288;
+//   dynamic shared 256: 205824, 128 and 128p: 201728 (raise the function's limit first);
 //   (TensorMap mapA, TensorMap mapB, T *C, float *scale, int M, int N, int K, int ldc, int batch,
 //    int chain, int splits, int strideC, int strideS, int shared, int add)
 //   The maps are 128 bytes by value, 64-byte aligned. shared: bit 0, all products use matrix 0 of mapA;
 //   bit 1, of mapB.
-#define GEMM90(name, WIDTH, BLOCKS, TA, TB, T)                                                                        \
-    KERNEL __launch_bounds__(288, BLOCKS)                                                                             \
+#define GEMM90(name, WIDTH, PING, TA, TB, T)                                                                          \
+    KERNEL __launch_bounds__(288, 1)                                                                                  \
     gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, T *C,               \
                   const float *scale, int M, int N, int K, int ldc, int batch, int chain, int splits, int strideC,    \
                   int strideS, int shared, int add) {                                                                 \
-        gemm90_tiles<WIDTH, BLOCKS, TA, TB>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, \
+        gemm90_tiles<WIDTH, PING, TA, TB>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, \
                                             shared, add);                                                             \
     }
 #define GEMM90_WIDTHS(name, TA, TB, T)         \
-    GEMM90(name##_256, 4, 1, TA, TB, T)        \
-    GEMM90(name##_128, 2, 1, TA, TB, T)        \
-    GEMM90(name##_128x2, 2, 2, TA, TB, T)
+    GEMM90(name##_256, 4, false, TA, TB, T)    \
+    GEMM90(name##_128, 2, false, TA, TB, T)    \
+    GEMM90(name##_128p, 2, true, TA, TB, T)
 GEMM90_WIDTHS(nt_bf16, false, false, bf16)
 GEMM90_WIDTHS(nt_f32, false, false, float)
 GEMM90_WIDTHS(nn_bf16, false, true, bf16)

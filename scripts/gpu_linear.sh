@@ -21,13 +21,13 @@ echo "registers (sm_80 then sm_90a):"
 awk '/Compiling entry/ {n = $6 " " $8} /Used/ {print n, $5}' "$out/ptxas.log" | tr -d "'" | sort | awk '{printf "%s:%s=%s  ", $1, $2, $3} END {print ""}'
 echo "== tests"
 timeout 150 "$out/linear_test"
+echo "== cuBLAS through PyTorch"
+timeout 100 python3 cuda/_test/linear_peer.py
+echo "== ours"
+timeout 150 "$out/linear_test" bench | tee "$out/bench.txt"
 if [ -z "$QUICK" ]; then
     for tool in memcheck racecheck; do
         echo "== $tool"
         timeout 100 compute-sanitizer --tool $tool "$out/linear_test" quick 2>&1 | tail -4
     done
 fi
-echo "== cuBLAS through PyTorch"
-timeout 100 python3 cuda/_test/linear_peer.py
-echo "== ours"
-timeout 150 "$out/linear_test" bench | tee "$out/bench.txt"

@@ -144,7 +144,7 @@ static void launch(dim3 grid, dim3 threads, int shared_bytes, std::function<void
                     }
                     idle = progress == before ? idle + 1 : 0;
                     if (idle > 100) {
-                        fprintf(stderr, "emulate: deadlock in block %u %u %u\n", bx, by, bz);
+                        fprintf(stderr, "emulate: deadlock in block %u %u %u of %d threads\n", bx, by, bz, n);
                         abort();
                     }
                 }

@@ -33,9 +33,10 @@
         static std::set<const void *> raised;                                                              \
         if ((shared) > 48 << 10 && raised.insert((const void *)(kernel)).second)                           \
             CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(shared))); \
-        kernel<<<(grid), (block), (shared)>>>(__VA_ARGS__);                                                \
+        kernel<<<(grid), (block), (shared), stream>>>(__VA_ARGS__);                                              \
         CHECK(cudaGetLastError());                                                                         \
     } while (0)
+static cudaStream_t stream; // made by main
 static void synchronize() { CHECK(cudaDeviceSynchronize()); }
 static void device_copy(void *dst, const void *src, size_t n) { CHECK(cudaMemcpy(dst, src, n, cudaMemcpyDefault)); }
 static void device_set(void *dst, int v, size_t n) { CHECK(cudaMemset(dst, v, n)); }
