@@ -4,7 +4,7 @@
 # Usage: scripts/gpu_linear.sh [OUT]; logs and the program go to OUT.
 # QUICK=1 leaves out the sanitizer.
 here=$(cd "$(dirname "$0")/.." && pwd)
-out=${1:-${OUT:-/tmp/gpu_linear}}
+out=${1:-${OUT:-out}}
 mkdir -p "$out"
 cd "$here" || exit 1
 build() {

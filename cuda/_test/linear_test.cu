@@ -2,7 +2,7 @@
 // precision on fresh random inputs: scripts/gpu_linear.sh on a GPU, or
 //   g++ -O1 -std=c++20 -DEMULATE -x c++ cuda/_test/linear_test.cu && ./a.out
 // for the indexing alone. "linear_test bench" times.
-#include "harness.h"
+#include "linear_harness.h"
 #include "../linear.cu"
 #include "../quantize.cu"
 #include "../walsh.cu"
