@@ -11,22 +11,22 @@ import (
 // attentionWidths are the head widths that kernels are compiled for; a
 // narrower head uses the least that holds it.
 var attentionWidths = [...]attentionKernels{
-	{32, attentionForward32, attentionDQ32, attentionDKV32, 128, 128, 128, 30720, 30720, 41984},
-	{64, attentionForward64, attentionDQ64, attentionDKV64, 128, 128, 128, 55296, 55296, 74752},
-	{96, attentionForward96, attentionDQ96, attentionDKV96, 128, 128, 64, 79872, 79872, 80896},
-	{128, attentionForward128, attentionDQ128, attentionDKV128, 128, 64, 64, 69632, 69632, 70144},
+	{32, attentionForward32, attentionDQ32, attentionDKV32, 128, 128, 128, 128, 30720, 30720, 41984},
+	{64, attentionForward64, attentionDQ64, attentionDKV64, 128, 128, 128, 128, 55296, 55296, 74752},
+	{96, attentionForward96, attentionDQ96, attentionDKV96, 128, 128, 128, 64, 79872, 79872, 80896},
+	{128, attentionForward128, attentionDQ128, attentionDKV128, 128, 128, 64, 64, 69632, 69632, 70144},
 }
 
 type attentionKernels struct {
 	width                                 int
 	forward, dq, dkv                      kernelID
 	threads                               int // of the forward
-	queries, keys                         int // a block of dq, of dkv
+	rows, queries, keys                   int // a block of the forward, of dq, of dkv
 	sharedForward, sharedQuery, sharedKey int
 }
 
 // hopperAttention is for heads of 64 on sm_90a.
-var hopperAttention = attentionKernels{64, attention90Forward, attention90DQ, attention90DKV, 256, 64, 64, 50176, 50176, 52224}
+var hopperAttention = attentionKernels{64, attention90Forward, attention90DQ, attention90DKV, 128, 64, 64, 64, 41984, 50176, 52224}
 
 // attentionOf gives the kernels for a head.
 func (d *Device) attentionOf(headDim int) *attentionKernels {
@@ -71,7 +71,7 @@ func (d *Device) RotaryAttention(o, lse, q, k, v *tensor.Tensor, rot *tensor.Rot
 		uint64(rot.Cos.Addr), uint64(rot.Sin.Addr), i32(rows), i32(a.T), 0, i32(a.KVHeads), i32(a.HeadDim),
 		i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
 	mask, keep := d.dropMask(a)
-	d.launch(w.forward, grid{x: per(a.T, 128), y: a.Heads, z: a.Batch, threads: w.threads, shared: w.sharedForward},
+	d.launch(w.forward, grid{x: per(a.T, w.rows), y: a.Heads, z: a.Batch, threads: w.threads, shared: w.sharedForward},
 		uint64(o.Addr), uint64(lse.Addr), uint64(q.Addr), uint64(k.Addr), uint64(v.Addr), uint64(rot.Cos.Addr), uint64(rot.Sin.Addr),
 		uint64(mask), f32(keep), i32(a.T), i32(a.Heads), i32(a.KVHeads), i32(a.HeadDim), i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
 }

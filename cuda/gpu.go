@@ -34,6 +34,7 @@ type gpu struct {
 	pinned  []uintptr // host memory to give back
 	used    uint64    // bytes of device memory taken
 	staging staging
+	profile *profile // with SPINNET_CUDA_PROFILE, else nil
 
 	// What the driver reads or writes at a call: on the heap, which does not
 	// move as stacks do.
@@ -70,6 +71,9 @@ func openGPU(i int) (g *gpu, err error) {
 		return nil, fmt.Errorf("cuda: %s is too old: compute capability %d.0 (Ampere) or newer is needed", g.info, minMajor)
 	}
 	g.careful = os.Getenv("SPINNET_CUDA_SYNC") != ""
+	if os.Getenv("SPINNET_CUDA_PROFILE") != "" {
+		g.profile = new(profile)
+	}
 	if r := call(cuDevicePrimaryCtxRetain, uintptr(unsafe.Pointer(&g.out[0])), uintptr(g.handle)); r != 0 {
 		g.fail(symbols[cuDevicePrimaryCtxRetain], r, g.hint(r))
 		return nil, g.err
@@ -92,6 +96,7 @@ func (g *gpu) close() {
 		return
 	}
 	g.do(cuStreamSynchronize, g.stream)
+	g.printProfile()
 	g.err = nil // closing goes on whatever happened
 	for _, b := range g.blocks {
 		g.do(cuMemFree, b)
@@ -145,8 +150,9 @@ func (g *gpu) do(f function, args ...uintptr) {
 func (g *gpu) try(f function, args ...uintptr) int {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if r := call(cuCtxSetCurrent, g.context); r != 0 {
-		return r
+	g.values[0] = g.context
+	if r, _, _ := purego.SyscallN(driver.addr[cuCtxSetCurrent], g.values[:1]...); r != 0 {
+		return int(int32(r)) //nolint:gosec // results have 32 bits
 	}
 	n := copy(g.values[:], args)
 	r, _, _ := purego.SyscallN(driver.addr[f], g.values[:n]...)

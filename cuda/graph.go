@@ -12,7 +12,7 @@ func (g *gpu) record(f func()) func() {
 		if g.err != nil {
 			return
 		}
-		if calls++; calls == 1 || g.careful || g.capturing {
+		if calls++; calls == 1 || g.careful || g.profile != nil || g.capturing {
 			f()
 			return
 		}

@@ -139,10 +139,12 @@ func (g *gpu) launchFunction(f uintptr, s grid, mapA, mapB *tensorMap, args ...u
 		g.args[i] = a
 		g.params[n+i] = uintptr(unsafe.Pointer(&g.args[i]))
 	}
+	g.markProfile()
 	if r := g.try(cuLaunchKernel, f, uintptr(s.x), uintptr(max(1, s.y)), uintptr(max(1, s.z)), uintptr(s.threads), 1, 1,
 		uintptr(s.shared), g.stream, uintptr(unsafe.Pointer(&g.params[0])), 0); r != 0 {
 		g.fail("kernel "+g.last, r, g.hint(r))
 	}
+	g.markProfile()
 	if g.careful && !g.capturing {
 		g.sync()
 	}

@@ -44,7 +44,7 @@ func (d *Device) gemm(p product) {
 		return
 	}
 	k := [...][2]kernelID{nt: {gemmNTBF16, gemmNTF32}, nn: {gemmNNBF16, gemmNNF32}, tn: {-1, gemmTNF32}}[p.kind][flag(p.float)]
-	d.launch(k, grid{x: per(p.m, 128) * per(p.n, 128), y: p.splits, z: p.batch, threads: 128, shared: 98304},
+	d.launch(k, grid{x: per(p.m, 128) * per(p.n, 128), y: p.splits, z: p.batch, threads: 256, shared: 98304},
 		uint64(p.a), uint64(p.b), uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.lda), i32(p.ldb), i32(p.ldc),
 		i32(p.strideA), i32(p.strideB), i32(p.strideC), i32(p.strideS), i32(p.chain), flag(p.add))
 }

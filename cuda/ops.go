@@ -82,20 +82,20 @@ func (d *Device) RMSNormBackward(dx *tensor.Tensor, acc bool, dw, dy, x, w *tens
 	d.flush()
 	width := w.Len()
 	rows := x.Len() / width
-	blocks := min(per(rows, 8), 2*d.multi)
-	part := d.need(scratchParts, 4*blocks*width)
 	copied := d.need(scratchShadow, 2*rows*width)
-	k, shared := rmsNormBackwardAny, 4*width
+	k, shared, blocks := rmsNormBackwardAny, 0, min(per(rows, 8), 2*d.multi)
 	switch {
-	case width%4 != 0 || width > 1536:
-		shared = 0
+	case width%4 != 0 || width > 4096:
 	case width <= 512:
-		k = rmsNormBackward512
+		k, shared = rmsNormBackward512, 4*width
 	case width <= 1024:
-		k = rmsNormBackward1024
+		k, shared = rmsNormBackward1024, 4*width
+	case width <= 2048:
+		k, blocks = rmsNormBackward2048, min(rows, 4*d.multi)
 	default:
-		k = rmsNormBackward1536
+		k, blocks = rmsNormBackward4096, min(rows, 4*d.multi)
 	}
+	part := d.need(scratchParts, 4*blocks*width)
 	d.launch(k, grid{x: blocks, threads: 256, shared: shared}, uint64(dx.Addr), uint64(copied), uint64(part), uint64(dy.Addr), uint64(x.Addr), uint64(w.Addr),
 		i32(rows), i32(width), f32(tensor.NormEps), flag(acc))
 	d.shadow = shadow{dx.Addr, rows * width, copied}

@@ -62,7 +62,8 @@ const (
 	rmsNorm
 	rmsNormBackward512
 	rmsNormBackward1024
-	rmsNormBackward1536
+	rmsNormBackward2048
+	rmsNormBackward4096
 	rmsNormBackwardAny
 	rmsNormDW
 	fakeQuant8
@@ -102,7 +103,7 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	embeddingSegments: {"embedding", "embedding_segments"}, embeddingJoin: {"embedding", "embedding_join"},
 	crossEntropyBF16: {"loss", "cross_entropy_bf16"}, crossEntropyNarrowF32: {"loss", "cross_entropy_narrow_f32"},
 	rmsNorm: {"norm", "rmsnorm"}, rmsNormBackward512: {"norm", "rmsnorm_backward_512"},
-	rmsNormBackward1024: {"norm", "rmsnorm_backward_1024"}, rmsNormBackward1536: {"norm", "rmsnorm_backward_1536"},
+	rmsNormBackward1024: {"norm", "rmsnorm_backward_1024"}, rmsNormBackward2048: {"norm", "rmsnorm_backward_2048"}, rmsNormBackward4096: {"norm", "rmsnorm_backward_4096"},
 	rmsNormBackwardAny: {"norm", "rmsnorm_backward_any"}, rmsNormDW: {"norm", "rmsnorm_dw"}, fakeQuant8: {"norm", "fake_quant8"},
 	swiGLU: {"swiglu", "swiglu"}, swiGLUBackward: {"swiglu", "swiglu_backward"},
 	zeroTensors: {"step", "zero_tensors"}, addSum: {"step", "add_sum"}, guard: {"step", "guard"},

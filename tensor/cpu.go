@@ -88,6 +88,8 @@ type cpuWeight struct {
 	layer *kernel.Linear
 	quant []float32 // −1, 0, +1 (the latent itself when not quantised)
 	scale []float32 // [N] γ·beta
+	gamma float32
+	dbeta []float32 // scratch
 }
 
 // NewWeight makes a weight of algebra alg with N = out and K = in values a
@@ -136,6 +138,7 @@ func (c *CPU) refresh(w *Weight, backward bool) {
 		c.elementwise(cpuTask{op: opQuantizeAbsMean, y: s.quant, a: w.W.Data, alpha: gamma})
 		w.Zeros.Value = float64(kernel.CountZeros(s.quant))
 	}
+	s.gamma = gamma
 	scale := s.scale
 	for i := range scale {
 		scale[i] = gamma
@@ -152,7 +155,7 @@ func (c *CPU) refresh(w *Weight, backward bool) {
 	}
 }
 
-// FinishGradients: dbeta_r = Σ_{k,c} G_k[r,c]·Wq_k[r,c], dW_k = diag(beta)·G_k,
+// FinishGradients: dbeta_r = γ·Σ_{k,c} G_k[r,c]·Wq_k[r,c], dW_k = diag(beta)·G_k,
 // and zero where the classic quantiser clamps. absmean's gradient is that of
 // γWq, which is G itself.
 func (c *CPU) FinishGradients(ws []*Weight) {
@@ -163,7 +166,13 @@ func (c *CPU) FinishGradients(ws []*Weight) {
 
 func (c *CPU) finishGradient(w *Weight) {
 	if w.Beta != nil {
-		kernel.FoldBeta(w.DW.Data, w.DBeta.Data, c.weight(w).quant, w.Beta.Data, w.Out, w.In, w.Transposed)
+		s := c.weight(w)
+		s.dbeta = grow(s.dbeta, w.Out)
+		clear(s.dbeta)
+		kernel.FoldBeta(w.DW.Data, s.dbeta, s.quant, w.Beta.Data, w.Out, w.In, w.Transposed)
+		for i, g := range s.dbeta {
+			w.DBeta.Data[i] += s.gamma * g
+		}
 	}
 	if w.Quantizer == "classic" {
 		c.elementwise(cpuTask{op: opClassicMask, y: w.DW.Data, a: w.W.Data})

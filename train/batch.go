@@ -13,6 +13,8 @@ type loader struct {
 	window []int32 // one row and the token after it
 	ids    []int32
 	target []int32
+	ahead  tensor.Key // of the windows that ids and target hold, for random
+	filled bool
 }
 
 func newLoader(dev tensor.Device, tokens *dataset.Tokens, rows, t int) *loader {
@@ -21,6 +23,21 @@ func newLoader(dev tensor.Device, tokens *dataset.Tokens, rows, t int) *loader {
 
 // random fills a batch with windows at places drawn from the stream of key.
 func (l *loader) random(b *model.Batch, key tensor.Key) error {
+	if err := l.prepare(b, key); err != nil {
+		return err
+	}
+	l.filled = false
+	l.write(b)
+	return nil
+}
+
+// prepare does the part of random that needs no device, so that it can be done
+// while one works.
+func (l *loader) prepare(b *model.Batch, key tensor.Key) error {
+	if l.filled && l.ahead == key {
+		return nil
+	}
+	l.filled = false
 	r := tensor.MakeRandom(key)
 	for row := range b.Rows {
 		off := r.Below(l.tokens.Len() - int64(b.T))
@@ -30,7 +47,7 @@ func (l *loader) random(b *model.Batch, key tensor.Key) error {
 		copy(l.ids[row*b.T:], l.window[:b.T])
 		copy(l.target[row*b.T:(row+1)*b.T], l.window[1:])
 	}
-	l.write(b)
+	l.ahead, l.filled = key, true
 	return nil
 }
 
@@ -41,6 +58,7 @@ func (l *loader) windows(t int) int64 { return (l.tokens.Len() - 1 + int64(t) - 
 // consecutive fills a batch with the windows from number first on. What is
 // beyond the last token has target −1. It returns the targets that count.
 func (l *loader) consecutive(b *model.Batch, first int64) (count int, err error) {
+	l.filled = false
 	for row := range b.Rows {
 		off := (first + int64(row)) * int64(b.T)
 		n := int(min(int64(b.T), l.tokens.Len()-1-off))

@@ -298,8 +298,7 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 		if err := ctx.Err(); err != nil {
 			return 0, 0, err
 		}
-		key := tensor.Key{Seed: t.cfg.Seed, Step: uint64(t.step), Layer: uint32(micro), Site: tensor.SiteBatch}
-		if err := t.train.random(t.batch, key); err != nil {
+		if err := t.train.random(t.batch, t.batchKey(t.step, micro)); err != nil {
 			return 0, 0, err
 		}
 		dev.SetStep(uint64(t.step*t.cfg.GradAccum + micro))
@@ -307,6 +306,8 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 	}
 	t.setUpdate()
 	t.update()
+	// The next batch while the device works; an error comes again with it.
+	_ = t.train.prepare(t.batch, t.batchKey(t.step+1, 0))
 	if err := dev.Sync(); err != nil {
 		return 0, 0, err
 	}
@@ -324,6 +325,11 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 	}
 	t.smooth += 0.05 * (loss - t.smooth)
 	return loss, gradNorm, nil
+}
+
+// batchKey is the stream that draws a micro-batch.
+func (t *Trainer) batchKey(step, micro int) tensor.Key {
+	return tensor.Key{Seed: t.cfg.Seed, Step: uint64(step), Layer: uint32(micro), Site: tensor.SiteBatch}
 }
 
 // beginStep clears what the micro-batches of a step add to.
