@@ -7,6 +7,7 @@
 //	algebra     multiplication tables: real to sedenion, Walsh, random signs
 //	kernel      CPU inner loops: a plain definition beside each assembly
 //	tensor      tensors, the CPU device, the tape that differentiates
+//	cuda        the GPU device: driver, kernels, graphs
 //	model       the transformer that learns, and its initialisation
 //	train       recipes, the loop, AdamW, batches, checkpoints
 //	spinfile    a trained model in memory

@@ -132,7 +132,7 @@ func (d *Device) tableChanged(e *tensor.Tensor) {
 // logitsMost bounds a chunk's logits in bytes; narrow is the vocabulary up to
 // which they are float32 and a warp does a row.
 const (
-	logitsMost = 256 << 20
+	logitsMost = 512 << 20
 	narrow     = 1024
 )
 

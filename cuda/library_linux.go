@@ -30,8 +30,5 @@ func symbol(library uintptr, name string) uintptr {
 	return addr
 }
 
-// Names of the libraries.
-var (
-	driverNames = []string{"libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"}
-	blasNames   = []string{"libcublasLt.so.13", "libcublasLt.so.12"}
-)
+// driverNames are where the driver is looked for.
+var driverNames = []string{"libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"}

@@ -29,8 +29,5 @@ func symbol(library uintptr, name string) uintptr {
 	return addr
 }
 
-// Names of the libraries.
-var (
-	driverNames = []string{"nvcuda.dll"}
-	blasNames   = []string{"cublasLt64_13.dll", "cublasLt64_12.dll"}
-)
+// driverNames are where the driver is looked for.
+var driverNames = []string{"nvcuda.dll"}

@@ -6,7 +6,7 @@
 #   scripts/gpu_test.sh prepare DIR    (test binaries, bin/spinnet, sources)
 #
 # and there, with DIR copied, run DIR/scripts/gpu_test.sh run [OUT] [what …]
-# where what is any of: build test sanitize bench; default all but sanitize.
+# where what is any of: build test sanitize bench profile; default build test bench.
 # OUT receives the compiled kernels and logs. A part that fails does not stop
 # the others; the last lines say which passed.
 set -uo pipefail
@@ -56,6 +56,10 @@ run() {
         note $tool $? "$start"
         tail -12 "$out/$tool.log"
       done
+      ;;
+    profile)
+      SPINNET_CUDA_PROFILE=1 timeout 120 bin/spinnet bench gpu/chars 2>&1 | tee "$out/profile.log" | head -60
+      note profile "${PIPESTATUS[0]}" "$start"
       ;;
     bench)
       timeout 200 bin/spinnet bench gpu 2>&1 | tee "$out/bench.log"
