@@ -80,6 +80,9 @@ template <class T> DEVICE T block_sum(T v, T *scratch) {
 
 #ifndef SPINNET_EMULATE
 
+// compiler_fence: loads are not moved across it.
+DEVICE void compiler_fence() { asm volatile("" ::: "memory"); }
+
 // ---- asynchronous copies, sm_80 ------------------------------------------
 
 // shared_address is a pointer to shared memory as the 32 bits that PTX wants.
@@ -119,7 +122,7 @@ DEVICE void ldmatrix_trans(uint32_t r[4], uint32_t address) {
 // (8–15, 8–15) and of b the halves (rows 0–7), (8–15) as ldmatrix gives them
 // (b from its transpose).
 DEVICE void mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }

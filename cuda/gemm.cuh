@@ -48,7 +48,7 @@ DEVICE void store_any(T *c, int ldc, int rows, int cols, int row, int col, float
     }
 }
 
-// add_old: all loads before the first store, so that they overlap.
+// add_old: no load waits behind a store, so that they overlap.
 template <int NB, class T>
 DEVICE void add_old(const T *c, int ldc, int rows, int cols, int row, int col, float (&acc)[NB][4]) {
     int lane = threadIdx.x & 31;
@@ -61,6 +61,7 @@ DEVICE void add_old(const T *c, int ldc, int rows, int cols, int row, int col, f
             float2 old = make_float2(0.f, 0.f);
             if (r < rows && col + 8 * b < cols) old = load_pair(p + 8 * b);
             acc[b][2 * h] += old.x, acc[b][2 * h + 1] += old.y;
+            if (b % 8 == 7) compiler_fence(); // no more under way than there are registers
         }
     }
 }
@@ -135,16 +136,15 @@ DEVICE void tile_at(int index, int tiles_m, int tiles_n, int &m, int &n) {
 
 // ---- one tile, sm_80 -----------------------------------------------------
 //
-// 32·gemm_warps threads compute 128×128 in steps of 64 along the contraction;
-// four warps 64×64 each, or eight 64×32. Three stages of shared memory are filled by cp.async:
+// 256 threads compute 128×128 in steps of 64 along the contraction; eight
+// warps, 64×32 each, in 128 registers, so that two blocks fit. (Four warps of
+// 64×64, and fragments loaded one product ahead, were both slower on an H100.)
+// Three stages of shared memory are filled by cp.async:
 // 96 KB. A tile of shared memory is stored as in global memory, in rows of 64
 // (contraction along the row) or 128 (across) values; 16-byte chunks are
 // xor-ed with the row so that eight rows touch all banks.
 
-#ifndef GEMM_WARPS
-#define GEMM_WARPS 8
-#endif
-const int gemm_warps = GEMM_WARPS, gemm_threads = 32 * gemm_warps;
+const int gemm_threads = 256;
 const int gemm_shared = 3 * 2 * 128 * 64 * 2;
 
 // load_tile copies rows × cols values from (row, col) of a matrix of
@@ -207,7 +207,7 @@ DEVICE void gemm_tile(const bf16 *A, const bf16 *B, T *C, const float *scale, in
     int link = (K + 63) / 64, steps = link * chain, each = (steps + gridDim.y - 1) / gridDim.y;
     int step = blockIdx.y * each, end = step + each < steps ? step + each : steps;
 
-    const int NB = 128 / (gemm_warps / 2) / 8; // blocks of 8 columns of a warp
+    const int NB = 4; // blocks of 8 columns of a warp
     float acc[4][NB][4];
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -235,40 +235,25 @@ DEVICE void gemm_tile(const bf16 *A, const bf16 *B, T *C, const float *scale, in
     fetch(step, 0);
     fetch(step + 1, 1);
 
-    int wm = warp / (gemm_warps / 2) * 64, wn = warp % (gemm_warps / 2) * 8 * NB;
+    int wm = warp / 4 * 64, wn = warp % 4 * 8 * NB;
     int slot = 0;
-    uint32_t fa[2][4][4], fb[2][NB / 2][4];
-    auto load = [&](int to, int from_slot, int k) {
-        uint32_t a = base + from_slot * stage_bytes, b = a + stage_bytes / 2;
-        load_operand<TA, true>(fa[to], a, wm, k);
-        load_operand<TB, false>(fb[to], b, wn, k);
-    };
-    cp_async_wait<1>();
-    __syncthreads();
-    load(0, 0, 0);
     for (; step < end; step++) {
-        int next = slot == 2 ? 0 : slot + 1;
-        fetch(step + 2, next == 2 ? 0 : next + 1); // the slot that was read in the step before
+        cp_async_wait<1>();
+        __syncthreads();
+        fetch(step + 2, slot == 0 ? 2 : slot - 1); // the slot that was read in the step before
+        uint32_t a = base + slot * stage_bytes, b = a + stage_bytes / 2;
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            if (k < 3) {
-                load((k + 1) & 1, slot, k + 1);
-            } else {
-                cp_async_wait<1>();
-                __syncthreads();
-                load(0, next, 0);
-            }
+            uint32_t fa[4][4], fb[NB / 2][4];
+            load_operand<TA, true>(fa, a, wm, k);
+            load_operand<TB, false>(fb, b, wn, k);
 #pragma unroll
             for (int i = 0; i < 4; i++)
 #pragma unroll
-                for (int j = 0; j < NB; j++) {
-                    const uint32_t *q = &fb[k & 1][j / 2][2 * (j & 1)];
-                    mma_bf16(acc[i][j], fa[k & 1][i], q[0], q[1]);
-                }
+                for (int j = 0; j < NB; j++) mma_bf16(acc[i][j], fa[i], fb[j / 2][2 * (j & 1)], fb[j / 2][2 * (j & 1) + 1]);
         }
-        slot = next;
+        slot = slot == 2 ? 0 : slot + 1;
     }
-    cp_async_wait<0>();
     if (scale) {
         scale += (size_t)blockIdx.z * strideS;
         int q = col + wn + 2 * (threadIdx.x & 3);

@@ -36,7 +36,7 @@
 //   only without add: the ceil(K/64)·chain steps are dealt out in equal runs,
 //   and every part is written, as zeros if it has none.
 #define GEMM(name, TA, TB, T)                                                                                  \
-    KERNEL __launch_bounds__(gemm_threads, 2)                                                                  \
+    KERNEL __launch_bounds__(256, 2)                                                                           \
     gemm_##name(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb, \
                 int ldc, int strideA, int strideB, int strideC, int strideS, int chain, int add) {             \
         gemm_tile<TA, TB>(A, B, C, scale, M, N, K, lda, ldb, ldc, strideA, strideB, strideC, strideS, chain, add); \
