@@ -165,42 +165,62 @@ DEVICE uint64_t descriptor(uint32_t address) {
 
 #endif
 
-// Gemm90: tiles of 128 × 64·WIDTH. The two computing warpgroups share a tile,
-// 64 rows each, or with PING take turns at whole tiles: while one writes its
-// results the other multiplies.
-template <int WIDTH, bool PING> struct Gemm90 {
-    static const int stage_bytes = (2 + WIDTH) * 8192;
-    static const int stages = 24 / (2 + WIDTH);
-    static const int scale_bytes = 256 * WIDTH; // of one warp
-    static const int shared = stages * stage_bytes + 1024 + 8 * scale_bytes; // operands, barriers, scales
-    static const int halves = PING ? 2 : 1;                                  // of 64 rows, of one warpgroup
+// How the two computing warpgroups share the work: 64 rows each of a tile; or
+// in turns at whole tiles, so that one writes its results while the other
+// multiplies; or in turns with a block's part of B kept in shared memory: it
+// stays with one column of tiles, and only A moves. That needs a contraction,
+// with its chain, of at most eight steps of 64, and no splits.
+enum { TOGETHER, TURNS, RESIDENT };
+
+// Gemm90: tiles of 128 × 64·WIDTH.
+template <int WIDTH, int MODE> struct Gemm90 {
+    static const int resident_bytes = MODE == RESIDENT ? 8 * WIDTH * 8192 : 0;
+    static const int stage_bytes = (MODE == RESIDENT ? 2 : 2 + WIDTH) * 8192;
+    static const int stages = (24 * 8192 - resident_bytes) / stage_bytes;
+    static const int barriers = resident_bytes + stages * stage_bytes; // where they are
+    static const int scale_bytes = 256 * WIDTH;                        // of one warp
+    static const int shared = barriers + 1024 + 8 * scale_bytes;
+    static const int halves = MODE == TOGETHER ? 1 : 2; // of 64 rows, of one warpgroup
 };
 
 // gemm90_tiles: 288 threads, two warpgroups that compute and a ninth warp that
 // fetches for them. The grid's blocks take turns at the tiles of all products
 // and all parts of the contraction.
-template <int WIDTH, bool PING, bool TA, bool TB, class T>
+template <int WIDTH, int MODE, bool TA, bool TB, class T>
 DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, const float *scale, int M, int N, int K,
                          int ldc, int batch, int chain, int splits, int strideC, int strideS, int shared_operand, int add) {
 #ifdef HOPPER
     DYNAMIC_SHARED(shared);
-    typedef Gemm90<WIDTH, PING> G;
-    uint32_t base = shared_address(shared); // a multiple of 1024, as the swizzle needs
-    uint32_t full = base + G::stages * G::stage_bytes, empty = full + 8 * G::stages, turns = empty + 8 * G::stages;
+    typedef Gemm90<WIDTH, MODE> G;
+    uint32_t kept = shared_address(shared); // a multiple of 1024, as the swizzle needs
+    uint32_t base = kept + G::resident_bytes;
+    uint32_t full = kept + G::barriers, empty = full + 8 * G::stages, turns = empty + 8 * G::stages, ready = turns + 16;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < G::stages; s++) {
             mbarrier_init(full + 8 * s, 1);
-            mbarrier_init(empty + 8 * s, PING ? 4 : 8); // computing warps
+            mbarrier_init(empty + 8 * s, MODE == TOGETHER ? 8 : 4); // computing warps
         }
         mbarrier_init(turns, 4);
         mbarrier_init(turns + 8, 4);
+        for (int s = 0; s < 8; s++) mbarrier_init(ready + 8 * s, 1);
         mbarrier_fence();
     }
     __syncthreads();
 
     int tiles_m = (M + 127) / 128, tiles_n = (N + 64 * WIDTH - 1) / (64 * WIDTH), tiles = tiles_m * tiles_n;
     int link = (K + 63) / 64, steps = link * chain, each = (steps + splits - 1) / splits;
+    // This block's tiles: number first, first + stride, …
+    int columns = tiles_n * batch, first = blockIdx.x, stride = gridDim.x, count = tiles * batch * splits;
+    if (MODE == RESIDENT) first /= columns, stride /= columns, count = tiles_m;
+    auto locate = [&](int number, int &tm, int &tn, int &z, int &part) {
+        if (MODE == RESIDENT) {
+            tm = number, tn = blockIdx.x % tiles_n, z = blockIdx.x % columns / tiles_n, part = 0;
+        } else {
+            z = number / tiles % batch, part = number / tiles / batch;
+            tile_at(number % tiles, tiles_m, tiles_n, tm, tn);
+        }
+    };
     int slot = 0;
     uint32_t phase = 0;
     int warp = threadIdx.x >> 5;
@@ -208,14 +228,14 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
         if ((threadIdx.x & 31) == 0) {
             tma_prefetch(mapA);
             tma_prefetch(mapB);
-            for (int work = blockIdx.x; work < tiles * batch * splits; work += gridDim.x) {
-                int tm, tn, z = work / tiles % batch, part = work / tiles / batch;
-                tile_at(work % tiles, tiles_m, tiles_n, tm, tn);
+            for (int number = first; number < count; number += stride) {
+                int tm, tn, z, part;
+                locate(number, tm, tn, z, part);
                 int row = tm * 128, col = tn * 64 * WIDTH;
                 int step = part * each, end = step + each < steps ? step + each : steps;
                 int c = step / link, k = (step - c * link) * 64;
                 for (c += z * chain; step < end; step++) {
-                    uint32_t a = base + slot * G::stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot;
+                    uint32_t a = base + slot * G::stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot, barB = bar;
                     int za = shared_operand & 1 ? 0 : c, zb = shared_operand & 2 ? 0 : c;
                     mbarrier_wait(empty + 8 * slot, phase ^ 1);
                     mbarrier_expect(bar, G::stage_bytes);
@@ -226,12 +246,15 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                         else
                             tma_load(a + i * 8192, mapA, bar, k, za, row + 64 * i);
                     }
+                    if (MODE == RESIDENT) b = kept + step * WIDTH * 8192, barB = ready + 8 * step;
+                    if (MODE == RESIDENT && number == first) mbarrier_expect(barB, WIDTH * 8192);
 #pragma unroll
                     for (int i = 0; i < WIDTH; i++) {
+                        if (MODE == RESIDENT && number != first) continue;
                         if (TB)
-                            tma_load(b + i * 8192, mapB, bar, col + 64 * i, zb, k);
+                            tma_load(b + i * 8192, mapB, barB, col + 64 * i, zb, k);
                         else
-                            tma_load(b + i * 8192, mapB, bar, k, zb, col + 64 * i);
+                            tma_load(b + i * 8192, mapB, barB, k, zb, col + 64 * i);
                     }
                     if (++slot == G::stages) slot = 0, phase ^= 1;
                     if ((k += 64) >= K) k = 0, c++;
@@ -241,13 +264,13 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
     } else {
         float acc[G::halves][8 * WIDTH][4];
         int lane = threadIdx.x & 31, group = warp >> 2, turn = 0, mine = 0;
-        float *scales = (float *)(shared + G::stages * G::stage_bytes + 1024 + warp * G::scale_bytes);
-        for (int work = blockIdx.x; work < tiles * batch * splits; work += gridDim.x) {
-            int tm, tn, z = work / tiles % batch, part = work / tiles / batch;
-            tile_at(work % tiles, tiles_m, tiles_n, tm, tn);
+        float *scales = (float *)(shared + G::barriers + 1024 + warp * G::scale_bytes);
+        for (int number = first; number < count; number += stride) {
+            int tm, tn, z, part;
+            locate(number, tm, tn, z, part);
             int col = tn * 64 * WIDTH;
             int step = part * each, end = step + each < steps ? step + each : steps;
-            if (PING && (turn++ & 1) != group) { // the other's tile: only its stages count
+            if (MODE != TOGETHER && (turn++ & 1) != group) { // the other's tile: only its stages count
                 if (step < end) slot += end - step, phase ^= slot / G::stages & 1, slot %= G::stages;
                 continue;
             }
@@ -268,12 +291,17 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
             }
             // In turn, also because a wait can only tell a phase from the next:
             // all stages before this tile's must have been waited for.
-            if (PING && mine + group > 0) mbarrier_wait(turns + 8 * group, (mine + group - 1) & 1);
+            if (MODE != TOGETHER && mine + group > 0) mbarrier_wait(turns + 8 * group, (mine + group - 1) & 1);
             mine++;
             int before = -1, fresh = 0;
             for (; step < end; step++) {
                 mbarrier_wait(full + 8 * slot, phase);
-                uint32_t a = base + slot * G::stage_bytes + (PING ? 0 : group * 8192), b = base + slot * G::stage_bytes + 2 * 8192;
+                uint32_t a = base + slot * G::stage_bytes, b = a + 2 * 8192;
+                if (MODE == TOGETHER) a += group * 8192;
+                if (MODE == RESIDENT) {
+                    b = kept + step * WIDTH * 8192;
+                    mbarrier_wait(ready + 8 * step, 0);
+                }
                 wgmma_fence();
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
@@ -288,7 +316,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 before = slot;
                 if (++slot == G::stages) slot = 0, phase ^= 1;
             }
-            if (PING) {
+            if (MODE != TOGETHER) {
                 __syncwarp(); // no lane may still wait for this turn
                 if (lane == 0) mbarrier_arrive(turns + 8 * (group ^ 1));
             }
@@ -306,7 +334,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                         acc[h][b][0] *= v.x, acc[h][b][1] *= v.y, acc[h][b][2] *= v.x, acc[h][b][3] *= v.y;
                     }
                 }
-                int row = tm * 128 + (PING ? h : group) * 64 + (warp & 3) * 16;
+                int row = tm * 128 + (MODE == TOGETHER ? group : h) * 64 + (warp & 3) * 16;
                 store_tile(C + ((size_t)part * batch + z) * strideC, ldc, M, N, row, col, acc[h], add != 0);
             }
         }

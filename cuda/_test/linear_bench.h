@@ -47,7 +47,7 @@ static uint16_t *pool(size_t n) {
     return p;
 }
 
-static std::vector<int> paths = {80, 128, 1282, 256};
+static std::vector<int> paths = {80, 128, 1282, 1283, 256};
 
 static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f32, std::vector<int> splits = {1}, int batch = 1, bool walsh = false, int chain = 1, int shared = 0, bool add = false) {
     Gemm g{kind, M, N, K};
@@ -76,6 +76,7 @@ static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f3
     for (int path : paths)
         for (int s : splits) {
             g.splits = s;
+            if (!possible(g, path)) continue;
             double ms = milliseconds([&](int i) {
                 const uint16_t *a = in + set * (i % sets), *b = a + (sa + 7) / 8 * 8;
                 if (f32)
@@ -117,15 +118,16 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
         b = Gemm{NN, tokens, in, out, 8, 1, nN, in, nK, out, out * in, in};
         h = Gemm{TN, out, in, tokens, 8, splits, nN, nK, in, out, in, out * in};
     }
+    auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
     auto forward = [&](int i) {
         const uint16_t *x = in_pool + (i % sets) * (tx + ty);
         uint16_t *y = Y.p + (i % sets) * ty;
         if (walsh) {
             transform(Xh.p, x, nullptr, in);
-            launch_gemm(f, path, Xh.p, l.D.p, Yh.p, nullptr, 0);
+            launch_gemm(f, on(f), Xh.p, l.D.p, Yh.p, nullptr, 0);
             transform(y, Yh.p, l.Scale.p, out);
         } else {
-            launch_gemm(f, path, x, l.D.p, y, l.Scale.p, 0);
+            launch_gemm(f, on(f), x, l.D.p, y, l.Scale.p, 0);
         }
     };
     auto fold_grad = [&] {
@@ -140,18 +142,18 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
         uint16_t *dx = DX.p + (i % sets) * tx;
         if (walsh) {
             transform(Yh.p, dy, nullptr, out);
-            launch_gemm(b, path, Yh.p, l.Dg.p, DXh.p, nullptr, 0);
+            launch_gemm(b, on(b), Yh.p, l.Dg.p, DXh.p, nullptr, 0);
             transform(dx, DXh.p, nullptr, in);
         } else {
-            launch_gemm(b, path, dy, l.Dg.p, dx, nullptr, 0);
+            launch_gemm(b, on(b), dy, l.Dg.p, dx, nullptr, 0);
         }
     };
     auto backward_w = [&](int i) {
         const uint16_t *x = in_pool + (i % sets) * (tx + ty), *dy = x + tx;
         if (walsh)
-            launch_gemm(h, path, Yh.p, Xh.p, P.p, nullptr, 0); // X̂ of the forward, Ĝ of backward_x
+            launch_gemm(h, on(h), Yh.p, Xh.p, P.p, nullptr, 0); // X̂ of the forward, Ĝ of backward_x
         else
-            launch_gemm(h, path, transposed ? x : dy, transposed ? dy : x, P.p, nullptr, 0);
+            launch_gemm(h, on(h), transposed ? x : dy, transposed ? dy : x, P.p, nullptr, 0);
         fold_grad();
     };
     auto finish = [&] { LAUNCH(finish_gradient, dim3(out), dim3(128), 0, Table.p); };
@@ -168,14 +170,14 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
 static void bench(int only) {
     if (only) paths = {only};
     for (int path : paths) {
-        bool coop = path == 128 || path == 80;
+        bool coop = path == 128 || path == 80 || path == 1283;
         bench_layer("octonion", 16384, 64, 64, path, coop ? 8 : 16, false, false);
         bench_layer("octonion", 16384, 176, 64, path, coop ? 3 : 6, false, false);
         bench_layer("octonion", 16384, 64, 176, path, coop ? 3 : 6, false, false);
         bench_layer("octonion", 8192, 160, 160, path, 1, false, false);
         bench_layer("octonion", 8192, 512, 512, path, 1, false, false);
         bench_layer("mixer", 16384, 64, 64, path, coop ? 8 : 16, true, false);
-        if (path == 80 || path == 128) continue;
+        if (coop) continue;
         bench_layer("walsh", 16384, 64, 64, path, 16, false, true);
         bench_layer("walsh", 8192, 160, 160, path, 4, false, true);
         bench_layer("walsh", 8192, 256, 256, path, 4, false, true);

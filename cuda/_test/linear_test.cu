@@ -67,14 +67,22 @@ struct Gemm {
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add);
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, float *C, const float *scale, int add);
 
+static int grid90(const Gemm &g, int width, int mode) {
+    int rows = (g.M + 127) / 128, columns = (g.N + width - 1) / width * g.batch;
+    if (mode == RESIDENT) return columns * std::max(1, std::min(rows, multiprocessors() / columns));
+    return std::min(multiprocessors(), rows * columns * g.splits);
+}
+
+// path: 80; of gemm90 256, 128, 1282 for 128p, 1283 for 128r.
+static bool possible(const Gemm &g, int path) { return path != 1283 || (g.kind != TN && g.splits == 1 && (g.K + 63) / 64 * g.chain <= 8); }
+
 #define LAUNCH80(kernel)                                                                                              \
     LAUNCH(kernel, dim3((g.M + 127) / 128 * ((g.N + 127) / 128), g.splits, g.batch), dim3(gemm_threads), gemm_shared, A, B, C, \
            scale, g.M, g.N, g.K, g.lda, g.ldb, g.ldc, g.strideA, g.strideB, g.strideC, g.strideS, g.chain, add)
-#define LAUNCH90(kernel, WIDTH, PING)                                                                                  \
-    LAUNCH(kernel, dim3(std::min(multiprocessors(), (g.M + 127) / 128 * ((g.N + 64 * WIDTH - 1) / (64 * WIDTH)) * g.batch * g.splits)), \
-           dim3(288), (Gemm90<WIDTH, PING>::shared), a, b, C, scale, g.M, g.N, g.K, g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, \
-           (g.strideA ? 0 : 1) | (g.strideB ? 0 : 2), add)
-#define LAUNCH_KIND(kind_name)                                            \
+#define LAUNCH90(kernel, WIDTH, MODE)                                                                                          \
+    LAUNCH(kernel, dim3(grid90(g, 64 * WIDTH, MODE)), dim3(288), (Gemm90<WIDTH, MODE>::shared), a, b, C, scale, g.M, g.N, g.K, \
+           g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, (g.strideA ? 0 : 1) | (g.strideB ? 0 : 2), add)
+#define LAUNCH_KIND(kind_name, resident)                                  \
     do {                                                                  \
         if (path == 80) {                                                 \
             LAUNCH80(gemm_##kind_name);                                   \
@@ -83,24 +91,26 @@ static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16
         int nA = g.strideA ? g.batch * g.chain : 1, nB = g.strideB ? g.batch * g.chain : 1;                  \
         TensorMap a = tensor_map(A, g.kind == TN ? g.M : g.K, g.rowsA(), g.lda, nA, g.strideA);              \
         TensorMap b = tensor_map(B, g.kind == NT ? g.K : g.N, g.rowsB(), g.ldb, nB, g.strideB);              \
-        if (path == 256) LAUNCH90(gemm90_##kind_name##_256, 4, false);    \
-        if (path == 128) LAUNCH90(gemm90_##kind_name##_128, 2, false);    \
-        if (path == 1282) LAUNCH90(gemm90_##kind_name##_128p, 2, true);   \
+        if (path == 256) LAUNCH90(gemm90_##kind_name##_256, 4, TOGETHER); \
+        if (path == 128) LAUNCH90(gemm90_##kind_name##_128, 2, TOGETHER); \
+        if (path == 1282) LAUNCH90(gemm90_##kind_name##_128p, 2, TURNS);  \
+        if (path == 1283) LAUNCH90(gemm90_##resident, 2, RESIDENT);       \
     } while (0)
-static_assert(Gemm90<4, false>::shared == 205824 && Gemm90<2, false>::shared == 201728 && Gemm90<2, true>::shared == 201728, "as linear.cu says");
+static_assert(Gemm90<4, TOGETHER>::shared == 205824 && Gemm90<2, TOGETHER>::shared == 201728 && Gemm90<2, TURNS>::shared == 201728 && Gemm90<2, RESIDENT>::shared == 201728, "as linear.cu says");
 
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add) {
-    if (g.kind == NT) LAUNCH_KIND(nt_bf16);
-    if (g.kind == NN) LAUNCH_KIND(nn_bf16);
+    if (g.kind == NT) LAUNCH_KIND(nt_bf16, nt_bf16_128r);
+    if (g.kind == NN) LAUNCH_KIND(nn_bf16, nn_bf16_128r);
 }
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, float *C, const float *scale, int add) {
-    if (g.kind == NT) LAUNCH_KIND(nt_f32);
-    if (g.kind == NN) LAUNCH_KIND(nn_f32);
-    if (g.kind == TN) LAUNCH_KIND(tn_f32);
+    if (g.kind == NT) LAUNCH_KIND(nt_f32, nt_f32_128r);
+    if (g.kind == NN) LAUNCH_KIND(nn_f32, nn_f32_128r);
+    if (g.kind == TN) LAUNCH_KIND(tn_f32, nn_f32_128r);
 }
 
 // test_gemm compares one product, on one path (80, or the width of gemm90).
 template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add) {
+    if (!possible(g, path)) return;
     auto a = as_bf16(normal((size_t)g.strideA * (g.batch * g.chain - 1) + (size_t)g.rowsA() * g.lda)), b = as_bf16(normal((size_t)g.strideB * (g.batch * g.chain - 1) + (size_t)g.rowsB() * g.ldb));
     auto s = normal(g.N + g.strideS * (g.batch - 1));
     size_t size = (size_t)g.strideC * (g.batch * g.splits - 1) + (size_t)g.M * g.ldc;
@@ -158,7 +168,7 @@ static void test_gemms(bool quick) {
     for (auto [M, N, K] : shapes) {
         if (quick && M != 130 && M != 33) continue;
         for (Kind kind : {NT, NN, TN})
-            for (int path : {80, 128, 256, 1282})
+            for (int path : {80, 128, 256, 1282, 1283})
                 for (int pad : {0, 8}) {
                     Gemm g{kind, M, N, K};
                     if (kind == TN) std::swap(g.M, g.K); // tokens are the contraction
@@ -187,7 +197,7 @@ static void test_gemms(bool quick) {
                     }
                 }
     }
-    for (int path : {80, 128, 256, 1282}) // batches side by side, as Walsh uses them
+    for (int path : {80, 128, 256, 1282, 1283}) // batches side by side, as Walsh uses them
         for (int part : {8, 64, 72}) {
             int rows = 130, out = 40;
             Gemm g{NT, rows, out, part, 8, 1, 8 * part, part, 8 * out, part, out * part, out};
@@ -356,7 +366,7 @@ static void test_layers(const std::vector<Case> &cases) {
         for (size_t i = 0; i < G.size(); i++) G[i] += before[i], Gm[i] += std::fabs(before[i]);
 
         Buffer<uint16_t> X(x), DY(dy);
-        for (int path : {80, 128, 256, 1282}) {
+        for (int path : {80, 128, 256, 1282, 1283}) {
             if (path != 80 && (nN % 8 || nK % 8 || (c.walsh && (c.out % 8 || c.in % 8)))) continue;
             Buffer<uint16_t> Y(y.size()), DX(dx.size());
             l.DW.put(before);
@@ -368,10 +378,11 @@ static void test_layers(const std::vector<Case> &cases) {
                 if (c.transposed) std::swap(h.M, h.N);
                 h.splits = splits;
                 h.layout();
-                launch_gemm(f, path, X.p, l.D.p, Y.p, l.Scale.p, 0);
-                launch_gemm(b, path, DY.p, l.Dg.p, DX.p, nullptr, 0);
+                auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
+                launch_gemm(f, on(f), X.p, l.D.p, Y.p, l.Scale.p, 0);
+                launch_gemm(b, on(b), DY.p, l.Dg.p, DX.p, nullptr, 0);
                 Buffer<float> P((size_t)splits * nN * nK);
-                launch_gemm(h, path, c.transposed ? X.p : DY.p, c.transposed ? DY.p : X.p, P.p, nullptr, 0);
+                launch_gemm(h, on(h), c.transposed ? X.p : DY.p, c.transposed ? DY.p : X.p, P.p, nullptr, 0);
                 int rows = c.transposed ? c.in : c.out, cols = c.transposed ? c.out : c.in, v = cols % 4 ? 1 : 4;
                 LAUNCH(fold, dim3((rows * cols + 32 * v - 1) / (32 * v), c.n), dim3(256), 0, l.DW.p, P.p, l.Signs.p, c.n, rows, cols, splits, h.strideC, c.transposed);
                 synchronize();
@@ -385,9 +396,10 @@ static void test_layers(const std::vector<Case> &cases) {
                 Gemm f{NT, T, c.out, c.in, 8, 1, nK, c.in, nN, c.in, c.out * c.in, c.out};
                 Gemm b{NN, T, c.in, c.out, 8, 1, nN, c.in, nK, c.out, c.out * c.in, c.in};
                 Gemm h{TN, c.out, c.in, T, 8, splits, nN, nK, c.in, c.out, c.in, c.out * c.in};
-                launch_gemm(f, path, Xh.p, l.D.p, P.p, nullptr, 0);
+                auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
+                launch_gemm(f, on(f), Xh.p, l.D.p, P.p, nullptr, 0);
                 transform(Y.p, P.p, l.Scale.p, c.out);
-                launch_gemm(b, path, DYh.p, l.Dg.p, DXh.p, nullptr, 0);
+                launch_gemm(b, on(b), DYh.p, l.Dg.p, DXh.p, nullptr, 0);
                 Buffer<float> DX32(dx.size()), Q((size_t)splits * 8 * c.out * c.in);
                 auto base = normal(dx.size());
                 DX32.put(base);
@@ -396,7 +408,7 @@ static void test_layers(const std::vector<Case> &cases) {
                 for (size_t i = 0; i < base.size(); i++) dx32[i] -= base[i];
                 compare(which + " dx f32", dx32, dx, dxm, 1.0 / 250, 6e-3);
                 transform(DX.p, DXh.p, nullptr, c.in);
-                launch_gemm(h, path, DYh.p, Xh.p, Q.p, nullptr, 0);
+                launch_gemm(h, on(h), DYh.p, Xh.p, Q.p, nullptr, 0);
                 int v = c.out * c.in % 4 ? 1 : 4;
                 LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, Q.p, c.out * c.in, splits, 8 * c.out * c.in);
                 synchronize();
