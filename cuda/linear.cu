@@ -65,7 +65,7 @@ GEMM(tn_f32, true, true, float)
 //   bit 1, of mapB.
 //
 // Which: let rounds(w) = ceil(ceil(M/128)·ceil(N/w)·batch·splits / multiprocessors).
-//   nt, nn: 128r where it can; else 256 if 2·rounds(256) ≤ rounds(128), else 128p.
+//   nt, nn: 128r where it can (by its loads; not timed yet); else 256 if 2·rounds(256) ≤ rounds(128), else 128p.
 //   tn: the width w (256 or 128) and splits of the least
 //     rounds(w)·(w/128)·ceil(ceil(K/64)·chain/splits)·0.29 + splits·batch·M·N·4/1.5e6 µs,
 //   which was within 10 % of the times measured on an H100 (plus 5 µs): for
