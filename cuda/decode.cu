@@ -3,8 +3,8 @@
 // and no product is fused with an addition: given the same weights the results
 // are those of the CPU, bit for bit.
 //
-// A linear layer's input is q int8 [n·K] with one scale and sums, int32 [n], of
-// its parts. Ternary weights are packed 16 to a word: uint32 [n, N, ⌈K/16⌉],
+// Each block of a linear layer rounds the layer's input itself (a launch costs
+// more than 512 roundings). Ternary weights are packed 16 to a word: uint32 [n, N, ⌈K/16⌉],
 // weight w of column 16i + 4e + b in bits 8b + 2e, 8b + 2e + 1 of word i as
 // w + 1; columns from K on hold 1. state is {token, position}, which the host
 // sets before each token.
@@ -42,26 +42,62 @@ DEVICE float fold16(float s) {
   return s;
 }
 
-// kernel.ExactQuantize8 of z [d] in shared memory by a block, and the sums of
-// its parts.
-DEVICE void quantize(int8_t* q, float* scale, int* sums, const float* z, int d, int parts) {
+enum { kNorm = 0, kPlain = 1, kSwiGLU = 2 };
+
+// What a linear layer reads, z [d] in shared memory, by a block:
+//
+//	kNorm     RMSNorm(a + b)·w, b may be NULL; the sum goes to sum, which may be NULL and is not a
+//	kPlain    a
+//	kSwiGLU   silu(a)∘b
+DEVICE void prepare(float* z, int input, const float* a, const float* b, const float* w, float* sum, int d, float eps) {
+  SHARED float shared_r;
+  for (int i = threadIdx.x; i < d; i += blockDim.x) {
+    float v = a[i];
+    if (input == kNorm) {
+      if (b) v = add(v, b[i]);
+      if (sum) sum[i] = v;
+    } else if (input == kSwiGLU) {
+      v = mul(v / add(1, exp_exact(-v)), b[i]);
+    }
+    z[i] = v;
+  }
+  __syncthreads();
+  if (input != kNorm) return;
+  if (threadIdx.x < 32) {
+    float s = 0;
+#pragma unroll 8
+    for (int i = threadIdx.x % 16; i < d; i += 16) s = add(s, mul(z[i], z[i]));
+    s = fold16(s);
+    if (threadIdx.x == 0) shared_r = 1 / sqrtf(add(s / (float)d, eps));
+  }
+  __syncthreads();
+  const float r = shared_r;
+  for (int i = threadIdx.x; i < d; i += blockDim.x) z[i] = mul(mul(z[i], r), w[i]);
+  __syncthreads();
+}
+
+// kernel.ExactQuantize8 of z [d]: to q, part j of K values at q + j·padded, zeros
+// between; and the sums of n parts from part first on. Returns the scale.
+DEVICE float quantize(int8_t* q, int* sums, const float* z, int d, int first, int n, int K, int padded) {
   SHARED float scratch[32];
-  SHARED int part[8];
   float most = 0;
   for (int i = threadIdx.x; i < d; i += blockDim.x) most = fmaxf(most, fabsf(z[i]));
-  if (threadIdx.x < 8) part[threadIdx.x] = 0;
+  if (threadIdx.x < 8) sums[threadIdx.x] = 0;
   most = block_max(most, scratch);
   const bool none = most < 4e-37f;
   const float inv = none ? 0 : 127 / most;
-  const int width = d / parts;
-  for (int i = threadIdx.x; i < d; i += blockDim.x) {
-    const int x = none ? 0 : (int)rintf(fminf(fmaxf(mul(z[i], inv), -127.f), 127.f));
-    q[i] = (int8_t)x;
-    atomicAdd(&part[i / width], x); // of integers: any order
+  for (int j = 0; j < n; j++) {
+    int sum = 0;
+    for (int c = threadIdx.x; c < padded; c += blockDim.x) {
+      const int x = none || c >= K ? 0 : (int)rintf(fminf(fmaxf(mul(z[(first + j) * K + c], inv), -127.f), 127.f));
+      q[j * padded + c] = (int8_t)x;
+      sum += x;
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0 && sum) atomicAdd(&sums[j], sum); // of integers: any order
   }
   __syncthreads();
-  if ((int)threadIdx.x < parts) sums[threadIdx.x] = part[threadIdx.x];
-  if (threadIdx.x == 0) *scale = none ? 0 : most / 127;
+  return none ? 0 : most / 127;
 }
 
 // One output row by a warp: the products of row r of all n blocks with all n
@@ -99,18 +135,6 @@ DEVICE void linear_row(float* y, const uint32_t* w, int N, int r, int words, int
   }
 }
 
-// Brings x [n, K] to shared memory, parts padded with zeros to words.
-DEVICE void load_input(int8_t* x, const int8_t* q, int n, int K, int padded) {
-  if (K % 4 == 0) {
-    for (int i = threadIdx.x; i < n * padded / 4; i += blockDim.x) {
-      const int j = i / (padded / 4), c = i % (padded / 4) * 4;
-      ((int*)x)[i] = c < K ? *(const int*)(q + j * K + c) : 0;
-    }
-  } else {
-    for (int i = threadIdx.x; i < n * padded; i += blockDim.x) x[i] = i % padded < K ? q[i / padded * K + i % padded] : (int8_t)0;
-  }
-}
-
 } // namespace
 
 // decode_embed: h = scale·row of the token.
@@ -123,115 +147,79 @@ decode_embed(float* h, const int8_t* table, const float* scales, const int* stat
   if (i < d) h[i] = mul(scales[id], (float)table[id * d + i]);
 }
 
-// decode_norm: h += t unless t is NULL, then q of RMSNorm(h)·w. parts divides d.
+// decode_norm: q int8 [d] and its scale of RMSNorm(a + b)·w, for decode_logits;
+// b may be NULL.
 // launch: grid 1, block 512, dynamic shared 4·d bytes; arguments (int8* q, float*
-// scale, int32* sums, float* h, const float* t, const float* w, int d, int
-// parts, float eps).
+// scale, const float* a, const float* b, const float* w, int d, float eps).
 KERNEL(512, 1)
-decode_norm(int8_t* q, float* scale, int* sums, float* h, const float* t, const float* w, int d, int parts, float eps) {
+decode_norm(int8_t* q, float* scale, const float* a, const float* b, const float* w, int d, float eps) {
   DYNAMIC_SHARED(shared);
-  SHARED float shared_r;
-  float* x = (float*)shared;
-  for (int i = threadIdx.x; i < d; i += 512) {
-    float v = h[i];
-    if (t) h[i] = v = add(v, t[i]);
-    x[i] = v;
-  }
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    float s = 0;
-#pragma unroll 8
-    for (int i = threadIdx.x % 16; i < d; i += 16) s = add(s, mul(x[i], x[i]));
-    s = fold16(s);
-    if (threadIdx.x == 0) shared_r = 1 / sqrtf(add(s / (float)d, eps));
-  }
-  __syncthreads();
-  const float r = shared_r;
-  for (int i = threadIdx.x; i < d; i += 512) x[i] = mul(mul(x[i], r), w[i]);
-  __syncthreads();
-  quantize(q, scale, sums, x, d, parts);
-}
-
-// decode_quantize: q of x.
-// launch: grid 1, block 512, dynamic shared 4·d bytes; arguments (int8* q, float*
-// scale, int32* sums, const float* x, int d, int parts).
-KERNEL(512, 1)
-decode_quantize(int8_t* q, float* scale, int* sums, const float* x, int d, int parts) {
-  DYNAMIC_SHARED(shared);
+  SHARED int sums[8];
   float* z = (float*)shared;
-  for (int i = threadIdx.x; i < d; i += 512) z[i] = x[i];
-  __syncthreads();
-  quantize(q, scale, sums, z, d, parts);
-}
-
-// decode_swiglu: q of silu(gate)∘up.
-// launch: grid 1, block 512, dynamic shared 4·d bytes; arguments (int8* q, float*
-// scale, int32* sums, const float* gate, const float* up, int d, int parts).
-KERNEL(512, 1)
-decode_swiglu(int8_t* q, float* scale, int* sums, const float* gate, const float* up, int d, int parts) {
-  DYNAMIC_SHARED(shared);
-  float* z = (float*)shared;
-  for (int i = threadIdx.x; i < d; i += 512) {
-    const float g = gate[i];
-    z[i] = mul(g / add(1, exp_exact(-g)), up[i]);
-  }
-  __syncthreads();
-  quantize(q, scale, sums, z, d, parts);
+  prepare(z, kNorm, a, b, w, nullptr, d, eps);
+  const float s = quantize(q, sums, z, d, 0, 1, d, d);
+  if (threadIdx.x == 0) *scale = s;
 }
 
 // decode_linear: up to three layers of one input (queries, keys, values; gate
 // and up): y_i = float32(sum)·(scale·gain), packed weights of N0, N1, N2 rows a
 // block (0: absent). n is 1, 2, 4 or 8; bit 8i + j of signs is set where
-// s[i][j] = −1.
-// launch: grid ⌈(N0+N1+N2)/4⌉, block 128, dynamic shared n·⌈K/16⌉·16 bytes;
-// arguments (float* y0, float* y1, float* y2, const uint32* w0, const uint32*
-// w1, const uint32* w2, const float* gain0, const float* gain1, const float*
-// gain2, int N0, int N1, int N2, int K, int n, uint64 signs, const int8* q,
-// const float* scale, const int32* sums).
+// s[i][j] = −1. The input, of n·K values, is by input: 0 RMSNorm(a + b)·w (b may
+// be NULL; sum receives a + b unless NULL, and is not a), 1 a, 2 silu(a)∘b.
+// launch: grid ⌈(N0+N1+N2)/4⌉, block 128, dynamic shared n·(4·K + 16·⌈K/16⌉) + 16
+// bytes; arguments (float* y0, float* y1, float* y2, const uint32* w0, const
+// uint32* w1, const uint32* w2, const float* gain0, const float* gain1, const
+// float* gain2, int N0, int N1, int N2, int K, int n, uint64 signs, int input,
+// const float* a, const float* b, const float* w, float* sum, float eps).
 KERNEL(128, 8)
 decode_linear(float* y0, float* y1, float* y2, const uint32_t* w0, const uint32_t* w1, const uint32_t* w2, const float* gain0, const float* gain1,
-              const float* gain2, int N0, int N1, int N2, int K, int n, uint64_t signs, const int8_t* q, const float* scale, const int* sums) {
+              const float* gain2, int N0, int N1, int N2, int K, int n, uint64_t signs, int input, const float* a, const float* b, const float* w,
+              float* sum, float eps) {
   DYNAMIC_SHARED(shared);
-  SHARED int scratch[4][64];
-  const int words = (K + 15) / 16, warp = threadIdx.x / 32;
-  load_input((int8_t*)shared, q, n, K, words * 16);
-  __syncthreads();
+  SHARED int scratch[4][64], sums[8];
+  const int words = (K + 15) / 16, warp = threadIdx.x / 32, d = n * K;
+  float* z = (float*)shared;
+  int8_t* x = (int8_t*)shared + (d + 3) / 4 * 16;
+  prepare(z, input, a, b, w, blockIdx.x == 0 ? sum : nullptr, d, eps);
+  const float scale = quantize(x, sums, z, d, 0, n, K, words * 16);
   int r = blockIdx.x * 4 + warp;
   if (r >= N0 + N1 + N2) return;
   float* y = y0;
-  const uint32_t* w = w0;
+  const uint32_t* p = w0;
   const float* gain = gain0;
   int N = N0;
   if (r >= N0 + N1)
-    r -= N0 + N1, y = y2, w = w2, gain = gain2, N = N2;
+    r -= N0 + N1, y = y2, p = w2, gain = gain2, N = N2;
   else if (r >= N0)
-    r -= N0, y = y1, w = w1, gain = gain1, N = N1;
-  linear_row<4>(y, w, N, r, words, n, signs, (const int*)shared, sums, mul(*scale, gain[r]), scratch[warp]);
+    r -= N0, y = y1, p = w1, gain = gain1, N = N1;
+  linear_row<4>(y, p, N, r, words, n, signs, (const int*)x, sums, mul(scale, gain[r]), scratch[warp]);
 }
 
 // decode_mixer: the head mixer, int8 weights [n, N, ⌈K/4⌉·4] (transposed: row c
-// holds what output c reads, padded with zeros), for each group of n heads.
-// launch: grid (⌈N/4⌉, groups), block 128, dynamic shared n·⌈K/4⌉·4 bytes;
-// arguments (float* y, const int8* w, const float* gain, int N, int K, int n,
-// uint64 signs, const int8* q, const float* scale).
+// holds what output c reads, padded with zeros), for each group of n heads of
+// the heads' outputs a [groups, n, K], rounded with one scale.
+// launch: grid (⌈N/4⌉, groups), block 128, dynamic shared 4·groups·n·K +
+// 4·n·⌈K/4⌉ + 16 bytes; arguments (float* y, const int8* w, const float* gain,
+// int N, int K, int n, uint64 signs, const float* a).
 KERNEL(128, 8)
-decode_mixer(float* y, const int8_t* w, const float* gain, int N, int K, int n, uint64_t signs, const int8_t* q, const float* scale) {
+decode_mixer(float* y, const int8_t* w, const float* gain, int N, int K, int n, uint64_t signs, const float* a) {
   DYNAMIC_SHARED(shared);
-  SHARED int scratch[4][64];
-  const int words = (K + 3) / 4, warp = threadIdx.x / 32, r = blockIdx.x * 4 + warp;
-  load_input((int8_t*)shared, q + (size_t)blockIdx.y * n * K, n, K, words * 4);
-  __syncthreads();
+  SHARED int scratch[4][64], sums[8];
+  const int words = (K + 3) / 4, warp = threadIdx.x / 32, r = blockIdx.x * 4 + warp, d = gridDim.y * n * K;
+  float* z = (float*)shared;
+  int8_t* x = (int8_t*)shared + (d + 3) / 4 * 16;
+  prepare(z, kPlain, a, nullptr, nullptr, nullptr, d, 0);
+  const float scale = quantize(x, sums, z, d, blockIdx.y * n, n, K, words * 4);
   if (r >= N) return;
-  linear_row<1>(y + (size_t)blockIdx.y * n * N, (const uint32_t*)w, N, r, words, n, signs, (const int*)shared, nullptr, mul(*scale, gain[r]),
-                scratch[warp]);
+  linear_row<1>(y + (size_t)blockIdx.y * n * N, (const uint32_t*)w, N, r, words, n, signs, (const int*)x, nullptr, mul(scale, gain[r]), scratch[warp]);
 }
 
 // decode_attend: rotates the token's query and key by rot (cosines, then sines,
 // [hd/2] each), puts key and value into the cache at slot position mod ring, and
 // attends to the last block positions: o = softmax(scale·q·Kᵀ)·V. keys, values:
 // float [kv_heads, ring, hd]; block ≤ ring.
-// launch: grid heads, block 256, dynamic shared (2·hd + block)·4 bytes; arguments
-// (float* o, const float* q, const float* k, const float* v, float* keys, float*
+// launch: grid heads, block 256, dynamic shared 65536 + (2·hd + block)·4
+// bytes; arguments (float* o, const float* q, const float* k, const float* v, float* keys, float*
 // values, const float* rot, const int32* state, int heads, int kv_heads, int hd,
 // int ring, int block, float scale). hd is even and at most 256.
 KERNEL(256, 1)
@@ -240,7 +228,8 @@ decode_attend(float* o, const float* q, const float* k, const float* v, float* k
   DYNAMIC_SHARED(shared);
   SHARED float scratch[32];
   SHARED float shared_sum;
-  float *sq = (float*)shared, *sk = sq + hd, *p = sk + hd;
+  constexpr int STAGE = 8192; // values of one stage
+  float *sv = (float*)shared, *sq = sv + 2 * STAGE, *sk = sq + hd, *p = sk + hd;
   const int h = blockIdx.x, share = heads / kv_heads, g = h / share, pos = state[1];
   const int first = max(0, pos - block + 1), n = pos - first + 1, start = first % ring;
   q += (size_t)h * hd, k += (size_t)g * hd, v += (size_t)g * hd;
@@ -260,20 +249,51 @@ decode_attend(float* o, const float* q, const float* k, const float* v, float* k
     const size_t at = (size_t)(pos % ring) * hd + threadIdx.x;
     keys[at] = sk[threadIdx.x], values[at] = v[threadIdx.x];
   }
-  // Sixteen lanes a position, each one accumulator.
+  // Values on their way to shared memory, as many positions as fit a stage.
+  const int each = STAGE / hd;
+  auto load = [&](int i0) {
+    const uint32_t to = shared_address(sv) + i0 / each % 2 * STAGE * 4;
+    const int count = min(each, n - i0);
+    if (hd % 4 == 0) {
+      for (int e = threadIdx.x * 4; e < count * hd; e += 1024) {
+        const int i = i0 + e / hd;
+        cp_async16(to + e * 4, (i == n - 1 ? v : values + (size_t)slot(i) * hd) + e % hd, 16);
+      }
+    } else {
+      for (int e = threadIdx.x; e < count * hd; e += 256) {
+        const int i = i0 + e / hd;
+        cp_async4(to + e * 4, (i == n - 1 ? v : values + (size_t)slot(i) * hd) + e % hd, 4);
+      }
+    }
+    cp_async_commit();
+  };
+  load(0);
+  // Sixteen lanes a position, each one accumulator; eight positions at a time.
+  constexpr int AHEAD = 8;
   const int lane = threadIdx.x % 16;
   float top = -INFINITY;
-  for (int i0 = 0; i0 < n; i0 += 16) {
-    const int i = i0 + threadIdx.x / 16;
-    float s = 0;
-    if (i < n) {
-      const float* key = i == n - 1 ? sk : keys + (size_t)slot(i) * hd;
-      for (int c = lane; c < hd; c += 16) s = add(s, mul(sq[c], key[c]));
+  for (int i0 = threadIdx.x / 16; i0 - (int)threadIdx.x / 16 < n; i0 += 16 * AHEAD) {
+    const float* key[AHEAD];
+    float s[AHEAD];
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+      const int i = i0 + u * 16;
+      key[u] = i < n - 1 ? keys + (size_t)slot(i) * hd : sk;
+      s[u] = 0;
     }
-    s = mul(scale, fold16(s));
-    if (i < n) {
-      top = fmaxf(top, s);
-      if (lane == 0) p[i] = s;
+#pragma unroll 4
+    for (int c = lane; c < hd; c += 16) {
+      const float x = sq[c];
+#pragma unroll
+      for (int u = 0; u < AHEAD; u++) s[u] = add(s[u], mul(x, key[u][c]));
+    }
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+      const int i = i0 + u * 16;
+      const float x = mul(scale, fold16(s[u]));
+      if (i >= n) continue;
+      top = fmaxf(top, x);
+      if (lane == 0) p[i] = x;
     }
   }
   top = block_max(top, scratch);
@@ -288,13 +308,20 @@ decode_attend(float* o, const float* q, const float* k, const float* v, float* k
   }
   __syncthreads();
   const float inv = shared_sum;
-  if ((int)threadIdx.x < hd) {
-    float s = 0;
-    const int c = threadIdx.x;
-#pragma unroll 8
-    for (int i = 0; i < n - 1; i++) s = add(s, mul(mul(p[i], inv), values[(size_t)slot(i) * hd + c]));
-    o[(size_t)h * hd + c] = add(s, mul(mul(p[n - 1], inv), v[c]));
+  for (int i = threadIdx.x; i < n; i += 256) p[i] = mul(p[i], inv);
+  float sum = 0;
+  for (int i0 = 0; i0 < n; i0 += each) {
+    cp_async_wait<0>();
+    __syncthreads();
+    if (i0 + each < n) load(i0 + each);
+    if ((int)threadIdx.x < hd) {
+      const float* x = sv + i0 / each % 2 * STAGE + threadIdx.x;
+      const int count = min(each, n - i0);
+#pragma unroll 16
+      for (int i = 0; i < count; i++) sum = add(sum, mul(p[i0 + i], x[i * hd]));
+    }
   }
+  if ((int)threadIdx.x < hd) o[(size_t)h * hd + threadIdx.x] = sum;
 }
 
 // decode_logits: y = float32(table·q)·(scale·scales), table int8 [vocab, d] with

@@ -60,7 +60,7 @@ skip peer || { python3 -c 'import torch' 2>/dev/null && timeout 100 python3 _tes
 for tool in ${SANITIZE:-}; do
   for t in attention step decode; do
     echo "== compute-sanitizer $tool, $t"
-    SMALL=1 timeout 100 compute-sanitizer --tool $tool "$out/${t}_test" test $(files $t 90a.cubin) 2>&1 | tail -2
+    SMALL=1 timeout 100 compute-sanitizer --report-api-errors no --tool $tool "$out/${t}_test" test $(files $t 90a.cubin) 2>&1 | tail -2
   done
 done
 echo "failed:${failed:- nothing}"

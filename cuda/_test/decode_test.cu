@@ -50,56 +50,48 @@ static float quantize(std::vector<int8_t>& q, std::vector<int>& sums, const std:
   return a / 127;
 }
 
-struct Rounded {
-  Array<int8_t> q;
-  Array<float> scale;
-  Array<int> sums;
-  Rounded(int d, int parts) : q(d), scale(1), sums(parts) {}
-  void check_against(const std::vector<float>& z, const std::string& name) {
-    std::vector<int8_t> wq;
-    std::vector<int> ws;
-    const float s = quantize(wq, ws, z, (int)sums.size());
-    check(q.down() == wq, name + " q");
-    check(sums.down() == ws && scale.down()[0] == s, name + " scale");
-    check(q.guards() && scale.guards() && sums.guards(), name + " guards");
-  }
-};
-
 static std::string join(const char* name, std::initializer_list<long long> dims) {
   std::string s = name;
   for (auto d : dims) s += " " + std::to_string(d);
   return s;
 }
 
-static void test_rows(int d, int parts) {
-  const std::string name = join("decode", {d, parts});
-  Array<float> h(d), t(d), w(d), g(d), u(d);
-  normal(h.h), normal(t.h), normal(w.h), normal(g.h, 4), normal(u.h);
-  if (d > 100) g.h[7] = -200, g.h[8] = 200;
-  h.up(), t.up(), w.up(), g.up(), u.up();
-  for (bool add : {true, false}) {
-    std::vector<float> x(d), z(d);
+// What a linear layer reads: input 0 norm, with and without b, 1 plain, 2 SwiGLU.
+struct Source {
+  int input, d;
+  bool both;
+  Array<float> a, b, w, sum;
+  std::vector<float> z, added;
+  Source(int input, int d, bool both) : input(input), d(d), both(both), a(d), b(d), w(d), sum(d), z(d), added(d) {
+    normal(a.h, input == 2 ? 4 : 1), normal(b.h), normal(w.h);
+    if (input == 2 && d > 100) a.h[7] = -200, a.h[8] = 200;
+    a.up(), b.up(), w.up();
     float s[16] = {};
-    for (int i = 0; i < d; i++) x[i] = add ? h.h[i] + t.h[i] : h.h[i], s[i % 16] += product(x[i], x[i]);
+    for (int i = 0; i < d; i++) {
+      z[i] = a.h[i];
+      if (input == 0 && both) z[i] += b.h[i];
+      if (input == 2) z[i] = product(a.h[i] / (1 + exp32(-a.h[i])), b.h[i]);
+      added[i] = z[i];
+      s[i % 16] += product(z[i], z[i]);
+    }
+    if (input) return;
     const float r = 1 / std::sqrt(fold16(s) / (float)d + 1e-6f);
-    for (int i = 0; i < d; i++) z[i] = product(product(x[i], r), w.h[i]);
-    Rounded q(d, parts);
-    launch("decode_norm", {1}, 512, d * 4, q.q.d, q.scale.d, q.sums.d, h.d, add ? (const float*)t.d : nullptr, (const float*)w.d, d, parts, 1e-6f);
-    q.check_against(z, name + " norm");
-    check(h.down() == x && h.guards(), name + " sum");
+    for (int i = 0; i < d; i++) z[i] = product(product(z[i], r), w.h[i]);
   }
-  Rounded a(d, parts), b(d, parts), c(d, parts);
-  launch("decode_quantize", {1}, 512, d * 4, a.q.d, a.scale.d, a.sums.d, (const float*)u.d, d, parts);
-  a.check_against(u.h, name + " quantize");
-  std::vector<float> z(d);
-  for (int i = 0; i < d; i++) z[i] = product(g.h[i] / (1 + exp32(-g.h[i])), u.h[i]);
-  launch("decode_swiglu", {1}, 512, d * 4, b.q.d, b.scale.d, b.sums.d, (const float*)g.d, (const float*)u.d, d, parts);
-  b.check_against(z, name + " swiglu");
-  Array<float> none(d);
-  std::fill(none.h.begin(), none.h.end(), 0.f);
-  none.up();
-  launch("decode_quantize", {1}, 512, d * 4, c.q.d, c.scale.d, c.sums.d, (const float*)none.d, d, parts);
-  c.check_against(none.h, name + " zeros");
+  const float* second() { return input == 2 || both ? b.d : nullptr; }
+};
+
+static void test_norm(int d) {
+  for (bool both : {true, false}) {
+    Source s(0, d, both);
+    Array<int8_t> q(d);
+    Array<float> scale(1);
+    launch("decode_norm", {1}, 512, d * 4, q.d, scale.d, (const float*)s.a.d, s.second(), (const float*)s.w.d, d, 1e-6f);
+    std::vector<int8_t> want;
+    std::vector<int> sums;
+    const float ws = quantize(want, sums, s.z, 1);
+    check(q.down() == want && scale.down()[0] == ws && q.guards() && scale.guards(), join("decode norm", {d, both}));
+  }
 }
 
 static Array<uint32_t> pack(const std::vector<int8_t>& w, int rows, int K) {
@@ -118,39 +110,30 @@ static Array<uint32_t> pack(const std::vector<int8_t>& w, int rows, int K) {
   return p;
 }
 
-// An input of n parts of K, and n² signs.
-struct Input {
-  int K, n;
-  uint64_t signs;
-  Array<int8_t> q;
-  Array<float> scale;
-  Array<int> sums;
-  Input(int K, int n, int groups = 1) : K(K), n(n), signs(rng()), q((size_t)n * K * groups), scale(1), sums(n) {
-    for (auto& v : q.h) v = (int8_t)(rng() % 255 - 127);
-    scale.h[0] = 0.0123f;
-    std::fill(sums.h.begin(), sums.h.end(), 0);
-    for (int i = 0; i < n * K; i++) sums.h[i / K] += q.h[i];
-    q.up(), scale.up(), sums.up();
-  }
-  std::vector<float> want(const std::vector<int8_t>& w, const std::vector<float>& gain, int N, int group = 0) {
-    std::vector<float> y((size_t)n * N);
-    for (int i = 0; i < n; i++)
-      for (int r = 0; r < N; r++) {
-        int acc = 0;
-        for (int j = 0; j < n; j++) {
-          int s = 0;
-          for (int c = 0; c < K; c++) s += (int)w[((size_t)(i ^ j) * N + r) * K + c] * q.h[(size_t)(group * n + j) * K + c];
-          acc += signs >> (i * 8 + j) & 1 ? -s : s;
-        }
-        y[(size_t)i * N + r] = product((float)acc, product(scale.h[0], gain[r]));
+// The outputs of parts of K from group·n on of the rounded z.
+static std::vector<float> want_linear(const std::vector<float>& z, const std::vector<int8_t>& w, const std::vector<float>& gain, int N, int K, int n,
+                                      uint64_t signs, int group = 0) {
+  std::vector<int8_t> q;
+  std::vector<int> sums;
+  const float scale = quantize(q, sums, z, 1);
+  std::vector<float> y((size_t)n * N);
+  for (int i = 0; i < n; i++)
+    for (int r = 0; r < N; r++) {
+      int acc = 0;
+      for (int j = 0; j < n; j++) {
+        int s = 0;
+        for (int c = 0; c < K; c++) s += (int)w[((size_t)(i ^ j) * N + r) * K + c] * q[(size_t)(group * n + j) * K + c];
+        acc += signs >> (i * 8 + j) & 1 ? -s : s;
       }
-    return y;
-  }
-};
+      y[(size_t)i * N + r] = product((float)acc, product(scale, gain[r]));
+    }
+  return y;
+}
 
-static void test_linear(int K, int n, int N0, int N1, int N2) {
-  const std::string name = join("decode linear", {K, n, N0, N1, N2});
-  Input x(K, n);
+static void test_linear(int K, int n, int N0, int N1, int N2, int input = 0, bool both = true) {
+  const std::string name = join("decode linear", {K, n, N0, N1, N2, input, both});
+  Source x(input, n * K, both);
+  const uint64_t signs = rng();
   const int N[3] = {N0, N1, N2};
   std::vector<int8_t> w[3];
   Array<uint32_t> p[3];
@@ -163,15 +146,17 @@ static void test_linear(int K, int n, int N0, int N1, int N2) {
     normal(gain[l].h);
     gain[l].up();
   }
-  launch("decode_linear", {ceil_div(N0 + N1 + N2, 4)}, 128, (size_t)n * ((K + 15) / 16) * 16, y[0].d, y[1].d, y[2].d, (const uint32_t*)p[0].d,
-         (const uint32_t*)p[1].d, (const uint32_t*)p[2].d, (const float*)gain[0].d, (const float*)gain[1].d, (const float*)gain[2].d, N0, N1, N2, K, n,
-         x.signs, (const int8_t*)x.q.d, (const float*)x.scale.d, (const int*)x.sums.d);
-  for (int l = 0; l < 3; l++) check(y[l].down() == x.want(w[l], gain[l].h, N[l]) && y[l].guards(), name);
+  launch("decode_linear", {ceil_div(N0 + N1 + N2, 4)}, 128, (size_t)n * (4 * K + (K + 15) / 16 * 16) + 16, y[0].d, y[1].d, y[2].d, (const uint32_t*)p[0].d,
+         (const uint32_t*)p[1].d, (const uint32_t*)p[2].d, (const float*)gain[0].d, (const float*)gain[1].d, (const float*)gain[2].d, N0, N1, N2, K, n, signs,
+         input, (const float*)x.a.d, x.second(), (const float*)x.w.d, x.sum.d, 1e-6f);
+  for (int l = 0; l < 3; l++) check(y[l].down() == want_linear(x.z, w[l], gain[l].h, N[l], K, n, signs) && y[l].guards(), name);
+  check((input != 0 || x.sum.down() == x.added) && x.sum.guards(), name + " sum");
 }
 
 static void test_mixer(int K, int n, int N, int groups) {
   const std::string name = join("decode mixer", {K, n, N, groups});
-  Input x(K, n, groups);
+  Source x(1, groups * n * K, false);
+  const uint64_t signs = rng();
   const int padded = (K + 3) / 4 * 4;
   std::vector<int8_t> w((size_t)n * N * K);
   Array<int8_t> p((size_t)n * N * padded);
@@ -181,11 +166,11 @@ static void test_mixer(int K, int n, int N, int groups) {
   Array<float> gain(N), y((size_t)groups * n * N);
   normal(gain.h);
   gain.up();
-  launch("decode_mixer", {ceil_div(N, 4), (unsigned)groups}, 128, (size_t)n * padded, y.d, (const int8_t*)p.d, (const float*)gain.d, N, K, n, x.signs,
-         (const int8_t*)x.q.d, (const float*)x.scale.d);
+  launch("decode_mixer", {ceil_div(N, 4), (unsigned)groups}, 128, (size_t)4 * groups * n * K + n * padded + 16, y.d, (const int8_t*)p.d,
+         (const float*)gain.d, N, K, n, signs, (const float*)x.a.d);
   y.down();
   for (int g = 0; g < groups; g++) {
-    auto want = x.want(w, gain.h, N, g);
+    auto want = want_linear(x.z, w, gain.h, N, K, n, signs, g);
     check(!memcmp(want.data(), &y.h[(size_t)g * n * N], want.size() * 4), name);
   }
   check(y.guards(), name + " guards");
@@ -214,7 +199,7 @@ static void test_attend(int heads, int kv_heads, int hd, int ring, int block, in
     }
     state.h = {0, pos};
     q.up(), k.up(), v.up(), rot.up(), state.up(), o.poison();
-    launch("decode_attend", {(unsigned)heads}, 256, (size_t)(2 * hd + block) * 4, o.d, (const float*)q.d, (const float*)k.d, (const float*)v.d, keys.d,
+    launch("decode_attend", {(unsigned)heads}, 256, 65536 + (size_t)(2 * hd + block) * 4, o.d, (const float*)q.d, (const float*)k.d, (const float*)v.d, keys.d,
            values.d, (const float*)rot.d, (const int*)state.d, heads, kv_heads, hd, ring, block, scale);
     std::vector<float> r, want(o.size());
     for (int g = 0; g < kv_heads; g++) {
@@ -273,9 +258,9 @@ static void test_logits(int vocab, int d) {
 // mixer, as one graph.
 static void bench(int vocab, int block, int position) {
   constexpr int L = 8, D = 512, F = 1408, HD = 64, H = 8, N = 8;
-  Array<float> h(D), t(D), q(D), k(D), v(D), o(D), m(D), g(F), u(F), norm(D), gain(F), rot(HD), scale(1), y(vocab), scales(vocab);
+  Array<float> h(D), h2(D), t(D), q(D), k(D), v(D), o(D), m(D), g(F), u(F), norm(D), gain(F), rot(HD), scale(1), y(vocab), scales(vocab);
   Array<int8_t> x(F), table((size_t)vocab * D), mixer(N * HD * HD);
-  Array<int> sums(8), state(2);
+  Array<int> state(2);
   std::vector<Array<uint32_t>> w;
   std::vector<Array<float>> keys, values;
   for (auto* a : {&h, &norm, &gain, &rot, &scales}) normal(a->h), a->up();
@@ -291,33 +276,33 @@ static void bench(int vocab, int block, int position) {
     }
     for (auto* a : {&keys, &values}) a->emplace_back((size_t)H * block * HD), ::normal(a->back().h), a->back().up();
   }
-  auto linear = [&](Array<uint32_t>* a, Array<uint32_t>* b, Array<uint32_t>* c, Array<float>& ya, Array<float>& yb, Array<float>& yc, int Nr, int K) {
-    const int nb = b ? Nr : 0, nc = c ? Nr : 0;
-    launch("decode_linear", {ceil_div(Nr + nb + nc, 4)}, 128, (size_t)N * ((K + 15) / 16) * 16, ya.d, yb.d, yc.d, (const uint32_t*)a->d,
-           b ? (const uint32_t*)b->d : nullptr, c ? (const uint32_t*)c->d : nullptr, (const float*)gain.d, (const float*)gain.d, (const float*)gain.d, Nr,
-           nb, nc, K, N, (uint64_t)0x8040201008040201u, (const int8_t*)x.d, (const float*)scale.d, (const int*)sums.d);
+  // Layers of one input, as decode_linear's comment says.
+  auto linear = [&](std::vector<Array<uint32_t>*> p, std::vector<float*> y, int Nr, int K, int input, const float* a, const float* b, float* sum) {
+    p.resize(3, p[0]), y.resize(3, y[0]);
+    const int n1 = y[1] != y[0] ? Nr : 0, n2 = y[2] != y[0] ? Nr : 0;
+    launch("decode_linear", {ceil_div(Nr + n1 + n2, 4)}, 128, (size_t)N * (4 * K + (K + 15) / 16 * 16) + 16, y[0], y[1], y[2],
+           (const uint32_t*)p[0]->d, (const uint32_t*)p[1]->d, (const uint32_t*)p[2]->d, (const float*)gain.d, (const float*)gain.d,
+           (const float*)gain.d, Nr, n1, n2, K, N, (uint64_t)0x8040201008040201u, input, a, b, (const float*)norm.d, sum, 1e-6f);
   };
   auto token = [&] {
     launch("decode_embed", {2}, 256, 0, h.d, (const int8_t*)table.d, (const float*)scales.d, (const int*)state.d, D);
-    const float* add = nullptr;
+    float *from = h.d, *to = h2.d;
+    const float* b = nullptr;
     for (int l = 0; l < L; l++) {
       Array<uint32_t>* p = &w[l * 7];
-      launch("decode_norm", {1}, 512, D * 4, x.d, scale.d, sums.d, h.d, add, (const float*)norm.d, D, N, 1e-6f);
-      linear(p, p + 1, p + 2, q, k, v, D / 8, D / 8);
-      launch("decode_attend", {H}, 256, (size_t)(2 * HD + block) * 4, o.d, (const float*)q.d, (const float*)k.d, (const float*)v.d, keys[l].d, values[l].d,
-             (const float*)rot.d, (const int*)state.d, H, H, HD, block, block, 0.125f);
-      launch("decode_quantize", {1}, 512, D * 4, x.d, scale.d, sums.d, (const float*)o.d, D, N);
-      launch("decode_mixer", {HD / 4, 1}, 128, (size_t)D, m.d, (const int8_t*)mixer.d, (const float*)gain.d, HD, HD, N, (uint64_t)5, (const int8_t*)x.d,
-             (const float*)scale.d);
-      launch("decode_quantize", {1}, 512, D * 4, x.d, scale.d, sums.d, (const float*)m.d, D, N);
-      linear(p + 3, nullptr, nullptr, t, t, t, D / 8, D / 8);
-      launch("decode_norm", {1}, 512, D * 4, x.d, scale.d, sums.d, h.d, (const float*)t.d, (const float*)norm.d, D, N, 1e-6f);
-      linear(p + 4, p + 5, nullptr, g, u, u, F / 8, D / 8);
-      launch("decode_swiglu", {1}, 512, F * 4, x.d, scale.d, sums.d, (const float*)g.d, (const float*)u.d, F, N);
-      linear(p + 6, nullptr, nullptr, t, t, t, D / 8, F / 8);
-      add = t.d;
+      linear({p, p + 1, p + 2}, {q.d, k.d, v.d}, D / 8, D / 8, 0, from, b, to);
+      std::swap(from, to);
+      launch("decode_attend", {H}, 256, 65536 + (size_t)(2 * HD + block) * 4, o.d, (const float*)q.d, (const float*)k.d, (const float*)v.d, keys[l].d,
+             values[l].d, (const float*)rot.d, (const int*)state.d, H, H, HD, block, block, 0.125f);
+      launch("decode_mixer", {HD / 4, 1}, 128, (size_t)5 * D + 16, m.d, (const int8_t*)mixer.d, (const float*)gain.d, HD, HD, N, (uint64_t)5,
+             (const float*)o.d);
+      linear({p + 3}, {t.d}, D / 8, D / 8, 1, m.d, nullptr, nullptr);
+      linear({p + 4, p + 5}, {g.d, u.d}, F / 8, D / 8, 0, from, t.d, to);
+      std::swap(from, to);
+      linear({p + 6}, {t.d}, D / 8, F / 8, 2, g.d, u.d, nullptr);
+      b = t.d;
     }
-    launch("decode_norm", {1}, 512, D * 4, x.d, scale.d, sums.d, h.d, add, (const float*)norm.d, D, N, 1e-6f);
+    launch("decode_norm", {1}, 512, D * 4, x.d, scale.d, (const float*)from, b, (const float*)norm.d, D, 1e-6f);
     launch("decode_logits", {ceil_div(vocab, 32)}, 256, 0, y.d, (const int8_t*)table.d, (const float*)scales.d, (const int8_t*)x.d, (const float*)scale.d,
            vocab, D);
   };
@@ -358,15 +343,13 @@ int main(int n, char** args) {
     return 0;
   }
 #endif
-  for (int parts : {1, 2, 4, 8})
-    for (int d : {8, 64, 512, 1368, 1408}) test_rows(d, parts);
-  test_rows(7, 1), test_rows(2052, 4);
-  for (int algebra : {1, 2, 4, 8}) {
-    test_linear(64, algebra, 64, 64, 64), test_linear(171, algebra, 9, 0, 0), test_linear(22, algebra, 5, 6, 0), test_linear(1, algebra, 1, 0, 3);
-    test_mixer(64, algebra, 64, 1), test_mixer(10, algebra, 10, 3);
+  for (int d : {7, 8, 64, 512, 1368, 2052}) test_norm(d);
+  for (int n : {1, 2, 4, 8}) {
+    test_linear(64, n, 64, 64, 64), test_linear(171, n, 9, 0, 0, 2), test_linear(22, n, 5, 6, 0, 0, false), test_linear(1, n, 1, 0, 3, 1);
+    test_mixer(64, n, 64, 1), test_mixer(10, n, 10, 3);
   }
-  test_linear(176, 8, 64, 0, 0), test_linear(64, 8, 176, 176, 0), test_linear(512, 8, 33, 0, 0);
-  test_attend(2, 2, 64, 16, 16, 40, 0), test_attend(4, 2, 10, 40, 33, 90, 0), test_attend(3, 1, 128, 300, 300, 310, 290), test_attend(1, 1, 256, 7, 5, 20, 0);
+  test_linear(176, 8, 64, 0, 0, 2), test_linear(64, 8, 176, 176, 0), test_linear(512, 8, 33, 0, 0), test_linear(64, 8, 64, 0, 0, 1);
+  test_attend(2, 2, 64, 16, 16, 40, 0), test_attend(4, 2, 10, 40, 33, 90, 0), test_attend(3, 1, 128, 300, 300, 310, 290), test_attend(1, 1, 256, 70, 65, 90, 20), test_attend(1, 1, 254, 70, 70, 75, 60);
   test_logits(65, 512), test_logits(301, 64), test_logits(33, 20), test_logits(70, 1280);
   printf("decode: %d checks, %d failed\n", checks, failures);
   return failures ? 1 : 0;

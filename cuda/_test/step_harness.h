@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <random>
 #include <string>
 #include <thread>
@@ -105,9 +106,12 @@ inline bool has_kernel(const char* name) {
   return false;
 }
 inline CUfunction kernel(const char* name, size_t shared) {
-  CUfunction f = nullptr;
+  static std::map<std::string, CUfunction> known;
+  CUfunction f = known[name];
+  if (f && shared <= 48 << 10) return f;
   for (CUmodule m : modules)
     if (cuModuleGetFunction(&f, m, name) == CUDA_SUCCESS) {
+      known[name] = f;
       if (shared > 48 << 10) must(cuFuncSetAttribute(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared), name);
       return f;
     }
