@@ -433,8 +433,8 @@ func TestGGUFRefuses(t *testing.T) {
 		{"type", `unknown GGUF type "q5_1", want one of f32, f16`, GGUFOptions{Linear: "q5_1"}, func(*spinfile.Model) {}},
 		{"ternary embedding", "the embedding is not ternary", GGUFOptions{Embedding: "tq2_0"}, func(*spinfile.Model) {}},
 		{"no tokenizer", `tokenizer is unknown (kind "")`, GGUFOptions{}, func(m *spinfile.Model) { m.Tokenizer = spinfile.TokenizerInfo{} }},
-		{"GPT-2 in 16", "the vocabulary of 16 is too small", GGUFOptions{}, func(m *spinfile.Model) { m.Tokenizer = spinfile.TokenizerInfo{Kind: "gpt2"} }},
-		{"bytes in 16", "the vocabulary of 16 is too small", GGUFOptions{}, func(m *spinfile.Model) { m.Tokenizer = spinfile.TokenizerInfo{Kind: "bytes"} }},
+		{"GPT-2 in 16", "the tokenizer has 50257 tokens, the model a vocabulary of 16", GGUFOptions{}, func(m *spinfile.Model) { m.Tokenizer = spinfile.TokenizerInfo{Kind: "gpt2"} }},
+		{"bytes in 16", "the tokenizer has 256 tokens, the model a vocabulary of 16", GGUFOptions{}, func(m *spinfile.Model) { m.Tokenizer = spinfile.TokenizerInfo{Kind: "bytes"} }},
 		{"invalid", "missing", GGUFOptions{}, func(m *spinfile.Model) { m.Tensors = m.Tensors[:3] }},
 		{"large scale", `"blk.0.attn_q.weight": the value 1e+06 is too large`, GGUFOptions{Linear: "tq2_0"}, func(m *spinfile.Model) {
 			m.Tensor("layers.0.attention.wq.weight").Scale[1] = 1e6
@@ -523,8 +523,12 @@ func TestGGUFVocabularies(t *testing.T) {
 	equal("GPT-2's merges", []any{len(merges), merges[:5]}, []any{50000, []string{"Ġ t", "Ġ a", "h e", "i n", "r e"}}) // as in OpenAI's vocab.bpe
 	equal("GPT-2's tokens", []string{list[0], list[220], list[15496], list[tokenizer.EndOfText], list[50303]}, []string{"!", "Ġ", "Hello", "<|endoftext|>", "<unused50303>"})
 
-	keep := []int32{0, 220, 15496, tokenizer.EndOfText}
-	list, f = tokens(5, spinfile.TokenizerInfo{Kind: "gpt2", Keep: keep})
-	equal("trimmed", list, []string{"!", "Ġ", "Hello", "<|endoftext|>", "<unused4>"})
-	equal("trimmed end", f.meta["tokenizer.ggml.eos_token_id"], 3)
+	var keep []int32
+	for id := range int32(256) {
+		keep = append(keep, id)
+	}
+	keep = append(keep, 15496, tokenizer.EndOfText)
+	list, f = tokens(259, spinfile.TokenizerInfo{Kind: "gpt2", Keep: keep})
+	equal("trimmed", []any{list[0], list[220], list[256:]}, []any{"!", "Ġ", []string{"Hello", "<|endoftext|>", "<unused258>"}})
+	equal("trimmed end", f.meta["tokenizer.ggml.eos_token_id"], 257)
 }

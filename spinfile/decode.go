@@ -3,8 +3,10 @@ package spinfile
 import "strconv"
 
 // Decode reads a .spinnet file of version 3, 4 or 5. An error is a
-// *CorruptError that says where the file is wrong; no input makes it panic or
-// allocate more than a small multiple of what the file holds.
+// *CorruptError that says where the file is wrong, and no input makes it panic.
+// Memory is bounded by the file: a weight takes a byte, and an entropy-coded
+// file may hold 64 weights a byte, any other 8. So a model takes at most 64
+// times its file plus a constant.
 //
 // Tensors that the file has as int8, q6 or q4 are not copied: they lie in data, which
 // must stay as it is for as long as the model is used. That lets a file

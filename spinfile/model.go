@@ -190,17 +190,29 @@ func (m *Model) Validate() error {
 // check compares a tokenizer with the size of a model's vocabulary.
 func (t *TokenizerInfo) check(vocab int) error {
 	switch t.Kind {
-	case "", "bytes":
+	case "":
+	case "bytes":
+		return checkSize(byteVocab, vocab)
 	case "gpt2":
 		return t.checkKeep(vocab)
 	case "llama":
-		if n := len(t.Pieces); n > vocab || n != len(t.Scores) {
-			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " pieces and " + strconv.Itoa(len(t.Scores)) + " scores, the model a vocabulary of " + strconv.Itoa(vocab))
+		if n := len(t.Pieces); n < leastPieces || n > vocab || n != len(t.Scores) {
+			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " pieces and " + strconv.Itoa(len(t.Scores)) + " scores, the model a vocabulary of " + strconv.Itoa(vocab) + "; want " + strconv.Itoa(leastPieces) + " pieces or more")
 		}
 		return finite("tokenizer.scores", t.Scores)
 	case "chars":
 		if !utf8.ValidString(t.Chars) {
 			return errors.New("spinfile: the character vocabulary is not valid UTF-8")
+		}
+		if t.Chars == "" {
+			return errors.New("spinfile: the character vocabulary is empty")
+		}
+		last := rune(-1)
+		for i, r := range t.Chars {
+			if r <= last {
+				return errors.New("spinfile: the character vocabulary is not sorted and distinct at byte " + strconv.Itoa(i))
+			}
+			last = r
 		}
 		if n := utf8.RuneCountInString(t.Chars); n > vocab {
 			return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " characters, the model a vocabulary of " + strconv.Itoa(vocab))
@@ -211,12 +223,27 @@ func (t *TokenizerInfo) check(vocab int) error {
 	return nil
 }
 
-// gpt2Vocab is the number of GPT-2's ids.
-const gpt2Vocab = 50257
+// Sizes of vocabularies.
+const (
+	gpt2Vocab   = 50257 // GPT-2's
+	byteVocab   = 256   // bytes, which are also GPT-2's first ids
+	leastPieces = 3     // of llama: unknown, begin and end
+)
+
+// checkSize compares the number of a tokenizer's ids with a model's vocabulary.
+func checkSize(n, vocab int) error {
+	if n > vocab {
+		return errors.New("spinfile: the tokenizer has " + strconv.Itoa(n) + " tokens, the model a vocabulary of " + strconv.Itoa(vocab))
+	}
+	return nil
+}
 
 // checkKeep checks a trimmed GPT-2 vocabulary.
 func (t *TokenizerInfo) checkKeep(vocab int) error {
 	keep := t.Keep
+	if len(keep) == 0 {
+		return checkSize(gpt2Vocab, vocab)
+	}
 	if len(keep) > vocab {
 		return errors.New("spinfile: the tokenizer keeps " + strconv.Itoa(len(keep)) + " ids, the model has a vocabulary of " + strconv.Itoa(vocab))
 	}
@@ -226,6 +253,9 @@ func (t *TokenizerInfo) checkKeep(vocab int) error {
 			return errors.New("spinfile: the tokenizer keeps the id " + strconv.Itoa(int(id)) + " at " + strconv.Itoa(i) + "; want ascending ids below " + strconv.Itoa(gpt2Vocab))
 		}
 		last = id
+	}
+	if len(keep) < byteVocab || keep[byteVocab-1] != byteVocab-1 {
+		return errors.New("spinfile: the tokenizer does not keep the " + strconv.Itoa(byteVocab) + " single bytes")
 	}
 	return nil
 }

@@ -59,7 +59,10 @@ var wrong = map[string]string{
 func least(t testing.TB, quantizer string, tok TokenizerInfo) *Model {
 	t.Helper()
 	c := arch.Config{NLayer: 1, NHead: 1, NEmbd: 16, HiddenDim: 16, BlockSize: 2, VocabSize: 2, Algebra: "real", Quantizer: quantizer}
-	if tok.Kind == "gpt2" {
+	switch {
+	case tok.Kind == "llama":
+		c.VocabSize = 3
+	case tok.Kind == "gpt2" || tok.Kind == "bytes":
 		c.VocabSize = 300
 	}
 	all := randomLatents(c)
@@ -69,6 +72,15 @@ func least(t testing.TB, quantizer string, tok TokenizerInfo) *Model {
 	}
 	m.Meta = map[string]string{"a": "1", "b": "2"}
 	return m
+}
+
+// keptBytes are the ids of the single bytes and others of GPT-2.
+func keptBytes(others ...int32) []int32 {
+	var keep []int32
+	for id := range int32(byteVocab) {
+		keep = append(keep, id)
+	}
+	return append(keep, others...)
 }
 
 // reseal gives a version 5 file the size and the checksums that it should
@@ -166,10 +178,10 @@ func vectors(t testing.TB) []vector {
 		{"v5_bitmask", "ok", func() []byte { return five(sparse(0.45)) }},
 		{"v5_entropy", "ok", func() []byte { return five(sparse(0.9)) }},
 		{"v5_gpt2_trimmed", "ok", func() []byte {
-			return five(least(t, arch.AbsMean, TokenizerInfo{Kind: "gpt2", Keep: []int32{0, 9, 50256}}).Quantize())
+			return five(least(t, arch.AbsMean, TokenizerInfo{Kind: "gpt2", Keep: keptBytes(300, 50256)}).Quantize())
 		}},
 		{"v5_llama", "ok", func() []byte {
-			return five(least(t, arch.AbsMean, TokenizerInfo{Kind: "llama", Pieces: []string{"<s>", "é"}, Scores: []float32{0, -1}}).Quantize())
+			return five(least(t, arch.AbsMean, TokenizerInfo{Kind: "llama", Pieces: []string{"<unk>", "<s>", "é"}, Scores: []float32{0, 0, -1}}).Quantize())
 		}},
 		{"v5_mixer_untied", "ok", func() []byte { return five(samples(t)["untied int8"]) }},
 		{"v5_empty", "truncated", func() []byte { return nil }},
@@ -209,8 +221,24 @@ func vectors(t testing.TB) []vector {
 		{"v5_config_flags", "bad config", func() []byte { return change(five(plain()), func(b []byte) { section(b, 0)[30] = 4 }) }},
 		{"v5_tokenizer_kind", "bad tokenizer", func() []byte { return change(five(plain()), func(b []byte) { section(b, 1)[0] = 9 }) }},
 		{"v5_tokenizer_utf8", "bad tokenizer", func() []byte { return change(five(plain()), func(b []byte) { section(b, 1)[1] = 0xff }) }},
+		{"v5_tokenizer_order", "bad tokenizer", func() []byte { return change(five(plain()), func(b []byte) { copy(section(b, 1)[1:], "ba") }) }},
+		{"v5_tokenizer_twice", "bad tokenizer", func() []byte { return change(five(plain()), func(b []byte) { copy(section(b, 1)[1:], "aa") }) }},
+		{"v5_tokenizer_large", "bad tokenizer", func() []byte { // 256 bytes for two ids
+			return change(five(least(t, arch.None, TokenizerInfo{})), func(b []byte) { section(b, 1)[0] = 2 })
+		}},
+		{"v5_tokenizer_no_byte", "bad tokenizer", func() []byte {
+			trimmed := least(t, arch.AbsMean, TokenizerInfo{Kind: "gpt2", Keep: keptBytes(300, 50256)}).Quantize()
+			return change(five(trimmed), func(b []byte) { section(b, 1)[34] = 0xfe })
+		}},
+		{"v5_tokenizer_two_pieces", "bad tokenizer", func() []byte {
+			llama := TokenizerInfo{Kind: "llama", Pieces: []string{"", "", "123456"}, Scores: make([]float32, 3)}
+			return change(five(least(t, arch.AbsMean, llama).Quantize()), func(b []byte) { // the third is the second's text
+				s := section(b, 1)
+				s[1], s[15] = 2, 12
+			})
+		}},
 		{"v5_tokenizer_hash", "bad tokenizer", func() []byte {
-			return change(five(least(t, arch.AbsMean, TokenizerInfo{Kind: "gpt2"}).Quantize()), func(b []byte) { section(b, 1)[1] ^= 1 })
+			return change(five(least(t, arch.AbsMean, TokenizerInfo{Kind: "gpt2", Keep: keptBytes()}).Quantize()), func(b []byte) { section(b, 1)[1] ^= 1 })
 		}},
 		{"v5_metadata_order", "bad metadata", func() []byte { return change(five(plain()), func(b []byte) { section(b, 2)[6] = 'c' }) }},
 		{"v5_metadata_length", "bad metadata", func() []byte { return change(five(plain()), func(b []byte) { section(b, 2)[7] = 200 }) }},

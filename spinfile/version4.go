@@ -30,11 +30,11 @@ const (
 const shakespeare = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // GuessTokenizer is the tokenizer of a file of the original program, which
-// carries none, by the number of its ids (SPEC §5): GPT-2 for more than 256,
+// carries none, by the number of its ids (SPEC §5): GPT-2 where it fits,
 // TinyShakespeare's characters for 65, unknown for others.
 func GuessTokenizer(vocab int) TokenizerInfo {
 	switch {
-	case vocab > 256:
+	case vocab >= gpt2Vocab:
 		return TokenizerInfo{Kind: "gpt2"}
 	case vocab == len(shakespeare):
 		return TokenizerInfo{Kind: "chars", Chars: shakespeare}

@@ -343,7 +343,7 @@ func (c *cursor) keep() []int32 {
 			}
 		}
 	}
-	if c.err == nil && len(keep) == 0 {
+	if c.err == nil && len(keep) == 0 { // which would mean all
 		c.fail("a vocabulary of no tokens")
 	}
 	return keep
@@ -358,7 +358,7 @@ func (c *cursor) metadata() map[string]string {
 		key := c.text(c.u16())
 		if c.err == nil && (key == "" || key <= last) {
 			c.at = at
-			c.fail("the key " + strconv.Quote(key) + " is empty or out of order")
+			c.fail("the key " + strconv.Quote(key[:min(len(key), 80)]) + " is empty or out of order")
 		}
 		last = key
 		length := c.u32()
