@@ -342,6 +342,7 @@ func (l *Latents) openGGUF() error {
 	if err != nil {
 		return err
 	}
+	f.dropExtra()
 	if err := l.ggufConfig(f); err != nil {
 		return err
 	}

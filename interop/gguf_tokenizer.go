@@ -18,6 +18,9 @@ const (
 	tokenByte    = 6
 )
 
+// endOfText is the token that ends a text, as GPT-2 calls it.
+const endOfText = "<|endoftext|>"
+
 // ggufVocab is a tokenizer as GGUF has it.
 type ggufVocab struct {
 	model  string // "gpt2", "rwkv" or "llama": the algorithm
@@ -39,14 +42,8 @@ func ggufVocabulary(m *spinfile.Model) (*ggufVocab, error) {
 	v := &ggufVocab{bos: -1, eos: -1, unknown: -1}
 	switch info.Kind {
 	case tokenizer.KindGPT2:
-		if info.Keep == nil && size <= tokenizer.EndOfText {
-			return nil, fmt.Errorf("interop: GGUF export: the tokenizer is GPT-2's, the vocabulary of %d is too small for it", size)
-		}
 		v.gpt2(info.Keep)
 	case tokenizer.KindBytes:
-		if size < 256 {
-			return nil, fmt.Errorf("interop: GGUF export: the tokenizer is that of bytes, the vocabulary of %d is too small for it", size)
-		}
 		v.model = "rwkv" // which finds the longest token that matches: here the byte
 		for b := range 256 {
 			v.add(escapeRWKV(string([]byte{byte(b)})), tokenNormal)
@@ -85,12 +82,11 @@ func (v *ggufVocab) add(text string, kind int32) {
 // embedding is the mean of the others: its logit is then the mean of all
 // logits, and never the largest.
 func (v *ggufVocab) end(own int) {
-	const text = "<|endoftext|>"
 	if own == len(v.tokens) {
-		v.add(text, tokenControl)
+		v.add(endOfText, tokenControl)
 		v.extra = true
 	} else {
-		v.tokens[own], v.types[own] = text, tokenControl
+		v.tokens[own], v.types[own] = endOfText, tokenControl
 	}
 	v.eos = own
 	if v.bos < 0 {
@@ -188,7 +184,7 @@ func (v *ggufVocab) gpt2(keep []int32) {
 	add := func(id int32) {
 		if id == tokenizer.EndOfText {
 			v.bos, v.eos = len(v.tokens), len(v.tokens)
-			v.add("<|endoftext|>", tokenControl)
+			v.add(endOfText, tokenControl)
 			return
 		}
 		v.add(printable(all[id]), tokenNormal)

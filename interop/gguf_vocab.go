@@ -36,7 +36,7 @@ func (f *ggufFile) tokenizer(fail failure) (info spinfile.TokenizerInfo, err err
 		for id, t := range tokens {
 			text, ok := read(t)
 			if !ok || types[id] == tokenUnused || types[id] == tokenControl {
-				end = t == "<|endoftext|>"
+				end = t == endOfText
 				break // the rest stands for no text
 			}
 			texts = append(texts, text)
@@ -46,6 +46,47 @@ func (f *ggufFile) tokenizer(fail failure) (info spinfile.TokenizerInfo, err err
 		}
 	}
 	return info, fail("", -1, "tokenizer.ggml.model = %s with %d tokens: not one that is known (llama, or gpt2 with GPT-2's tokens)", quoted(model), len(tokens))
+}
+
+// dropExtra undoes what the export adds to a vocabulary without an unused id
+// (see ggufVocab.end): a last token that ends the text and is never drawn, and
+// its row in the embedding and the output. It would take part in the softmax.
+func (f *ggufFile) dropExtra() {
+	tokens, _ := f.meta["tokenizer.ggml.tokens"].([]string)
+	types, _ := f.meta["tokenizer.ggml.token_type"].(ggufNumbers)
+	suppressed, _ := f.meta["tokenizer.ggml.suppress_tokens"].(ggufNumbers)
+	last := len(tokens) - 1
+	if last < 1 || tokens[last] != endOfText || len(types.ints()) != len(tokens) || types.ints()[last] != tokenControl ||
+		f.meta["tokenizer.ggml.eos_token_id"] != uint64(last) || !slices.Contains(suppressed.ints(), int32(last)) {
+		return
+	}
+	for i := range f.tensors {
+		t := &f.tensors[i]
+		if t.name == "token_embd.weight" || t.name == "output.weight" {
+			if len(t.shape) != 2 || t.shape[0] != len(tokens) {
+				return // another's file after all; what is wrong with it comes out later
+			}
+		}
+	}
+	for i := range f.tensors {
+		t := &f.tensors[i]
+		if t.name == "token_embd.weight" || t.name == "output.weight" {
+			t.shape[0]--
+			t.count -= int64(t.shape[1])
+		}
+	}
+	f.meta["tokenizer.ggml.tokens"] = tokens[:last]
+	types.data = types.data[:4*last]
+	f.meta["tokenizer.ggml.token_type"] = types
+	if scores, ok := f.meta["tokenizer.ggml.scores"].(ggufNumbers); ok && len(scores.floats()) > last {
+		scores.data = scores.data[:4*last]
+		f.meta["tokenizer.ggml.scores"] = scores
+	}
+	for _, key := range []string{"tokenizer.ggml.eos_token_id", "tokenizer.ggml.bos_token_id"} {
+		if f.meta[key] == uint64(last) {
+			delete(f.meta, key)
+		}
+	}
 }
 
 // llama reads the pieces and scores of SentencePiece.
@@ -85,7 +126,7 @@ func knownTokenizer(texts []string, model string, end bool) (info spinfile.Token
 	if model == "gpt2" {
 		all := texts
 		if end {
-			all = append(slices.Clip(texts), "<|endoftext|>")
+			all = append(slices.Clip(texts), endOfText)
 		}
 		if keep, ok := keptOfGPT2(all); ok {
 			info.Kind = tokenizer.KindGPT2
