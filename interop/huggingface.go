@@ -123,7 +123,7 @@ func (l *Latents) openHuggingFace(entries []placed, o Options) error {
 	path := filepath.Join(filepath.Dir(l.File), hfConfigFile)
 	b, err := readBounded(path, maxState)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("interop: %s is missing: it holds the configuration of a model in Hugging Face's layout", path)
+		return failing(path, "")("", -1, "missing: it holds the configuration of a model in Hugging Face's layout")
 	}
 	if err != nil {
 		return err

@@ -85,7 +85,7 @@ func TestHuggingFace(t *testing.T) {
 		if err := os.Remove(filepath.Join(dir, hfConfigFile)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "config.json is missing") {
+		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "config.json: missing") {
 			t.Errorf("got %v", err)
 		}
 	}

@@ -178,27 +178,27 @@ func ReadState(path string) (State, error) { return ReadStateAnd(path, nil) }
 func ReadStateAnd(path string, more any) (State, error) {
 	b, err := readBounded(path, maxState)
 	if errors.Is(err, fs.ErrNotExist) {
-		return State{}, fmt.Errorf("interop: %s is missing: it holds the model's configuration and tokenizer", path)
+		return State{}, failing(path, "")("", -1, "missing: it holds the model's configuration and tokenizer")
 	}
 	if err != nil {
 		return State{}, err
 	}
 	if more != nil {
 		if err := json.Unmarshal(b, more); err != nil {
-			return State{}, fmt.Errorf("interop: %s: %w", path, err)
+			return State{}, failing(path, "")("", -1, "%v", err)
 		}
 	}
-	return parseState(path, b)
+	return parseState(b, failing(path, ""))
 }
 
-func parseState(path string, b []byte) (State, error) {
+func parseState(b []byte, fail failure) (State, error) {
 	var st State
 	if err := json.Unmarshal(b, &st); err != nil {
-		return st, fmt.Errorf("interop: %s: %w", path, err)
+		return st, fail("", -1, "%v", err)
 	}
 	st.Model = st.Model.WithDefaults()
 	if err := st.Model.Validate(); err != nil {
-		return st, fmt.Errorf("interop: %s: %w", path, err)
+		return st, fail("", -1, "%s", strings.TrimPrefix(err.Error(), "arch: "))
 	}
 	return st, nil
 }
@@ -218,7 +218,7 @@ func (l *Latents) openSafetensors(o Options) error {
 	var st State
 	switch {
 	case ok:
-		st, err = parseState(l.File, []byte(own))
+		st, err = parseState([]byte(own), l.fail)
 		delete(meta, stateKey)
 		maps.Copy(meta, l.Meta)
 		l.Meta = meta

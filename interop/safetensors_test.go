@@ -197,7 +197,7 @@ func FuzzCheckpoint(f *testing.F) {
 	}
 	f.Add(state, weights.Bytes())
 	f.Fuzz(func(t *testing.T, state, weights []byte) {
-		st, err := parseState("state.json", state)
+		st, err := parseState(state, failing("state.json", ""))
 		if err != nil {
 			return
 		}
@@ -254,7 +254,7 @@ func TestOpenBad(t *testing.T) {
 		state, weights []byte
 	}{
 		{"no weights", "no model in it", state, nil},
-		{"no state", "state.json is missing", nil, weights},
+		{"no state", "state.json: missing", nil, weights},
 		{"bad state", "state.json: ", []byte("{"), weights},
 		{"other width", "shape [65 64], the configuration wants [65 128]", replace(`"n_embd": 64`, `"n_embd": 128`), weights},
 		{"more layers", `tensor "layers.2.attention_norm.weight": missing`, replace(`"n_layer": 2`, `"n_layer": 3`), weights},
@@ -272,8 +272,22 @@ func TestOpenBad(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), c.want) {
+		_, err := Open(dir)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		}
+		if _, ok := errors.AsType[*FormatError](err); !ok && c.weights != nil {
+			t.Errorf("%s: %v is no FormatError", c.name, err)
+		}
+	}
+	for _, own := range []string{"{", `{"model": {"n_layer": 0}}`, `{"model": {"n_layer": 1` + strings.Repeat("0", 1<<20) + "}}"} {
+		var b bytes.Buffer
+		if err := WriteSafetensors(&b, nil, map[string]string{stateKey: own}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := readBytes(b.Bytes(), "x.safetensors")
+		if _, ok := errors.AsType[*FormatError](err); !ok || len(err.Error()) > 5000 {
+			t.Errorf("metadata %.40s: got %.200v, want a FormatError", own, err)
 		}
 	}
 	for _, path := range []string{filepath.Join(t.TempDir(), "none"), "open.go", "testdata"} {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"spinnet/pickle"
 	"spinnet/spinfile"
@@ -35,7 +36,7 @@ func originalTokenizer(model string, vocab int, o Options) (spinfile.TokenizerIn
 			return spinfile.TokenizerInfo{}, err
 		}
 		if chars, err = pickle.Meta(data); err != nil {
-			return spinfile.TokenizerInfo{}, fmt.Errorf("interop: %s: %w", path, err)
+			return spinfile.TokenizerInfo{}, failing(path, "")("", -1, "%s", strings.TrimPrefix(err.Error(), "pickle: "))
 		}
 	}
 	if _, err := tokenizer.New(tokenizer.KindChars, chars); err != nil {
@@ -56,7 +57,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("interop: %w", err)
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("interop: %s: over %d bytes", path, limit)
+		return nil, failing(path, "")("", -1, "over %d bytes", limit)
 	}
 	return b, nil
 }
