@@ -337,7 +337,7 @@ func ggufName(name string) string {
 
 // openGGUF opens a file of the llama architecture. Its query and key rows are
 // in the order of adjacent pairs, which is ours.
-func (l *Latents) openGGUF() error {
+func (l *Latents) openGGUF(o Options) error {
 	f, err := readGGUF(l.file, l.Size, l.fail)
 	if err != nil {
 		return err
@@ -346,7 +346,11 @@ func (l *Latents) openGGUF() error {
 	if err := l.ggufConfig(f); err != nil {
 		return err
 	}
-	if l.Tokenizer, err = f.tokenizer(l.fail); err != nil {
+	own, err := f.tokenizer(l.fail)
+	if err != nil {
+		return err
+	}
+	if l.Tokenizer, err = o.tokenizer(l.File, l.Config.VocabSize, own, nil); err != nil {
 		return err
 	}
 	if name, ok := f.meta["general.name"].(string); ok {

@@ -27,6 +27,21 @@ type GGUFOptions struct {
 	Report func(GGUFTensor)
 }
 
+// Validate reports a type that is not known, or cannot be the embedding's.
+func (o GGUFOptions) Validate() error {
+	if _, err := ggufTypeByName(o.Linear); err != nil {
+		return err
+	}
+	embedding, err := ggufTypeByName(o.Embedding)
+	if err != nil {
+		return err
+	}
+	if embedding.ternary {
+		return fmt.Errorf("interop: GGUF type %s holds ternary weights only, the embedding is not ternary; use f16, q8_0 or q6_k for it", embedding.name)
+	}
+	return nil
+}
+
 // GGUFTensor is the encoding of one tensor of a GGUF file.
 type GGUFTensor struct {
 	Name   string // as in the file
@@ -105,18 +120,12 @@ func WriteGGUF(w io.Writer, m *spinfile.Model, o GGUFOptions) error {
 
 // ggufTensors lists what the file holds, in its order.
 func ggufTensors(m *spinfile.Model, o GGUFOptions, vocab *ggufVocab) ([]ggufEntry, error) {
-	linear, err := ggufTypeByName(o.Linear)
-	if err != nil {
+	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	embedding, err := ggufTypeByName(o.Embedding)
-	if err != nil {
-		return nil, err
-	}
+	linear, _ := ggufTypeByName(o.Linear)
+	embedding, _ := ggufTypeByName(o.Embedding)
 	f32, _ := ggufTypeByName("f32")
-	if embedding.ternary {
-		return nil, fmt.Errorf("interop: GGUF type %s holds ternary weights only, the embedding is not ternary; use f16, q8_0 or q6_k for it", embedding.name)
-	}
 	var tensors []ggufEntry
 	for i := range m.Tensors {
 		t := &m.Tensors[i]

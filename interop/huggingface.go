@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"spinnet/arch"
+	"spinnet/spinfile"
 )
 
 // The Llama models of Hugging Face's transformers: a safetensors file with
@@ -135,7 +136,7 @@ func (l *Latents) openHuggingFace(entries []placed, o Options) error {
 	if err := l.useHuggingFace(config, entries); err != nil {
 		return err
 	}
-	l.Tokenizer, err = findLlamaTokenizer(l.File, config.VocabSize, o)
+	l.Tokenizer, err = o.tokenizer(l.File, config.VocabSize, spinfile.TokenizerInfo{}, findLlamaTokenizer)
 	return err
 }
 

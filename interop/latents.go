@@ -21,10 +21,11 @@ const (
 	FormatSpinnet     = "spinnet"
 )
 
-// Options say what a file itself does not.
+// Options say what a file itself does not. They hold for every format; a file
+// that says something else is an error.
 type Options struct {
 	Chars     string // character vocabulary, sorted and distinct, of a model that carries none
-	Tokenizer string // path of a llama2.c tokenizer; "" looks beside the model
+	Tokenizer string // path of a llama2.c tokenizer; "" looks beside a model of llama's
 }
 
 // Stored is a parameter as it lies in a file.
@@ -105,7 +106,7 @@ func openLatents(r io.ReaderAt, size int64, path string, o Options) (*Latents, e
 	case FormatLlama2C:
 		err = l.openLlama2C(o)
 	case FormatGGUF:
-		err = l.openGGUF()
+		err = l.openGGUF(o)
 	default:
 		err = l.fail("", -1, "it holds finished weights, not parameters as training has them")
 	}

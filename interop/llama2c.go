@@ -110,29 +110,29 @@ func (l *Latents) openLlama2C(o Options) error {
 	if c.UntiedOutput {
 		next(arch.OutputName)
 	}
-	l.Tokenizer, err = findLlamaTokenizer(l.File, c.VocabSize, o)
+	l.Tokenizer, err = o.tokenizer(l.File, c.VocabSize, spinfile.TokenizerInfo{}, findLlamaTokenizer)
 	return err
 }
 
-// findLlamaTokenizer reads the tokenizer of the options, or the one beside a
-// model: tokN.bin for a vocabulary of N, else tokenizer.bin. It is of kind ""
-// when there is none.
-func findLlamaTokenizer(model string, vocab int, o Options) (spinfile.TokenizerInfo, error) {
-	paths := []string{o.Tokenizer}
-	if o.Tokenizer == "" {
-		dir := filepath.Dir(model)
-		paths = []string{filepath.Join(dir, fmt.Sprintf("tok%d.bin", vocab)), filepath.Join(dir, "tokenizer.bin")}
-	}
-	for _, path := range paths {
-		b, err := readBounded(path, maxVocabFile)
-		if err == nil {
-			return parseLlamaTokenizer(path, b, vocab)
-		}
-		if o.Tokenizer != "" || !errors.Is(err, fs.ErrNotExist) {
-			return spinfile.TokenizerInfo{}, err
+// findLlamaTokenizer reads the tokenizer beside a model: tokN.bin for a
+// vocabulary of N, else tokenizer.bin. It is of kind "" when there is none.
+func findLlamaTokenizer(model string, vocab int) (spinfile.TokenizerInfo, error) {
+	for _, name := range []string{fmt.Sprintf("tok%d.bin", vocab), "tokenizer.bin"} {
+		info, err := readLlamaTokenizer(filepath.Join(filepath.Dir(model), name), vocab)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return info, err
 		}
 	}
 	return spinfile.TokenizerInfo{}, nil
+}
+
+// readLlamaTokenizer reads a file of vocab pieces.
+func readLlamaTokenizer(path string, vocab int) (spinfile.TokenizerInfo, error) {
+	b, err := readBounded(path, maxVocabFile)
+	if err != nil {
+		return spinfile.TokenizerInfo{}, err
+	}
+	return parseLlamaTokenizer(path, b, vocab)
 }
 
 // parseLlamaTokenizer reads llama2.c's tokenizer.bin: the length of the

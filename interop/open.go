@@ -87,10 +87,11 @@ func openFinished(r io.ReaderAt, path string, o Options) (*spinfile.Model, error
 	if _, err := r.ReadAt(head[:], 0); err != nil {
 		return nil, fmt.Errorf("interop: %s: %w", path, err)
 	}
-	if binary.LittleEndian.Uint16(head[4:]) >= 5 {
-		return m, nil
+	own, find := m.Tokenizer, func(string, int) (spinfile.TokenizerInfo, error) { return m.Tokenizer, nil }
+	if binary.LittleEndian.Uint16(head[4:]) < 5 {
+		own, find = spinfile.TokenizerInfo{}, originalTokenizer
 	}
-	if m.Tokenizer, err = originalTokenizer(path, m.Config.VocabSize, o); err != nil {
+	if m.Tokenizer, err = o.tokenizer(path, m.Config.VocabSize, own, find); err != nil {
 		return nil, err
 	}
 	return m, m.Validate()
@@ -233,7 +234,8 @@ func (l *Latents) openSafetensors(o Options) error {
 		return err
 	}
 	l.useState(st, entries)
-	return nil
+	l.Tokenizer, err = o.tokenizer(l.File, l.Config.VocabSize, l.Tokenizer, nil)
+	return err
 }
 
 // useState makes a checkpoint of its two parts.

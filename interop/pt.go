@@ -12,6 +12,7 @@ import (
 
 	"spinnet/arch"
 	"spinnet/pickle"
+	"spinnet/spinfile"
 )
 
 // Limits of what is read of a PyTorch file beside its tensors.
@@ -77,7 +78,7 @@ func (l *Latents) openPyTorch(o Options) error {
 	if err := l.originalConfig(args); err != nil {
 		return err
 	}
-	if l.Tokenizer, err = originalTokenizer(l.File, l.Config.VocabSize, o); err != nil {
+	if l.Tokenizer, err = o.tokenizer(l.File, l.Config.VocabSize, spinfile.TokenizerInfo{}, originalTokenizer); err != nil {
 		return err
 	}
 	if step, ok := checkpoint.Get("iter_num").(int64); ok && step >= 0 {

@@ -328,9 +328,15 @@ func TestPyTorchTokenizer(t *testing.T) {
 	if err != nil || m.Tokenizer.Chars != other {
 		t.Errorf("meta.pkl: got %q, %v", m.Tokenizer.Chars, err)
 	}
-	m, err = OpenWith(path, Options{Chars: "abc"})
-	if err != nil || m.Tokenizer.Chars != "abc" {
-		t.Errorf("option: got %q, %v", m.Tokenizer.Chars, err)
+	given := shakespeare[1:] + "ê"
+	m, err = OpenWith(path, Options{Chars: given})
+	if err != nil || m.Tokenizer.Chars != given {
+		t.Errorf("option: got %v, %v", m, err)
+	}
+	for _, bad := range []Options{{Chars: "abc"}, {Chars: shakespeare[1:] + "a"}, {Chars: given, Tokenizer: "tok"}} {
+		if _, err := OpenWith(path, bad); err == nil {
+			t.Errorf("%v: no error", bad)
+		}
 	}
 	for name, meta := range map[string][]byte{"code": []byte("\x80\x02cposix\nsystem\n."), "too many": pickle.EncodeMeta(shakespeare + "éêë")} {
 		if err := os.WriteFile(filepath.Join(dir, pickle.MetaFile), meta, 0o644); err != nil {
