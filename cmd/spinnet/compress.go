@@ -27,6 +27,7 @@ type compressFlags struct {
 	format, threads         int
 	text, file              string
 	json, verbose           bool
+	modelFlags
 }
 
 func newCompressCmd() *cobra.Command {
@@ -63,6 +64,7 @@ text it has the loss before and after.`,
 	fl.BoolVar(&f.json, "json", false, "print the report as one JSON object")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "a line for each tensor in the report")
 	fl.IntVar(&f.threads, "threads", 0, "threads to measure the loss with (0: one a core)")
+	f.add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("text", "file")
 	return cmd
 }
@@ -157,8 +159,12 @@ func (c *compressing) run(ctx context.Context, m *meter) (err error) {
 	if _, err := os.Stat(filepath.Dir(c.flags.output)); err != nil {
 		return fmt.Errorf("%s: %w", c.flags.output, err)
 	}
+	o, err := c.flags.options()
+	if err != nil {
+		return err
+	}
 	m.start("reading", 0)
-	if c.before, err = interop.Open(c.path); err != nil {
+	if c.before, err = interop.OpenWith(c.path, o); err != nil {
 		return err
 	}
 	c.source = c.before

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,10 +22,11 @@ import (
 // modelFlags say what a model file itself does not.
 type modelFlags struct{ chars, tokenizer string }
 
-// add defines the flags of a command.
+// add defines the flags of a command that opens a model.
 func (f *modelFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.chars, "chars", "", "text `FILE` whose distinct characters are the vocabulary of a model of\ncharacters that carries none")
 	cmd.Flags().StringVar(&f.tokenizer, "llama-tokenizer", "", "tokenizer `FILE` of a llama2.c model (default: tokN.bin or tokenizer.bin\nbeside it)")
+	cmd.MarkFlagsMutuallyExclusive("chars", "llama-tokenizer")
 }
 
 // options reads what the flags name.
@@ -75,7 +80,7 @@ name of OUT ends in. OUT appears whole or not at all.
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.log = cmd.ErrOrStderr()
-			return runConvert(args[0], args[1], &f)
+			return runConvert(cmd, args[0], args[1], &f)
 		},
 	}
 	f.add(cmd)
@@ -86,14 +91,23 @@ name of OUT ends in. OUT appears whole or not at all.
 }
 
 // runConvert is "spinnet convert".
-func runConvert(in, out string, f *convertFlags) error {
-	write, ok := modelWriters[strings.ToLower(filepath.Ext(out))]
+func runConvert(cmd *cobra.Command, in, out string, f *convertFlags) error {
+	ext := strings.ToLower(filepath.Ext(out))
+	write, ok := modelWriters[ext]
 	switch {
 	case !ok:
 		return &usageError{fmt.Errorf("%s: no format that is written", out),
 			"the name ends in one of " + strings.Join(slices.Sorted(maps.Keys(modelWriters)), ", ")}
 	case f.format != 4 && f.format != 5:
 		return usagef("--format %d: want 5 or 4", f.format)
+	}
+	for name, of := range map[string]string{"linear": ".gguf", "embedding": ".gguf", "format": ".spinnet"} {
+		if cmd.Flags().Changed(name) && ext != of {
+			return usagef("--%s: it is for %s files, %s is none", name, of, out)
+		}
+	}
+	if err := f.gguf.Validate(); err != nil {
+		return &usageError{err: err}
 	}
 	o, err := f.options()
 	if err != nil {
@@ -104,7 +118,19 @@ func runConvert(in, out string, f *convertFlags) error {
 	} else if same(from, out) {
 		return usagef("%s is what is read and what is to be written", out)
 	}
-	if err := interop.WriteFile(out, func(w io.Writer) error { return write(w, in, o, f) }); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	err = interop.WriteFile(out, func(w io.Writer) error {
+		if err := write(stoppable{ctx, w}, in, o, f); err != nil {
+			return err
+		}
+		return ctx.Err()
+	})
+	if errors.Is(err, context.Canceled) {
+		return exitError(exitInterrupted)
+	}
+	if err != nil {
 		return err
 	}
 	info, err := os.Stat(out)
@@ -112,6 +138,19 @@ func runConvert(in, out string, f *convertFlags) error {
 		fmt.Fprintf(f.log, "%s: %s\n", out, sizeText(info.Size()))
 	}
 	return err
+}
+
+// stoppable is a writer until its context ends.
+type stoppable struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (s stoppable) Write(b []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.w.Write(b)
 }
 
 // same reports whether two paths lead to one file.

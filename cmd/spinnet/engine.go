@@ -7,7 +7,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"spinnet/dataset"
 	"spinnet/engine"
@@ -20,16 +20,19 @@ import (
 type engineFlags struct {
 	threads          int
 	numeric, kvCache string
+	modelFlags
 }
 
-func (f *engineFlags) add(fl *pflag.FlagSet) {
+func (f *engineFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	f.modelFlags.add(cmd)
 	fl.IntVar(&f.threads, "threads", 0, "threads to compute with (0: one a core)")
 	fl.StringVar(&f.numeric, "numeric", "", "arithmetic, int8 or float (default: what the model was trained for)")
 	fl.StringVar(&f.kvCache, "kv-cache", "float", "keep keys and values as float or, in a quarter of the memory, int8")
 }
 
 // options checks the flags.
-func (f *engineFlags) options() (engine.Options, error) {
+func (f *engineFlags) engineOptions() (engine.Options, error) {
 	o := engine.Options{Threads: f.threads, Numeric: f.numeric, Int8Cache: f.kvCache == "int8"}
 	switch {
 	case f.threads < 0:
@@ -53,14 +56,21 @@ type loaded struct {
 
 // loadModel opens a model file and packs it.
 func loadModel(path string, f *engineFlags) (*loaded, error) {
-	o, err := f.options()
+	o, err := f.engineOptions()
+	if err != nil {
+		return nil, err
+	}
+	given, err := f.modelFlags.options()
 	if err != nil {
 		return nil, err
 	}
 	start := time.Now()
-	m, err := interop.Open(path)
+	m, err := interop.OpenWith(path, given)
 	if err != nil {
 		return nil, err
+	}
+	if o.Int8Cache && numericOf(m, o.Numeric) != engine.Int8 {
+		return nil, &dataset.HintError{Err: fmt.Errorf("%s: --kv-cache int8 needs int8 arithmetic, this model runs in float", path), Text: "add --numeric int8"}
 	}
 	l := &loaded{model: m, options: o}
 	if m.Tokenizer.Kind != "" {
@@ -75,12 +85,24 @@ func loadModel(path string, f *engineFlags) (*loaded, error) {
 	return l, nil
 }
 
+// numericOf is the arithmetic that a model runs in when asked for one, or with
+// "" for its own.
+func numericOf(m *spinfile.Model, asked string) string {
+	switch {
+	case asked != "":
+		return asked
+	case m.Config.ActBits == 8:
+		return engine.Int8
+	}
+	return engine.Float
+}
+
 // encode makes ids of text, from the token that begins one where there is
 // such a token.
 func (l *loaded) encode(what, text string) ([]int32, error) {
 	if l.tok == nil {
 		return nil, &dataset.HintError{Err: errors.New("the model does not say how text becomes tokens"),
-			Text: "spinnet convert with --chars or --llama-tokenizer makes a file that says; spinnet score --ids takes token ids"}
+			Text: "say it with --chars or --llama-tokenizer (spinnet convert makes a file that says it); spinnet score --ids takes token ids"}
 	}
 	var start []int32
 	if l.tok.Kind() == tokenizer.KindLlama {
@@ -101,14 +123,14 @@ func (l *loaded) encode(what, text string) ([]int32, error) {
 // without options, for comparison. ok is false when that is what it runs in,
 // or there is nothing to predict.
 func (l *loaded) usualLoss(ctx context.Context, ids []int32) (loss float64, numeric string, ok bool, err error) {
+	if len(ids) < 2 || numericOf(l.model, "") == l.engine.Numeric() && !l.options.Int8Cache {
+		return 0, "", false, nil
+	}
 	e, err := engine.New(l.model, engine.Options{Threads: l.options.Threads})
 	if err != nil {
 		return 0, "", false, err
 	}
 	defer e.Close()
-	if len(ids) < 2 || e.Numeric() == l.engine.Numeric() && !l.options.Int8Cache {
-		return 0, "", false, nil
-	}
 	r, err := e.Score(ctx, ids, nil)
 	return r.Loss, e.Numeric(), err == nil, err
 }

@@ -70,7 +70,7 @@ seed + i. Text may go on past the model's context length.`,
 	fl.BoolVar(&f.echo, "echo", false, "write the prompt before each continuation")
 	fl.BoolVar(&f.json, "json", false, "write one JSON object for each continuation")
 	fl.BoolVar(&f.stats, "stats", false, "print times, speeds and memory to standard error")
-	f.add(fl)
+	f.add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("prompt", "prompt-file")
 	return cmd
 }
@@ -91,7 +91,7 @@ func (f *generateFlags) check() error {
 	case f.samples < 1:
 		return usagef("--num-samples %d: want 1 or more", f.samples)
 	}
-	_, err := f.engineFlags.options()
+	_, err := f.engineOptions()
 	return err
 }
 
@@ -187,6 +187,7 @@ type generator struct {
 	out, log io.Writer
 	total    engine.Result // of all samples
 	turns    uint64        // prompts so far, for their seeds
+	peak     int           // memory after the first of them
 }
 
 // generated is a continuation as JSON.
@@ -208,11 +209,6 @@ func (g *generator) samples(ctx context.Context, prompt string) error {
 	if len(ids) == 0 {
 		ids = []int32{g.start()}
 	}
-	if g.flags.numeric != "" || g.options.Int8Cache {
-		if err := g.compare(ctx, ids); err != nil {
-			return err
-		}
-	}
 	for i := range g.flags.samples {
 		if i > 0 && !g.flags.json {
 			if _, err := fmt.Fprintf(g.out, "----- sample %d -----\n", i+1); err != nil {
@@ -222,6 +218,13 @@ func (g *generator) samples(ctx context.Context, prompt string) error {
 		if err := g.one(ctx, prompt, ids); err != nil {
 			return err
 		}
+	}
+	compare := g.flags.numeric != "" || g.options.Int8Cache
+	if !compare || g.peak == 0 {
+		g.peak = peakRSS() // before a second engine, for the comparison, adds its own
+	}
+	if compare {
+		return g.compare(ctx, ids)
 	}
 	return nil
 }
@@ -280,11 +283,15 @@ func (g *generator) one(ctx context.Context, prompt string, ids []int32) error {
 func (g *generator) interact(ctx context.Context, in io.Reader) error {
 	fmt.Fprintln(g.log, "Type a text to continue; an empty line ends.")
 	lines := make(chan string)
+	var failed error // set before lines is closed
 	go func() {
 		defer close(lines)
-		for s := bufio.NewScanner(in); s.Scan(); {
+		s := bufio.NewScanner(in)
+		s.Buffer(nil, maxPrompt)
+		for s.Scan() {
 			lines <- s.Text()
 		}
+		failed = s.Err()
 	}()
 	for {
 		fmt.Fprint(g.log, "> ")
@@ -293,6 +300,9 @@ func (g *generator) interact(ctx context.Context, in io.Reader) error {
 			fmt.Fprintln(g.log)
 			return ctx.Err()
 		case line, ok := <-lines:
+			if !ok && failed != nil {
+				return fmt.Errorf("reading a prompt: %w", failed)
+			}
 			if !ok || line == "" {
 				return nil
 			}
@@ -321,8 +331,8 @@ func (g *generator) printStats() {
 	fmt.Fprintf(g.log, "load     %s (%s)\n", g.time.Round(time.Microsecond*100), g.model.Meta["source"])
 	fmt.Fprintf(g.log, "prefill  %d tokens, %s\n", r.PromptTokens, rate(r.PromptTokens, r.Prefill))
 	fmt.Fprintf(g.log, "decode   %d tokens, %s, %d threads, %s\n", r.Tokens, rate(r.Tokens, r.Decode), g.engine.Threads(), g.engine.Numeric())
-	if peak := peakRSS(); peak > 0 {
-		fmt.Fprintf(g.log, "memory   %s at most\n", bytesText(peak))
+	if g.peak > 0 {
+		fmt.Fprintf(g.log, "memory   %s at most\n", bytesText(g.peak))
 	}
 }
 

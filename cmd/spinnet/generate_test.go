@@ -2,13 +2,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
+
+	"spinnet/engine"
 )
 
 const seedTiny = "../../model/testdata/seed_tiny"
@@ -160,5 +165,43 @@ func TestScoreCommandBad(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || out != "" {
 			t.Errorf("%v: got %q, %v; want %q", c.args, out, err, c.want)
 		}
+	}
+}
+
+// A line may be long, and one that cannot be read is an error.
+func TestInteractLongLine(t *testing.T) {
+	for _, c := range []struct {
+		in   io.Reader
+		want string
+	}{
+		{strings.NewReader(strings.Repeat("a", 70_000) + "\n\n"), ""},
+		{iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("abc"))), "reading a prompt: timeout"},
+	} {
+		var out bytes.Buffer
+		f := &generateFlags{samples: 1, engineFlags: engineFlags{kvCache: "float"}}
+		f.options.MaxTokens, f.options.Sample = 1, engine.SampleOptions{RepetitionPenalty: 1}
+		l, err := loadModel(seedTiny, &f.engineFlags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.engine.Close()
+		g := &generator{loaded: l, session: l.engine.NewSession(), flags: f, out: &out, log: io.Discard}
+		err = g.interact(t.Context(), c.in)
+		if c.want == "" && (err != nil || g.total.PromptTokens != 70_000) || c.want != "" && (err == nil || err.Error() != c.want) {
+			t.Errorf("%d tokens, %v; want %q", g.total.PromptTokens, err, c.want)
+		}
+	}
+}
+
+// A stopped conversion writes no more.
+func TestStoppable(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	w := stoppable{ctx, io.Discard}
+	if n, err := w.Write([]byte("x")); n != 1 || err != nil {
+		t.Errorf("got %d, %v", n, err)
+	}
+	stop()
+	if _, err := w.Write([]byte("x")); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -57,7 +57,7 @@ position, those that predict the text's last token.`,
 	fl.StringVar(&f.ids, "ids", "", "token `IDS` to score, separated by spaces or commas")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object with loss, bits_per_byte, tokens and logprobs")
 	fl.BoolVar(&f.logits, "logits", false, "add the last position's logits")
-	f.add(fl)
+	f.add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("text", "file", "ids")
 	return cmd
 }
@@ -68,7 +68,7 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 	if !given("text") && !given("file") && !given("ids") {
 		return &usageError{errors.New("nothing to score"), "give one of --text, --file and --ids"}
 	}
-	if _, err := f.options(); err != nil {
+	if _, err := f.engineOptions(); err != nil {
 		return err
 	}
 	what, text := "--text", f.text
