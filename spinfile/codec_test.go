@@ -91,7 +91,12 @@ func samples(t testing.TB) map[string]*Model {
 	add("classic", func(*arch.Config) {}, chars, meta)
 	add("absmean", func(c *arch.Config) { c.Quantizer = arch.AbsMean; c.ActBits = 8; c.Dropout = 0.1 }, chars, nil)
 	add("none", func(c *arch.Config) { c.Quantizer = arch.None; c.Algebra = "real" }, TokenizerInfo{Kind: "llama", Pieces: []string{"", "\xff", "ab"}, Scores: []float32{0, -1, 2.5}}, nil)
-	add("mixed", func(c *arch.Config) { c.Algebra = "walsh,octonion"; c.NKVHead = 8; c.OctonionAttention = false; c.VocabSize = 256 }, TokenizerInfo{Kind: "bytes"}, nil)
+	add("mixed", func(c *arch.Config) {
+		c.Algebra = "walsh,octonion"
+		c.NKVHead = 8
+		c.OctonionAttention = false
+		c.VocabSize = 256
+	}, TokenizerInfo{Kind: "bytes"}, nil)
 	add("grouped", func(c *arch.Config) { c.Algebra = "complex"; c.NKVHead = 4; c.VocabSize = 300 }, TokenizerInfo{Kind: "gpt2", Keep: keptBytes(300, 50256)}, nil)
 	add("untied", func(c *arch.Config) { c.UntiedOutput = true; c.NormEps = 1e-5; c.RopeTheta = 5e5; c.NEmbd = 48 }, TokenizerInfo{}, nil)
 	for _, name := range []string{"classic", "untied"} {
@@ -257,8 +262,12 @@ func TestRefused4(t *testing.T) {
 		{`mixer_algebra = "walsh"`, func(c *arch.Config, _ *TokenizerInfo) { c.MixerAlgebra = "walsh" }},
 		{"norm_eps = 1e-05", func(c *arch.Config, _ *TokenizerInfo) { c.NormEps = 1e-5 }},
 		{"rope_theta = 500000", func(c *arch.Config, _ *TokenizerInfo) { c.RopeTheta = 5e5 }},
-		{"a trimmed vocabulary", func(c *arch.Config, tok *TokenizerInfo) { c.VocabSize, *tok = 256, TokenizerInfo{Kind: "gpt2", Keep: keptBytes()} }},
-		{"a llama tokenizer", func(_ *arch.Config, tok *TokenizerInfo) { *tok = TokenizerInfo{Kind: "llama", Pieces: make([]string, 3), Scores: make([]float32, 3)} }},
+		{"a trimmed vocabulary", func(c *arch.Config, tok *TokenizerInfo) {
+			c.VocabSize, *tok = 256, TokenizerInfo{Kind: "gpt2", Keep: keptBytes()}
+		}},
+		{"a llama tokenizer", func(_ *arch.Config, tok *TokenizerInfo) {
+			*tok = TokenizerInfo{Kind: "llama", Pieces: make([]string, 3), Scores: make([]float32, 3)}
+		}},
 	} {
 		conf, tok := base, TokenizerInfo{}
 		c.change(&conf, &tok)
