@@ -46,6 +46,14 @@ func (t *ggufType) read(dst []float32, r io.ReaderAt, offset int64) error {
 	return nil
 }
 
+// zero reports whether an encoded row is all zeros; it overwrites row.
+func (t *ggufType) zero(row []float32, b []byte) bool {
+	for i := range len(row) / t.values {
+		t.decode(row[i*t.values:(i+1)*t.values], b[i*t.bytes:(i+1)*t.bytes])
+	}
+	return maxAbs(row) == 0
+}
+
 // decode reads one block, as llama.cpp defines it.
 func (t *ggufType) decode(dst []float32, b []byte) {
 	half := func(at int) float32 { return spinfile.FromFloat16(binary.LittleEndian.Uint16(b[at:])) }

@@ -201,6 +201,9 @@ func (t *ggufEntry) write(put func([]byte) error) error {
 			if most := maxAbs([]float32{scale}); most > maxHalf {
 				return tooLarge(most, t.kind)
 			}
+			if scale != 0 && spinfile.FromFloat16(spinfile.ToFloat16(scale)) == 0 {
+				return tooSmall(scale, t.kind)
+			}
 			for ; len(q) > 0; q = q[t.kind.values:] {
 				buf = appendHalf(buf, scale)
 				for _, v := range q[:t.kind.values] {
@@ -216,6 +219,9 @@ func (t *ggufEntry) write(put func([]byte) error) error {
 				scale = x.scale(r)
 			}
 			buf = t.kind.appendRow(buf, row, scale)
+			if most := maxAbs(row); most > 0 && most < tiny && t.kind.zero(row, buf) {
+				return tooSmall(most, t.kind)
+			}
 		}
 		if err := put(buf); err != nil {
 			return err
@@ -226,6 +232,13 @@ func (t *ggufEntry) write(put func([]byte) error) error {
 
 func tooLarge(v float32, t *ggufType) error {
 	return fmt.Errorf("the value %g is too large for the float16 factors of %s (at most %d); write f32", v, t.name, maxHalf)
+}
+
+// tiny is above every value whose row an encoding could turn into zeros.
+const tiny = 1e-3
+
+func tooSmall(v float32, t *ggufType) error {
+	return fmt.Errorf("a row with values of %g at most becomes 0 in the float16 factors of %s; write f32", v, t.name)
 }
 
 // ggufHeader is everything before the data: metadata and tensor list.

@@ -439,6 +439,21 @@ func TestGGUFRefuses(t *testing.T) {
 		{"large scale", `"blk.0.attn_q.weight": the value 1e+06 is too large`, GGUFOptions{Linear: "tq2_0"}, func(m *spinfile.Model) {
 			m.Tensor("layers.0.attention.wq.weight").Scale[1] = 1e6
 		}},
+		{"small scale", `"blk.0.attn_q.weight": a row with values of 1e-08 at most becomes 0`, GGUFOptions{Linear: "tq2_0"}, func(m *spinfile.Model) {
+			m.Tensor("layers.0.attention.wq.weight").Scale[1] = 1e-8
+		}},
+		{"small scale in q4_0", "becomes 0", GGUFOptions{Linear: "q4_0"}, func(m *spinfile.Model) {
+			m.Tensor("layers.0.attention.wq.weight").Scale[1] = 1e-7
+		}},
+		{"small row", `"token_embd.weight": a row with values of 1e-08`, GGUFOptions{}, func(m *spinfile.Model) {
+			for i := range 32 {
+				m.Tensors[0].Data[i] = 1e-8
+			}
+		}},
+		{"small int8 row", "becomes 0", GGUFOptions{Embedding: "q8_0"}, func(m *spinfile.Model) {
+			*m = *m.Quantize()
+			m.Tensors[0].Scale[2] = 1e-9
+		}},
 		{"large value", "write f32", GGUFOptions{}, func(m *spinfile.Model) { m.Tensors[0].Data[5] = 7e4 }},
 	} {
 		m := good()
