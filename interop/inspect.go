@@ -50,11 +50,11 @@ func Inspect(path string, o Options) (*Description, error) {
 		return nil, err
 	}
 	if format == FormatSpinnet {
-		m, err := openFinished(f, weights, o)
+		m, data, err := openFinished(weights, o)
 		if err != nil {
 			return nil, err
 		}
-		return describeFinished(m, weights, size)
+		return describeFinished(m, data, weights)
 	}
 	l, err := openLatents(f, size, weights, o)
 	if err != nil {
@@ -74,13 +74,8 @@ func Inspect(path string, o Options) (*Description, error) {
 }
 
 // describeFinished describes a .spinnet file, by its sections.
-func describeFinished(m *spinfile.Model, path string, size int64) (*Description, error) {
-	data, err := mapFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("interop: %w", err)
-	}
-	defer unmapFile(data)
-	d := &Description{File: path, Format: FormatSpinnet, Size: size, Config: m.Config, Tokenizer: m.Tokenizer, Meta: m.Meta}
+func describeFinished(m *spinfile.Model, data []byte, path string) (d *Description, err error) {
+	d = &Description{File: path, Format: FormatSpinnet, Size: int64(len(data)), Config: m.Config, Tokenizer: m.Tokenizer, Meta: m.Meta}
 	var sections []spinfile.Section
 	if d.Version, sections, err = spinfile.Sections(data); err != nil {
 		return nil, fmt.Errorf("interop: %s: %w", path, err)

@@ -67,7 +67,8 @@ func OpenWith(path string, o Options) (*spinfile.Model, error) {
 		return nil, err
 	}
 	if format == FormatSpinnet {
-		return openFinished(f, weights, o)
+		m, _, err := openFinished(weights, o)
+		return m, err
 	}
 	l, err := openLatents(f, size, weights, o)
 	if err != nil {
@@ -76,25 +77,21 @@ func OpenWith(path string, o Options) (*spinfile.Model, error) {
 	return l.Model()
 }
 
-// openFinished opens a .spinnet file. The original program's, of versions 3
-// and 4, carry no tokenizer.
-func openFinished(r io.ReaderAt, path string, o Options) (*spinfile.Model, error) {
-	m, err := openSpinnet(path)
-	var head [6]byte
+// openFinished opens a .spinnet file and gives its bytes, in which the model
+// lies. The original program's, of versions 3 and 4, carry no tokenizer.
+func openFinished(path string, o Options) (*spinfile.Model, []byte, error) {
+	m, data, err := openSpinnet(path)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := r.ReadAt(head[:], 0); err != nil {
-		return nil, fmt.Errorf("interop: %s: %w", path, err)
+		return nil, nil, err
 	}
 	own, find := m.Tokenizer, func(string, int) (spinfile.TokenizerInfo, error) { return m.Tokenizer, nil }
-	if binary.LittleEndian.Uint16(head[4:]) < 5 {
+	if binary.LittleEndian.Uint16(data[4:]) < 5 {
 		own, find = spinfile.TokenizerInfo{}, originalTokenizer
 	}
 	if m.Tokenizer, err = o.tokenizer(path, m.Config.VocabSize, own, find); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return m, m.Validate()
+	return m, data, m.Validate()
 }
 
 // Resolve gives the weights file that Open would read for path.

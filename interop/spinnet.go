@@ -17,18 +17,16 @@ import (
 // no memory of their own. Replace such a file by renaming another over it, as
 // WriteFile does; a program that uses the model ends when the file is cut
 // short under it.
-func openSpinnet(path string) (*spinfile.Model, error) {
-	data, err := mapFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("interop: %w", err)
+func openSpinnet(path string) (m *spinfile.Model, data []byte, err error) {
+	if data, err = mapFile(path); err != nil {
+		return nil, nil, fmt.Errorf("interop: %w", err)
 	}
-	m, err := spinfile.Decode(data)
-	if err != nil {
+	if m, err = spinfile.Decode(data); err != nil {
 		unmapFile(data)
-		return nil, fmt.Errorf("interop: %s: %w", path, err)
+		return nil, nil, fmt.Errorf("interop: %s: %w", path, err)
 	}
 	m.Meta["source"] = path
-	return m, nil
+	return m, data, nil
 }
 
 // provenance gives what a checkpoint's state.json says of the training, for

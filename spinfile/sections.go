@@ -11,8 +11,7 @@ type Section struct {
 }
 
 // Sections lists the parts of a .spinnet file and gives its version. It checks
-// places and checksums (version 5) or lengths (3 and 4), not values: Decode
-// does.
+// places, not values or the sections' checksums: Decode does.
 func Sections(data []byte) (version int, list []Section, err error) {
 	if len(data) < 6 || string(data[:4]) != magic {
 		_, err := Decode(data)
@@ -23,7 +22,7 @@ func Sections(data []byte) (version int, list []Section, err error) {
 		list, err = sections4(data)
 	case 5:
 		var table []section
-		if table, err = readTable(data); err != nil {
+		if table, err = readTable(data, false); err != nil {
 			return version, nil, err
 		}
 		for _, s := range table {
