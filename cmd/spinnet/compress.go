@@ -218,11 +218,17 @@ func relativeError(got, want *spinfile.Tensor) float64 {
 // losses measures both models on a text, each with its own tokens.
 func (c *compressing) losses(ctx context.Context, m *meter, what, text string) error {
 	c.report.Loss = &compressLoss{On: what}
-	for _, side := range []struct {
+	type side struct {
 		name  string
 		model *spinfile.Model
 		to    *measured
-	}{{"before", c.before, &c.report.Loss.Before}, {"after", c.after, &c.report.Loss.After}} {
+	}
+	sides := []side{{"before", c.before, &c.report.Loss.Before}, {"after", c.after, &c.report.Loss.After}}
+	if c.report.TrimmedFrom > 0 { // what trimming costs, apart from rounding
+		c.report.Loss.Trimmed = new(measured)
+		sides = append(sides, side{"trimmed", c.source, c.report.Loss.Trimmed})
+	}
+	for _, side := range sides {
 		if side.model.Tokenizer.Kind == "" {
 			return &dataset.HintError{Err: fmt.Errorf("%s does not say how text becomes tokens", c.path), Text: "leave --text and --file out: the loss is not needed to compress"}
 		}

@@ -64,9 +64,10 @@ type compressTensor struct {
 
 // compressLoss is the loss on a text.
 type compressLoss struct {
-	On     string   `json:"on"`
-	Before measured `json:"before"`
-	After  measured `json:"after"`
+	On      string    `json:"on"`
+	Before  measured  `json:"before"`
+	Trimmed *measured `json:"trimmed,omitempty"` // with the small vocabulary, not yet rounded
+	After   measured  `json:"after"`
 }
 
 type measured struct {
@@ -204,6 +205,14 @@ func (r *compressReport) print(w io.Writer, verbose bool) error {
 		return nil
 	}
 	b, a := &r.Loss.Before, &r.Loss.After
+	if t := r.Loss.Trimmed; t != nil && b.BitsPerByte != nil && t.BitsPerByte != nil && a.BitsPerByte != nil {
+		// Other tokens, and another number of them: a token's loss says nothing.
+		before, trimmed, after := *b.BitsPerByte, *t.BitsPerByte, *a.BitsPerByte
+		fmt.Fprintf(w, "\nbits a byte %.5f before, %.5f trimmed (%+.4f %%), %.5f after (%+.4f %%, of it %+.4f %% by rounding), on %s\n",
+			before, trimmed, 100*(trimmed/before-1), after, 100*(after/before-1), 100*(after-trimmed)/before, r.Loss.On)
+		fmt.Fprintf(w, "            %.6f nats a token before, of %s; %.6f after, of %s\n", b.Loss, thousands(b.Tokens), a.Loss, thousands(a.Tokens))
+		return nil
+	}
 	fmt.Fprintf(w, "\nloss        %.6f before, %.6f after: %+.4f %%, on %s tokens of %s\n", b.Loss, a.Loss, 100*(a.Loss/b.Loss-1), thousands(a.Tokens), r.Loss.On)
 	if b.BitsPerByte != nil && a.BitsPerByte != nil {
 		fmt.Fprintf(w, "            %.5f bits a byte before, %.5f after\n", *b.BitsPerByte, *a.BitsPerByte)
