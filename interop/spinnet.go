@@ -11,12 +11,12 @@ import (
 	"spinnet/spinfile"
 )
 
-// openSpinnet reads a .spinnet file. Where the system can, the file is mapped
-// into memory and stays so until the program ends, because the model's int8
-// tensors lie in it: they are read from disk when they are first used and cost
-// no memory of their own. Replace such a file by renaming another over it, as
-// WriteFile does; a program that uses the model ends when the file is cut
-// short under it.
+// openSpinnet reads a .spinnet file and gives its bytes as well. Where the
+// system can, the file is mapped into memory and stays so until the program
+// ends, because the model's int8 tensors lie in it: they are read from disk
+// when they are first used and cost no memory of their own. Replace such a file
+// by renaming another over it, as WriteFile does; a program that uses the model
+// ends when the file is cut short under it.
 func openSpinnet(path string) (m *spinfile.Model, data []byte, err error) {
 	if data, err = mapFile(path); err != nil {
 		return nil, nil, fmt.Errorf("interop: %w", err)
