@@ -4,6 +4,7 @@ import (
 	"hash/crc32"
 	"math"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"spinnet/arch"
@@ -255,7 +256,7 @@ func (c *cursor) config() (a arch.Config) {
 	a.MixerAlgebra = c.text(c.u16())
 	if c.err == nil {
 		if err := a.Validate(); err != nil {
-			c.err = corrupt(c.section, start, err.Error())
+			c.err = corrupt(c.section, start, strings.TrimPrefix(err.Error(), "arch: "))
 		}
 	}
 	return a
@@ -329,7 +330,7 @@ func (c *cursor) tokenizer(vocab int) (t TokenizerInfo) {
 	}
 	if c.err == nil {
 		if err := t.check(vocab); err != nil {
-			c.err = corrupt(c.section, start, err.Error())
+			c.err = corrupt(c.section, start, strings.TrimPrefix(err.Error(), "spinfile: "))
 		}
 	}
 	return t
