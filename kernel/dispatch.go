@@ -51,7 +51,7 @@ func chooseSet(forced string) (set, error) {
 				return have, nil
 			}
 		}
-		return best, errors.New("kernel: SPINNET_KERNEL=" + forced + ": this machine lacks it; using " + setNames[best])
+		return best, errors.New("kernel: SPINNET_KERNEL=" + forced + ": this machine lacks it")
 	}
-	return best, errors.New("kernel: SPINNET_KERNEL=" + forced + ": no such kernel set; known are ref, avx2, avx512, neon; using " + setNames[best])
+	return best, errors.New("kernel: SPINNET_KERNEL=" + forced + ": no such kernel set; known are ref, avx2, avx512, neon")
 }
