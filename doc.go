@@ -10,9 +10,9 @@
 //	cuda        the GPU device: driver, kernels, graphs
 //	model       the transformer that learns, and its initialisation
 //	train       recipes, the loop, AdamW, batches, checkpoints
-//	spinfile    a trained model in memory
+//	spinfile    a finished model in memory, and the .spinnet file
 //	engine      the transformer that writes: KV cache, sampler, scoring
-//	interop     model files: safetensors, checkpoints; Open reads any of them
+//	interop     other programs' model files; Open reads any model
 //
 // Text and records:
 //
