@@ -213,11 +213,8 @@ func newInt8Run(s *Session, m *int8Model) *int8Run {
 		r.scratch[i] = int8Scratch{
 			z: make([]float32, c.NEmbd), q: make([]int8, width), scale: make([]float32, tokens),
 			a: make([]int8, sizeA), start: make([]int32, rowsA), c: make([]int32, sizeC), acc: make([]int32, headBlock),
+			h: make([]float32, few*c.NEmbd), mixed: make([]float32, few*c.NEmbd),
 		}
-	}
-	for i := range r.scratch {
-		r.scratch[i].h = make([]float32, few*c.NEmbd)
-		r.scratch[i].mixed = make([]float32, few*c.NEmbd)
 	}
 	r.scratch[0].h = r.h
 	r.few.meet = kernel.NewBarrier(len(r.scratch))
