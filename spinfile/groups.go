@@ -74,6 +74,12 @@ func readGroups(values []int8, low, high []byte, factors []uint8, d, bits int) i
 	at := 0 // in the row
 	for g, factor := range factors {
 		f := uint64(factor)
+		if values == nil && d-at >= GroupSize && f-1 < 127/half { // whatever the values, they fit
+			if at += GroupSize; at == d {
+				at = 0
+			}
+			continue
+		}
 		// Eight values at a time, in two words of four lanes of 16 bits:
 		// f·u + 128 − f·half is 1 … 255 where f·q is in ±127; 0x4000 keeps it
 		// from going below 0.
