@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"spinnet/interop"
+	"spinnet/kernel"
 	"spinnet/spinfile"
 )
 
@@ -113,7 +114,7 @@ func TestSeedTiny(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 40 {
-			id := argmax(logits)
+			id := int32(kernel.ArgMax(logits))
 			ids = append(ids, id)
 			logits = s.Step(id)
 		}

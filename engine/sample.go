@@ -59,8 +59,8 @@ type Sampler struct {
 	o      SampleOptions
 	rng    *rand.Rand
 	logits []float32 // a copy, where they must be changed
-	maxima []float32 // of each block of the logits
-	sorted []float32 // the maxima as a heap
+	maxima []float32 // of each block of the logits, for top-k and top-p
+	sorted []float32 // the maxima in ascending order
 	order  []int32   // candidate ids
 	weight []float32
 	sums   []float32 // of the weights of each block
@@ -120,7 +120,7 @@ func (s *Sampler) Next(logits []float32) int32 {
 		l = s.logits
 		s.penalise(l)
 	}
-	best := s.argmax(l)
+	best := int32(kernel.ArgMax(l))
 	top, inv := l[best], float32(1/s.o.Temperature)
 	// With a temperature too small for float32, or an infinity in front, no
 	// differences are left to draw from.
@@ -137,21 +137,6 @@ func (s *Sampler) Next(logits []float32) int32 {
 
 // block is the range of block i of n logits.
 func (s *Sampler) block(i, n int) (lo, hi int) { return i * sampleBlock, min(n, (i+1)*sampleBlock) }
-
-// argmax is the id of the largest logit, the lowest of equals; it leaves the
-// blocks' maxima.
-func (s *Sampler) argmax(l []float32) int32 {
-	first := 0
-	for i := range s.maxima {
-		lo, hi := s.block(i, len(l))
-		s.maxima[i] = kernel.MaxOf(l[lo:hi])
-		if s.maxima[i] > s.maxima[first] {
-			first = i
-		}
-	}
-	lo, hi := s.block(first, len(l))
-	return int32(lo) + argmax(l[lo:hi])
-}
 
 // penalise applies the repetition penalty once to each recent token.
 func (s *Sampler) penalise(l []float32) {
@@ -184,6 +169,12 @@ func (s *Sampler) weigh(l []float32, top, inv float32) float64 {
 // candidates gives the ids that top-k and top-p keep, in descending order of
 // l, ties to the lower id, and sets their weights in that order.
 func (s *Sampler) candidates(l []float32, top, inv float32) []int32 {
+	for i := range s.maxima {
+		lo, hi := s.block(i, len(l))
+		s.maxima[i] = kernel.MaxOf(l[lo:hi])
+	}
+	copy(s.sorted, s.maxima)
+	slices.Sort(s.sorted)
 	k, p, mass := len(l), s.o.TopP, 0.0
 	enough := 64 // how many are likely to do
 	if s.o.TopK > 0 && s.o.TopK < k {
@@ -246,8 +237,6 @@ func (s *Sampler) threshold(n int) float32 {
 	if n > len(s.maxima) {
 		return float32(math.Inf(-1))
 	}
-	copy(s.sorted, s.maxima)
-	slices.Sort(s.sorted)
 	return s.sorted[len(s.sorted)-n]
 }
 
@@ -326,17 +315,6 @@ func find(weight []float32, u float64) int {
 		}
 	}
 	return last
-}
-
-// argmax is the place of the largest value, the lowest of equals.
-func argmax(l []float32) int32 {
-	best := 0
-	for i, v := range l {
-		if v > l[best] {
-			best = i
-		}
-	}
-	return int32(best)
 }
 
 // before orders ids by descending logit, then ascending id.

@@ -120,7 +120,7 @@ func TestCandidates(t *testing.T) {
 			o.TopP = rng.Float64()
 		}
 		s := newSampler(t, o, n)
-		got := s.candidates(logits, logits[s.argmax(logits)], 1/float32(o.Temperature))
+		got := s.candidates(logits, slices.Max(logits), 1/float32(o.Temperature))
 		want := allowed(o, logits)
 		if len(got) != len(want) {
 			t.Errorf("%+v of %d: %d candidates, want %d", o, n, len(got), len(want))
