@@ -36,11 +36,7 @@ type TensorDescription struct {
 // read and checked as Open does, checksums and values included; only the
 // engine is missing.
 func Inspect(path string, o Options) (*Description, error) {
-	weights, err := Resolve(path)
-	if err != nil {
-		return nil, err
-	}
-	f, size, err := openRegular(weights)
+	f, size, weights, err := openModel(path)
 	if err != nil {
 		return nil, err
 	}

@@ -58,11 +58,7 @@ type Latents struct {
 // OpenLatents opens a model that holds parameters as training has them: what
 // Open takes, but for .spinnet files, which hold finished weights.
 func OpenLatents(path string, o Options) (*Latents, error) {
-	weights, err := Resolve(path)
-	if err != nil {
-		return nil, err
-	}
-	f, size, err := openRegular(weights)
+	f, size, weights, err := openModel(path)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +68,15 @@ func OpenLatents(path string, o Options) (*Latents, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// openModel opens the weights file that path leads to.
+func openModel(path string) (f *os.File, size int64, weights string, err error) {
+	if weights, err = Resolve(path); err != nil {
+		return nil, 0, "", err
+	}
+	f, size, err = openRegular(weights)
+	return f, size, weights, err
 }
 
 // openRegular opens a file that has a size.

@@ -53,11 +53,7 @@ func Open(path string) (*spinfile.Model, error) { return OpenWith(path, Options{
 
 // OpenWith is Open for files that leave something open.
 func OpenWith(path string, o Options) (*spinfile.Model, error) {
-	weights, err := Resolve(path)
-	if err != nil {
-		return nil, err
-	}
-	f, size, err := openRegular(weights)
+	f, size, weights, err := openModel(path)
 	if err != nil {
 		return nil, err
 	}
@@ -120,11 +116,7 @@ func Resolve(path string) (string, error) {
 
 // Format tells the format of the model at path: one of the Format constants.
 func Format(path string) (string, error) {
-	weights, err := Resolve(path)
-	if err != nil {
-		return "", err
-	}
-	f, size, err := openRegular(weights)
+	f, size, weights, err := openModel(path)
 	if err != nil {
 		return "", err
 	}
