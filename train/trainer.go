@@ -131,9 +131,6 @@ func (t *Trainer) build() (err error) {
 // Close closes the device.
 func (t *Trainer) Close() { t.dev.Close() }
 
-// DeviceName says what computes.
-func (t *Trainer) DeviceName() string { return t.dev.Name() }
-
 // Step is the number of updates done.
 func (t *Trainer) Step() int { return t.step }
 
