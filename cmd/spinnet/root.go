@@ -145,7 +145,7 @@ the environment: --top-k is SPINNET_TOP_K.`,
 		commands  []*cobra.Command
 	}{
 		{"text", "Text:", []*cobra.Command{newPrepareCmd(), newTokenizeCmd()}},
-		{"models", "Models:", []*cobra.Command{newTrainCmd(), newGenerateCmd(), newScoreCmd(), newCompressCmd(), newConvertCmd(), newInspectCmd()}},
+		{"models", "Models:", []*cobra.Command{newTrainCmd(), newGenerateCmd(), newScoreCmd(), newCompressCmd(), newConvertCmd(), newInspectCmd(), newPlotCmd()}},
 		{"program", "The program:", []*cobra.Command{newBenchCmd(), newVersionCmd()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
