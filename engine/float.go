@@ -130,6 +130,7 @@ const rowBlock = 16
 type floatRun struct {
 	s *Session
 	m *floatModel
+	n int // tokens of a forward
 
 	cos, sin                   []float32 // [chunk, head_dim/2], rotations of the rows
 	h, z, q, k, v, o, mixed, t []float32 // rows of activations
@@ -161,41 +162,54 @@ func newFloatRun(s *Session, m *floatModel) *floatRun {
 // forward takes n = len(ids) ≤ chunk tokens through the layers and leaves
 // the final norm of each in r.z.
 func (r *floatRun) forward(ids []int32) {
-	e, c, n := r.s.e, &r.s.e.config, len(ids)
-	d := c.NEmbd
+	r.begin(ids)
+	for i := range r.m.layers {
+		r.layer(i)
+	}
+}
+
+// begin sets r.h to the embeddings of ids.
+func (r *floatRun) begin(ids []int32) {
+	n, d := len(ids), r.s.e.config.NEmbd
 	for i := range r.workers {
 		r.workers[i].fit(&r.s.cache)
 	}
+	r.n = n
 	kernel.EmbeddingGather(r.h[:n*d], r.m.embedding, ids, d)
 	r.s.rotations(r.cos, r.sin, n)
-	for i := range r.m.layers {
-		l := &r.m.layers[i]
-		r.rowwise(n, i, (*floatRun).beforeAttention)
-		l.wq.Forward(e.pool, r.q, r.z, n)
-		l.wk.Forward(e.pool, r.k, r.z, n)
-		l.wv.Forward(e.pool, r.v, r.z, n)
-		r.rowwise(n, i, (*floatRun).store)
-		r.attn.layer = i
-		e.pool.Run(n*c.NKVHead, &r.attn)
-		o := r.o
-		if l.mixer != nil {
-			groups := c.NHead / arch.AlgebraDim(c.MixerAlgebra)
-			l.mixer.Forward(e.pool, r.mixed, r.o, n*groups)
-			o = r.mixed
-		}
-		if c.ActBits == 8 {
-			kernel.FakeQuant8(r.z, o, n, d)
-			o = r.z
-		}
-		l.wo.Forward(e.pool, r.t, o, n)
-		r.rowwise(n, i, (*floatRun).beforeFeedForward)
-		l.gate.Forward(e.pool, r.gate, r.z, n)
-		l.up.Forward(e.pool, r.up, r.z, n)
-		r.rowwise(n, i, (*floatRun).activate)
-		l.down.Forward(e.pool, r.t, r.gate, n)
-		r.rowwise(n, i, (*floatRun).afterFeedForward)
+}
+
+// layer takes the tokens through layer i and, after the last, the final norm.
+func (r *floatRun) layer(i int) {
+	e, c, n, d := r.s.e, &r.s.e.config, r.n, r.s.e.config.NEmbd
+	l := &r.m.layers[i]
+	r.rowwise(n, i, (*floatRun).beforeAttention)
+	l.wq.Forward(e.pool, r.q, r.z, n)
+	l.wk.Forward(e.pool, r.k, r.z, n)
+	l.wv.Forward(e.pool, r.v, r.z, n)
+	r.rowwise(n, i, (*floatRun).store)
+	r.attn.layer = i
+	e.pool.Run(n*c.NKVHead, &r.attn)
+	o := r.o
+	if l.mixer != nil {
+		groups := c.NHead / arch.AlgebraDim(c.MixerAlgebra)
+		l.mixer.Forward(e.pool, r.mixed, r.o, n*groups)
+		o = r.mixed
 	}
-	kernel.RMSNorm(r.z[:n*d], r.h[:n*d], r.m.norm, n, d, float32(c.NormEps))
+	if c.ActBits == 8 {
+		kernel.FakeQuant8(r.z, o, n, d)
+		o = r.z
+	}
+	l.wo.Forward(e.pool, r.t, o, n)
+	r.rowwise(n, i, (*floatRun).beforeFeedForward)
+	l.gate.Forward(e.pool, r.gate, r.z, n)
+	l.up.Forward(e.pool, r.up, r.z, n)
+	r.rowwise(n, i, (*floatRun).activate)
+	l.down.Forward(e.pool, r.t, r.gate, n)
+	r.rowwise(n, i, (*floatRun).afterFeedForward)
+	if i == len(r.m.layers)-1 {
+		kernel.RMSNorm(r.z[:n*d], r.h[:n*d], r.m.norm, n, d, float32(c.NormEps))
+	}
 }
 
 // logits computes norm(h)·Eᵀ of a row of the last forward.

@@ -236,24 +236,42 @@ func (r *int8Run) fewTokens() int {
 // forward takes n = len(ids) ≤ chunk tokens through the layers and leaves
 // the residual stream of each in r.h.
 func (r *int8Run) forward(ids []int32) {
-	n := len(ids)
-	for i := range r.scratch {
-		r.scratch[i].attention.fit(&r.s.cache)
-	}
-	r.s.rotations(r.cos, r.sin, n)
-	if n <= r.fewTokens() {
+	if len(ids) <= r.fewTokens() {
+		r.prepare(len(ids))
 		r.few.ids = ids
 		r.s.e.pool.Share(&r.few)
 		return
 	}
-	r.embed(&r.scratch[0], ids)
-	threads := len(r.scratch)
-	rounds := (n + threads*int8Block - 1) / (threads * int8Block)
-	blocks := min(n, threads*rounds)
-	for i := range len(r.m.layers) + 1 {
-		r.blocks.layer, r.blocks.n, r.blocks.blocks = i, n, blocks
-		r.s.e.pool.Run(blocks, &r.blocks)
+	r.begin(ids)
+	for i := range r.m.layers {
+		r.layer(i)
 	}
+}
+
+// prepare makes room for the attention of n tokens and computes their
+// rotations.
+func (r *int8Run) prepare(n int) {
+	for i := range r.scratch {
+		r.scratch[i].attention.fit(&r.s.cache)
+	}
+	r.s.rotations(r.cos, r.sin, n)
+}
+
+// begin takes ids as far as the keys and values of the first layer.
+func (r *int8Run) begin(ids []int32) {
+	n, threads := len(ids), len(r.scratch)
+	r.prepare(n)
+	r.embed(&r.scratch[0], ids)
+	rounds := (n + threads*int8Block - 1) / (threads * int8Block)
+	r.blocks.n, r.blocks.blocks = n, min(n, threads*rounds)
+	r.layer(-1)
+}
+
+// layer takes the tokens from the attention of layer i to the keys and values
+// of the next.
+func (r *int8Run) layer(i int) {
+	r.blocks.layer = i + 1
+	r.s.e.pool.Run(r.blocks.blocks, &r.blocks)
 }
 
 // embed sets the rows of w.h to the embeddings of ids.
