@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"context"
-	"errors"
 	"time"
 	"unicode/utf8"
 
@@ -38,96 +37,48 @@ type Result struct {
 // the model; ids from tok.VocabSize() on are never drawn. An error of emit or
 // of ctx ends the generation and is returned with the result so far.
 func Generate(ctx context.Context, s *Session, tok tokenizer.Tokenizer, prompt []int32, o GenerateOptions, emit func(text []byte) error) (r Result, err error) {
-	vocab := s.e.config.VocabSize
-	if tok.VocabSize() > vocab {
-		return r, errors.New("engine: the tokenizer has " + itoa(tok.VocabSize()) + " tokens, the model " + itoa(vocab))
-	}
-	for _, stop := range o.Stop {
-		if stop == "" {
-			return r, errors.New("engine: a stop string is empty")
-		}
-	}
-	sampler, err := NewSampler(o.Sample, tok.VocabSize())
+	g, err := NewGeneration(s, tok, prompt, o)
 	if err != nil {
 		return r, err
 	}
 	start := time.Now()
-	logits, err := s.prefill(ctx, prompt)
-	if err != nil {
-		return r, err
-	}
-	for _, id := range prompt {
-		sampler.Accept(id)
-	}
-	r.PromptTokens, r.Prefill = len(prompt), time.Since(start)
-	start = time.Now()
-	defer func() { r.Decode = time.Since(start) }()
-	out := stream{emit: emit, stop: o.Stop}
-	end, hasEnd := tokenizer.End(tok)
-	last := prompt[len(prompt)-1]
-	for r.Tokens < o.MaxTokens {
+	defer func() {
+		r.Tokens, r.Reason = g.Tokens(), g.reason
+		if r.PromptTokens > 0 {
+			r.Decode = time.Since(start)
+		}
+	}()
+	for g.reason == "" {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
-		id := sampler.Next(logits)
-		r.Tokens++
-		if hasEnd && id == end || id == tokenizer.LlamaBOS && tok.Kind() == tokenizer.KindLlama { // llama2.c ends at the next text's beginning
-			r.Reason = ReasonStop
-			break
+		if g.read < len(g.ids) {
+			ids := g.ids[g.read:min(len(g.ids), g.read+8*s.chunk)]
+			if g.logits, err = s.Prefill(ids); err != nil {
+				return r, err
+			}
+			if g.hasRead(len(ids)); r.PromptTokens == 0 && g.read == len(g.ids) {
+				now := time.Now()
+				r.PromptTokens, r.Prefill, start = len(prompt), now.Sub(start), now
+			}
+			continue
 		}
-		if out.held, err = tokenizer.AppendAfter(tok, out.held, last, id); err != nil {
+		if err := g.draw(emit); err != nil {
 			return r, err
 		}
-		last = id
-		if stopped, err := out.flush(false); err != nil {
-			return r, err
-		} else if stopped {
-			r.Reason = ReasonStop
-			return r, nil
-		}
-		if r.Tokens < o.MaxTokens { // nobody asks for the logits after the last
-			sampler.Accept(id)
-			logits = s.Step(id)
-		}
 	}
-	if r.Reason == "" {
-		r.Reason = ReasonLength
-	}
-	_, err = out.flush(true)
-	return r, err
-}
-
-// prefill is Prefill in steps between which ctx may end it.
-func (s *Session) prefill(ctx context.Context, ids []int32) (logits []float32, err error) {
-	if len(ids) == 0 {
-		return s.Prefill(ids) // the error
-	}
-	if err := s.e.checkIDs(ids); err != nil {
-		return nil, err
-	}
-	for len(ids) > 0 {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		n := min(len(ids), 8*s.chunk)
-		if logits, err = s.Prefill(ids[:n]); err != nil {
-			return nil, err
-		}
-		ids = ids[n:]
-	}
-	return logits, nil
+	return r, nil
 }
 
 // stream holds back what must not be given out yet.
 type stream struct {
-	emit func(text []byte) error
 	stop []string
 	held []byte
 }
 
-// flush gives out what it may; end says that nothing will follow. stopped is
-// true when a stop string has come up: what precedes it is given out.
-func (s *stream) flush(end bool) (stopped bool, err error) {
+// flush gives to emit what it may; end says that nothing will follow. stopped
+// is true when a stop string has come up: what precedes it is given out.
+func (s *stream) flush(end bool, emit func(text []byte) error) (stopped bool, err error) {
 	ready := len(s.held)
 	for _, stop := range s.stop {
 		if i := bytes.Index(s.held, []byte(stop)); i >= 0 && i < ready {
@@ -147,7 +98,7 @@ func (s *stream) flush(end bool) (stopped bool, err error) {
 	}
 	text, used := wholeCharacters(s.held[:ready])
 	if len(text) > 0 {
-		err = s.emit(text)
+		err = emit(text)
 	}
 	s.held = append(s.held[:0], s.held[used:]...)
 	return stopped, err

@@ -36,12 +36,13 @@ func TestStream(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			s := stream{stop: c.stop, emit: func(b []byte) error { got = append(got, string(b)); return nil }}
+			s := stream{stop: c.stop}
+			emit := func(b []byte) error { got = append(got, string(b)); return nil }
 			stopped := false
 			for _, p := range c.pieces {
 				s.held = append(s.held, p...)
 				var err error
-				if stopped, err = s.flush(false); err != nil {
+				if stopped, err = s.flush(false, emit); err != nil {
 					t.Fatal(err)
 				}
 				if stopped {
@@ -49,7 +50,7 @@ func TestStream(t *testing.T) {
 				}
 			}
 			if !stopped {
-				if _, err := s.flush(true); err != nil {
+				if _, err := s.flush(true, emit); err != nil {
 					t.Fatal(err)
 				}
 			}

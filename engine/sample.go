@@ -57,15 +57,27 @@ func (o SampleOptions) Validate() error {
 // options, logits and history give the same tokens, on every machine.
 type Sampler struct {
 	o      SampleOptions
-	rng    *rand.Rand
+	pcg    *rand.PCG
+	rng    *rand.Rand // of pcg
+	recent []int32    // ring of the last tokens
+	count  int
+	*sampleMemory
+}
+
+// sampleMemory is what a choice needs, and nothing that the next one does.
+type sampleMemory struct {
 	logits []float32 // a copy, where they must be changed
 	maxima []float32 // of each block of the logits, for top-k and top-p
 	sorted []float32 // the maxima in ascending order
 	order  []int32   // candidate ids
 	weight []float32
 	sums   []float32 // of the weights of each block
-	recent []int32   // ring of the last tokens
-	count  int
+}
+
+func newSampleMemory(vocab int) *sampleMemory {
+	blocks := (vocab + sampleBlock - 1) / sampleBlock
+	return &sampleMemory{logits: make([]float32, vocab), order: make([]int32, vocab), weight: make([]float32, vocab),
+		maxima: make([]float32, blocks), sorted: make([]float32, blocks), sums: make([]float32, blocks)}
 }
 
 // sampleBlock is how many logits are looked at together: most blocks hold
@@ -81,9 +93,15 @@ func NewSampler(o SampleOptions, vocab int) (*Sampler, error) {
 	if vocab < 1 {
 		return nil, errors.New("engine: no tokens to draw from")
 	}
-	blocks := (vocab + sampleBlock - 1) / sampleBlock
-	s := &Sampler{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0)), logits: make([]float32, vocab), order: make([]int32, vocab), weight: make([]float32, vocab),
-		maxima: make([]float32, blocks), sorted: make([]float32, blocks), sums: make([]float32, blocks)}
+	s := bareSampler(o)
+	s.sampleMemory = newSampleMemory(vocab)
+	return s, nil
+}
+
+// bareSampler returns a sampler with valid options that has no memory yet.
+func bareSampler(o SampleOptions) *Sampler {
+	s := &Sampler{o: o, pcg: rand.NewPCG(o.Seed, 0)}
+	s.rng = rand.New(s.pcg)
 	if o.RepetitionPenalty != 0 && o.RepetitionPenalty != 1 {
 		window := o.RepetitionWindow
 		if window == 0 {
@@ -91,7 +109,7 @@ func NewSampler(o SampleOptions, vocab int) (*Sampler, error) {
 		}
 		s.recent = make([]int32, min(window, maxWindow))
 	}
-	return s, nil
+	return s
 }
 
 // maxWindow bounds the memory of a repetition window.

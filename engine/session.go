@@ -21,6 +21,8 @@ type Session struct {
 	one   [1]int32  // the id of a step
 
 	rows, layer int // of a pass: its tokens, 0 without one, and how many layers they are through
+
+	sample *sampleMemory // of its generations
 }
 
 // run is the arithmetic of a session: floatRun or int8Run.
