@@ -116,3 +116,30 @@ func End(t Tokenizer) (id int32, ok bool) {
 	}
 	return 0, false
 }
+
+// EncodeText gives the ids of a text from its beginning: those of Encode,
+// behind the id that begins a text in a vocabulary of kind "llama".
+func EncodeText(t Tokenizer, text string) ([]int32, error) {
+	var ids []int32
+	if t.Kind() == KindLlama {
+		ids = append(ids, LlamaBOS)
+	}
+	return t.Encode(ids, []byte(text))
+}
+
+// Prompt gives the ids that a text is continued from: at least one. Without a
+// prompt it is the id that ends a text, after which the next begins, else that
+// of a line's end, else the first.
+func Prompt(t Tokenizer, prompt string) ([]int32, error) {
+	ids, err := EncodeText(t, prompt)
+	if err != nil || len(ids) > 0 {
+		return ids, err
+	}
+	if id, ok := End(t); ok {
+		return []int32{id}, nil
+	}
+	if ids, err := t.Encode(nil, []byte("\n")); err == nil {
+		return ids, nil
+	}
+	return []int32{0}, nil
+}

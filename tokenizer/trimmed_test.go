@@ -128,3 +128,35 @@ func TestEnd(t *testing.T) {
 		}
 	}
 }
+
+func TestPrompt(t *testing.T) {
+	without, err := NewTrimmed(someOf(0, 0)[:256])
+	if err != nil {
+		t.Fatal(err)
+	}
+	chars, err := New(KindChars, "abc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		tok    Tokenizer
+		prompt string
+		want   []int32
+	}{
+		{"gpt2", GPT2(), "", []int32{EndOfText}},
+		{"trimmed without an end", without, "", encode(t, without, "\n")},
+		{"bytes", byteTokenizer{}, "", []int32{'\n'}},
+		{"bytes", byteTokenizer{}, "hi", []int32{'h', 'i'}},
+		{"characters without a line's end", chars, "", []int32{0}},
+		{"characters", chars, "cb", []int32{2, 1}},
+		{"llama", newLlamaTest(t), "", []int32{LlamaBOS}},
+	} {
+		if got, err := Prompt(c.tok, c.prompt); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s %q: got %v, %v, want %v", c.name, c.prompt, got, err, c.want)
+		}
+	}
+	if _, err := Prompt(chars, "x"); err == nil {
+		t.Error("a foreign character is taken")
+	}
+}

@@ -97,18 +97,14 @@ func numericOf(m *spinfile.Model, asked string) string {
 	return engine.Float
 }
 
-// encode makes ids of text, from the token that begins one where there is
-// such a token.
-func (l *loaded) encode(what, text string) ([]int32, error) {
+// encode makes ids of text by tokenizer.EncodeText or Prompt, with hints in its
+// errors.
+func (l *loaded) encode(what, text string, encode func(tokenizer.Tokenizer, string) ([]int32, error)) ([]int32, error) {
 	if l.tok == nil {
 		return nil, &dataset.HintError{Err: errors.New("the model does not say how text becomes tokens"),
 			Text: "say it with --chars or --llama-tokenizer (spinnet convert makes a file that says it); spinnet score --ids takes token ids"}
 	}
-	var start []int32
-	if l.tok.Kind() == tokenizer.KindLlama {
-		start = []int32{tokenizer.LlamaBOS}
-	}
-	ids, err := l.tok.Encode(start, []byte(text))
+	ids, err := encode(l.tok, text)
 	if err == nil {
 		return ids, nil
 	}

@@ -168,17 +168,6 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// start gives the id that an empty prompt starts from.
-func (l *loaded) start() int32 {
-	if id, ok := tokenizer.End(l.tok); ok {
-		return id
-	}
-	if ids, err := l.tok.Encode(nil, []byte("\n")); err == nil {
-		return ids[0]
-	}
-	return 0
-}
-
 // generator writes continuations.
 type generator struct {
 	*loaded
@@ -202,12 +191,9 @@ type generated struct {
 
 // samples writes the continuations of one prompt.
 func (g *generator) samples(ctx context.Context, prompt string) error {
-	ids, err := g.encode("prompt", prompt)
+	ids, err := g.encode("prompt", prompt, tokenizer.Prompt)
 	if err != nil {
 		return err
-	}
-	if len(ids) == 0 {
-		ids = []int32{g.start()}
 	}
 	for i := range g.flags.samples {
 		if i > 0 && !g.flags.json {

@@ -15,6 +15,8 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"spinnet/tokenizer"
 )
 
 // scoreFlags are the options of "spinnet score".
@@ -92,7 +94,7 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 	}
 	defer l.engine.Close()
 	if !given("ids") {
-		if ids, err = l.encode(what, text); err != nil {
+		if ids, err = l.encode(what, text, tokenizer.EncodeText); err != nil {
 			return err
 		}
 	}
