@@ -14,6 +14,12 @@
 //	engine      the transformer that writes: KV cache, sampler, scoring
 //	interop     other programs' model files; Open reads any model
 //
+// On the Internet Computer and in browsers, from one WebAssembly module:
+//
+//	cmd/spinnet-wasm    the module: a canister's methods, a page's functions
+//	canister/ic0        the system interface of a canister
+//	canister/candid     its messages
+//
 // Text and records:
 //
 //	tokenizer   text to ids and back: characters, bytes, GPT-2 BPE

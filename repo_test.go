@@ -42,12 +42,16 @@ var imports = map[string]string{
 	"cuda":        "arch algebra tensor spinfile engine",
 	"train":       "arch model tensor dataset tokenizer interop spinfile engine runlog",
 	"cmd/spinnet": "*",
+
+	"canister/ic0":     "",
+	"canister/candid":  "",
+	"cmd/spinnet-wasm": "engine spinfile tokenizer canister/ic0 canister/candid",
 }
 
 // Packages that go into a small WebAssembly module, and what would make it
 // large.
 var (
-	small = []string{"arch", "algebra", "kernel", "tokenizer", "spinfile", "engine"}
+	small = []string{"arch", "algebra", "kernel", "tokenizer", "spinfile", "engine", "canister/ic0", "canister/candid", "cmd/spinnet-wasm"}
 	heavy = []string{"fmt", "encoding/json", "regexp", "os"}
 )
 

@@ -187,3 +187,11 @@ func (s *Session) memory(vocab int) *sampleMemory {
 	}
 	return s.sample
 }
+
+// Layer is how many layers the tokens that are on their way have passed.
+func (g *Generation) Layer() int {
+	if g.s == nil || g.s.rows == 0 {
+		return 0
+	}
+	return g.s.layer
+}
