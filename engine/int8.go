@@ -21,19 +21,33 @@ type int8Model struct {
 type int8Table struct {
 	vocab, d int
 	scale    []float32
-	int8     []int8          // one of these two
-	packed   *kernel.Grouped // as the file has it, in half the memory or three quarters
+	int8     []int8      // one of these two
+	packed   packedTable // in an order of its own
+}
+
+// packedTable is rows of int8 that are not one after another: a
+// *kernel.Grouped, as the file has it, in half the memory or three quarters, or
+// a *kernel.Int8Table, as WebAssembly wants it.
+type packedTable interface {
+	Expand(q []int8, row int)
+	InputLen() int
+	Input(input, x []int8)
+	MatVec(y []int32, input []int8, row int)
+	MatMul(m *kernel.Int8Scratch, y []int32, ldy int, x []int8, row, rows, tokens int)
 }
 
 // newInt8Table leaves packed what the kernels can use so.
 func newInt8Table(t *spinfile.Tensor) *int8Table {
 	table := &int8Table{vocab: t.Shape[0], d: t.Shape[1], scale: t.Scale}
-	if t.Packed == nil || !kernel.GroupedKernels() {
+	switch {
+	case kernel.NativeLayout() == kernel.LayoutSIMD128:
+		table.packed = kernel.NewInt8Table(t.Expanded(), table.vocab, table.d)
+	case t.Packed != nil && kernel.GroupedKernels():
+		low, high := t.Planes()
+		table.packed = &kernel.Grouped{Cols: table.d, Bits: t.Bits, Low: low, High: high, Factors: t.Groups}
+	default:
 		table.int8 = t.Expanded()
-		return table
 	}
-	low, high := t.Planes()
-	table.packed = &kernel.Grouped{Cols: table.d, Bits: t.Bits, Low: low, High: high, Factors: t.Groups}
 	return table
 }
 

@@ -10,14 +10,15 @@ const (
 	setAVX2
 	setAVX512
 	setNEON
+	setSIMD128
 )
 
-var setNames = [...]string{setRef: "ref", setAVX2: "avx2", setAVX512: "avx512", setNEON: "neon"}
+var setNames = [...]string{setRef: "ref", setAVX2: "avx2", setAVX512: "avx512", setNEON: "neon", setSIMD128: "simd128"}
 
 // active is the set in use. It changes only before main and in tests.
 var active, setErr = chooseSet(forcedSet())
 
-// Set names the kernel set in use: "avx512", "avx2", "neon" or "ref". The
+// Set names the kernel set in use: "avx512", "avx2", "neon", "simd128" or "ref". The
 // environment variable SPINNET_KERNEL forces one of them.
 func Set() string { return setNames[active] }
 

@@ -2,4 +2,4 @@
 
 package kernel
 
-var groupedSets = [len(setNames)]*groupedKernels{setRef: refGrouped, setNEON: refGrouped}
+var groupedSets = [len(setNames)]*groupedKernels{setRef: refGrouped, setNEON: refGrouped, setSIMD128: refGrouped}

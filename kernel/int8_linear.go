@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"strconv"
 	"unsafe"
 
@@ -32,6 +33,8 @@ type Int8Linear struct {
 	width  int       // columns of a panel
 	two    bool      // weights in two bits
 	panels []uint8   // [⌈N/width⌉][k4][width][4], or in two bits [⌈N/width⌉][k4/4][width][4]
+
+	simd *simdLinear // the weights in LayoutSIMD128, in place of panels
 }
 
 // twoRows is up to how many rows weights in two bits are taken apart for every
@@ -49,24 +52,39 @@ type Int8Weight struct {
 const MaxInt8Columns = 1 << 16
 
 // NewInt8Linear packs layers over t that share an input of parts of width
-// inPart. ternary promises weights of −1, 0 and +1, which have a faster
-// kernel; others are −127 … 127.
+// inPart, in the layout of the kernel set in use. ternary promises weights of
+// −1, 0 and +1, which have a faster kernel; others are −127 … 127.
 func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight) *Int8Linear {
-	l := &Int8Linear{n: t.N, K: inPart, bias: int8Tiles().bias}
-	if ternary {
-		l.bias = 1
+	return PackInt8Linear(NativeLayout(), t, inPart, ternary, ws...)
+}
+
+// PackInt8Linear is NewInt8Linear in a layout.
+func PackInt8Linear(layout Layout, t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight) *Int8Linear {
+	var outs []int
+	var gain []float32
+	for _, w := range ws {
+		if want := t.N * inPart * len(w.Gain); len(w.W) != want {
+			panic("kernel: " + strconv.Itoa(len(w.W)) + " weights, want " + strconv.Itoa(want))
+		}
+		outs = append(outs, len(w.Gain))
+		gain = append(gain, w.Gain...)
 	}
-	cols := l.n * inPart
-	if cols > MaxInt8Columns {
+	l := newInt8Linear(t, inPart, outs, gain)
+	if layout == LayoutSIMD128 {
+		l.packSIMD(t, ternary, ws)
+	} else {
+		l.packTiles(ternary, ws)
+	}
+	return l
+}
+
+// newInt8Linear is all but the weights.
+func newInt8Linear(t *algebra.Table, inPart int, outs []int, gain []float32) *Int8Linear {
+	l := &Int8Linear{n: t.N, K: inPart, outs: outs, gain: gain}
+	if cols := l.n * inPart; cols > MaxInt8Columns {
 		panic("kernel: an int8 product over " + strconv.Itoa(cols) + " columns may overflow")
 	}
-	for _, w := range ws {
-		out := len(w.Gain)
-		if len(w.W) != cols*out {
-			panic("kernel: " + strconv.Itoa(len(w.W)) + " weights, want " + strconv.Itoa(cols*out))
-		}
-		l.outs = append(l.outs, out)
-		l.gain = append(l.gain, w.Gain...)
+	for _, out := range outs {
 		l.N += out
 	}
 	for i := range l.n {
@@ -74,6 +92,16 @@ func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight)
 			l.minus = append(l.minus, min(0, t.Sign[i][i^k]))
 		}
 	}
+	return l
+}
+
+// packTiles packs the weights for the tiles of the set in use.
+func (l *Int8Linear) packTiles(ternary bool, ws []Int8Weight) {
+	l.bias = int8Tiles().bias
+	if ternary {
+		l.bias = 1
+	}
+	inPart, cols := l.K, l.n*l.K
 	l.k4 = (cols + 3) / 4
 	l.width = 2 * int8Tiles().lanes
 	if l.two = ternary && int8Tiles().unpack != nil; l.two {
@@ -97,8 +125,59 @@ func NewInt8Linear(t *algebra.Table, inPart int, ternary bool, ws ...Int8Weight)
 			column++
 		}
 	}
-	return l
 }
+
+// packSIMD packs the weights in LayoutSIMD128.
+func (l *Int8Linear) packSIMD(t *algebra.Table, ternary bool, ws []Int8Weight) {
+	l.useSIMD(t, ternary)
+	l.simd.w = make([]uint8, l.simd.size())
+	l.simd.noTerms()
+	var q []int8
+	if l.simd.form != simdRows {
+		q = t.Fast().Q
+	}
+	row := 0
+	for _, w := range ws {
+		l.simd.pack(w.W, len(w.Gain), row, q)
+		row += len(w.Gain)
+	}
+}
+
+func (l *Int8Linear) useSIMD(t *algebra.Table, ternary bool) {
+	l.width = linearPanels.rows()
+	l.simd = &simdLinear{form: simdFormOf(t, ternary), n: l.n, K: l.K, N: l.N}
+}
+
+// Int8LinearSize is the length of Packed of layers with outputs of widths outs
+// a part.
+func Int8LinearSize(t *algebra.Table, inPart int, ternary bool, outs []int) int {
+	l := newInt8Linear(t, inPart, outs, nil)
+	l.useSIMD(t, ternary)
+	return l.simd.size()
+}
+
+// Int8LinearOf makes layers from what Packed and Gain gave of others of the
+// same shape, and goes on using both.
+func Int8LinearOf(packed []byte, t *algebra.Table, inPart int, ternary bool, outs []int, gain []float32) (*Int8Linear, error) {
+	l := newInt8Linear(t, inPart, outs, gain)
+	l.useSIMD(t, ternary)
+	if l.simd.size() != len(packed) || len(gain) != l.N {
+		return nil, errors.New("kernel: packed layers of " + strconv.Itoa(l.N) + " rows have " + strconv.Itoa(len(packed)) + " bytes and " + strconv.Itoa(len(gain)) + " factors, want " + strconv.Itoa(l.simd.size()) + " bytes")
+	}
+	l.simd.w = packed
+	return l, nil
+}
+
+// Packed is the memory of weights in LayoutSIMD128; nil for others.
+func (l *Int8Linear) Packed() []byte {
+	if l.simd == nil {
+		return nil
+	}
+	return l.simd.w
+}
+
+// Gain is the factor of each row, of all layers one after another.
+func (l *Int8Linear) Gain() []float32 { return l.gain }
 
 func (l *Int8Linear) panelSize() int {
 	if l.two {
@@ -122,17 +201,27 @@ func (l *Int8Linear) Columns(lo, hi int) (from, to int) {
 func (l *Int8Linear) Rows(tokens int) int { return tokens * l.n }
 
 // Stride is the length of a row of A, in bytes.
-func (l *Int8Linear) Stride() int { return 4 * l.k4 }
+func (l *Int8Linear) Stride() int {
+	if l.simd != nil {
+		return l.simd.stride()
+	}
+	return 4 * l.k4
+}
 
 // CStride is the length of a row of C.
 func (l *Int8Linear) CStride() int { return l.Panels() * l.width }
 
 // Expand writes the rows of A [n, Stride] of one token, and what its rows of
-// C start from, [n]: −bias·Σ of the row.
+// C start from, [n]: −bias·Σ of the row. (In LayoutSIMD128 both are what
+// Multiply makes of them.)
 func (l *Int8Linear) Expand(a []int8, start []int32, q []int8) {
 	n, width, stride := l.n, l.K, l.Stride()
 	s := int8Tiles()
 	a, q, start = a[:n*stride], q[:n*width], start[:n]
+	if l.simd != nil {
+		l.simd.expand(a, q, l.minus)
+		return
+	}
 	s.expand(a, q, l.minus, n, width, stride)
 	var sums [16]int32
 	for j := range n {
@@ -161,7 +250,14 @@ type Int8Scratch struct {
 // Multiply computes the panels lo … hi−1 of C [rows, CStride] from rows of A
 // and their starts.
 func (l *Int8Linear) Multiply(w *Int8Scratch, c []int32, a []int8, start []int32, rows, lo, hi int) {
-	if rows == 0 || l.k4 == 0 || lo >= hi {
+	if rows == 0 || l.K == 0 || lo >= hi {
+		return
+	}
+	if l.simd != nil {
+		ldc, size := l.CStride(), l.n*l.Stride()
+		for i := range rows / l.n {
+			l.simd.multiply(c[i*l.n*ldc:(i+1)*l.n*ldc], ldc, a[i*size:(i+1)*size], lo*l.width, hi*l.width)
+		}
 		return
 	}
 	s := int8Tiles()

@@ -19,7 +19,11 @@ func TestInt8Linear(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, ternary := range []bool{true, false} {
+			for _, kind := range []struct {
+				layout  Layout
+				ternary bool
+			}{{LayoutTiles, true}, {LayoutTiles, false}, {LayoutSIMD128, true}, {LayoutSIMD128, false}} {
+				layout, ternary := kind.layout, kind.ternary
 				for _, shape := range [][3]int{{1, 1, 1}, {3, 5, 2}, {8, 16, 1}, {17, 21, 5}, {33, 64, 3}, {64, 171, 2}, {5, 9, 30}} {
 					n, in, tokens := alg.N, shape[1], shape[2]
 					outs := []int{shape[0], shape[0]/2 + 1}
@@ -40,7 +44,13 @@ func TestInt8Linear(t *testing.T) {
 						}
 						ws = append(ws, w)
 					}
-					l := NewInt8Linear(alg, in, ternary, ws...)
+					l := PackInt8Linear(layout, alg, in, ternary, ws...)
+					if layout == LayoutSIMD128 { // stored, and taken up again
+						var err error
+						if l, err = Int8LinearOf(l.Packed(), alg, in, ternary, outs, l.Gain()); err != nil {
+							t.Fatal(err)
+						}
+					}
 					rows := l.Rows(tokens)
 					a, start := make([]int8, rows*l.Stride()), make([]int32, rows)
 					q := make([]int8, tokens*n*in)
@@ -86,7 +96,7 @@ func TestInt8Linear(t *testing.T) {
 									}
 									want := float32(sum) * float32(s*ws[o].Gain[row])
 									if got := y[o][i*out+row]; got != want {
-										t.Fatalf("%s %v ternary %v, token %d output %d part %d row %d: %g, want %g", name, shape, ternary, tok, o, i, row, got, want)
+										t.Fatalf("%s %v %+v, token %d output %d part %d row %d: %g, want %g", name, shape, kind, tok, o, i, row, got, want)
 									}
 								}
 							}

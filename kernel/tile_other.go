@@ -3,7 +3,7 @@
 package kernel
 
 // tileSets is indexed by set.
-var tileSets = [...]*tileSet{setRef: refTiles}
+var tileSets = [...]*tileSet{setRef: refTiles, setSIMD128: refTiles}
 
 // prefetchLines has no portable form.
 func prefetchLines(p *byte, bytes int) {}

@@ -1,6 +1,7 @@
 // Command avo writes the assembly of package kernel: for each entry of
 // generators a file zNAME_amd64.s with its Go declarations in
-// zNAME_amd64.go, and for each of neonFiles the same for arm64. Run by go generate in kernel/.
+// zNAME_amd64.go, for each of neonFiles the same for arm64, and for each of wasmFiles for
+// WebAssembly. Run by go generate in kernel/.
 package main
 
 import (
@@ -44,6 +45,10 @@ func main() {
 		}
 		if err := writeNEON(*dir); err != nil {
 			fmt.Fprintln(os.Stderr, "neon:", err)
+			os.Exit(1)
+		}
+		if err := writeWasm(*dir); err != nil {
+			fmt.Fprintln(os.Stderr, "wasm:", err)
 			os.Exit(1)
 		}
 		return
