@@ -76,7 +76,7 @@ func New(m *spinfile.Model, o Options) (*Engine, error) {
 	case Float:
 		e.float, err = newFloatModel(e.pool, m)
 	case Int8:
-		e.int8, err = newInt8Model(m)
+		e.int8, err = newInt8Model(m, kernel.NativeLayout())
 	default:
 		err = errors.New("engine: unknown numeric " + strconv.Quote(numeric) + ", want float or int8")
 	}

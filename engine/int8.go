@@ -37,10 +37,10 @@ type packedTable interface {
 }
 
 // newInt8Table leaves packed what the kernels can use so.
-func newInt8Table(t *spinfile.Tensor) *int8Table {
+func newInt8Table(layout kernel.Layout, t *spinfile.Tensor) *int8Table {
 	table := &int8Table{vocab: t.Shape[0], d: t.Shape[1], scale: t.Scale}
 	switch {
-	case kernel.NativeLayout() == kernel.LayoutSIMD128:
+	case layout == kernel.LayoutSIMD128:
 		table.packed = kernel.NewInt8Table(t.Expanded(), table.vocab, table.d)
 	case t.Packed != nil && kernel.GroupedKernels():
 		low, high := t.Planes()
@@ -69,21 +69,30 @@ type int8Layer struct {
 	wo, gate, up, down     *kernel.Int8Linear
 }
 
-// newInt8Model packs the weights of a model, rounding to int8 what is float.
-func newInt8Model(m *spinfile.Model) (*int8Model, error) {
+// checkInt8 says why a model cannot be computed in int8.
+func checkInt8(c *arch.Config) error {
 	for _, w := range []struct {
 		key   string
 		width int
-	}{{"n_embd", m.Config.NEmbd}, {"hidden_dim", m.Config.HiddenDim}} {
+	}{{"n_embd", c.NEmbd}, {"hidden_dim", c.HiddenDim}} {
 		if w.width > kernel.MaxInt8Columns {
-			return nil, errors.New("engine: " + w.key + " = " + itoa(w.width) + ": int8 numerics add up at most " + itoa(kernel.MaxInt8Columns) + " products; run the model in float")
+			return errors.New("engine: " + w.key + " = " + itoa(w.width) + ": int8 numerics add up at most " + itoa(kernel.MaxInt8Columns) + " products; run the model in float")
 		}
 	}
+	return nil
+}
+
+// newInt8Model packs the weights of a model in a layout, rounding to int8 what
+// is float.
+func newInt8Model(m *spinfile.Model, layout kernel.Layout) (*int8Model, error) {
+	if err := checkInt8(&m.Config); err != nil {
+		return nil, err
+	}
 	m = m.Quantize()
-	q := &int8Model{embedding: newInt8Table(m.Tensor("tok_embeddings.weight")), norm: m.Tensor("norm.weight").Data, layers: make([]int8Layer, m.Config.NLayer)}
+	q := &int8Model{embedding: newInt8Table(layout, m.Tensor("tok_embeddings.weight")), norm: m.Tensor("norm.weight").Data, layers: make([]int8Layer, m.Config.NLayer)}
 	q.output = q.embedding
 	if t := m.Tensor(arch.OutputName); t != nil {
-		q.output = newInt8Table(t)
+		q.output = newInt8Table(layout, t)
 	}
 	for i := range q.layers {
 		l := &q.layers[i]
@@ -108,7 +117,7 @@ func newInt8Model(m *spinfile.Model) (*int8Model, error) {
 			for _, name := range p.names {
 				ws = append(ws, int8Weight(m.Tensor(pre+name+".weight")))
 			}
-			*p.place = kernel.NewInt8Linear(alg, first.Shape[2], first.Trits != nil, ws...)
+			*p.place = kernel.PackInt8Linear(layout, alg, first.Shape[2], first.Trits != nil, ws...)
 		}
 		if m.Config.OctonionAttention {
 			w := m.Tensor(pre + "attention.head_mixer.W")
@@ -120,7 +129,7 @@ func newInt8Model(m *spinfile.Model) (*int8Model, error) {
 			for c, beta := range m.Tensor(pre + "attention.head_mixer.beta").Data {
 				gain[c] = w.Scale[c] * beta
 			}
-			l.mixer = kernel.NewInt8Linear(alg, w.Shape[1], false, kernel.Int8Weight{W: w.Int8, Gain: gain})
+			l.mixer = kernel.PackInt8Linear(layout, alg, w.Shape[1], false, kernel.Int8Weight{W: w.Int8, Gain: gain})
 		}
 	}
 	return q, nil
