@@ -39,8 +39,16 @@ func (c *canister) load() {
 	}
 }
 
-// open makes a model ready that lies in b, which must stay as it is.
+// open makes a model ready that lies in b, which must stay as it is: an image
+// as it lies, a .spinnet file by unpacking it.
 func open(b []byte, source string) (*loaded, error) {
+	if engine.IsImage(b) {
+		e, tok, err := engine.FromImage(b)
+		if err != nil {
+			return nil, err
+		}
+		return &loaded{engine: e, tok: tok, bytes: len(b), source: source}, nil
+	}
 	m, err := spinfile.Decode(b)
 	if err != nil {
 		return nil, err
