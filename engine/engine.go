@@ -44,8 +44,8 @@ type Engine struct {
 	frequencies []float64 // of rotation, [head_dim/2]
 	int8Cache   bool
 
-	float *floatModel // one of these two
-	int8  *int8Model
+	numeric string
+	newRun  func(s *Session) run // in that arithmetic
 }
 
 // MaxThreads bounds what a mistyped number of threads can start.
@@ -54,49 +54,67 @@ const MaxThreads = 1 << 12
 // New packs a model's weights. The model must be valid; tensors that need no
 // packing are shared, not copied.
 func New(m *spinfile.Model, o Options) (*Engine, error) {
+	if o.Numeric == "" {
+		if o.Numeric = Float; m.Config.ActBits == 8 {
+			o.Numeric = Int8
+		}
+	}
+	switch o.Numeric {
+	case Int8:
+		return NewInt8(m, o)
+	case Float:
+		if o.Int8Cache {
+			return nil, errors.New("engine: an int8 cache needs int8 numerics, this is " + o.Numeric)
+		}
+		e, err := emptyEngine(m, o)
+		if err != nil {
+			return nil, err
+		}
+		f, err := newFloatModel(e.pool, m)
+		if err != nil {
+			e.Close()
+			return nil, err
+		}
+		e.newRun = func(s *Session) run { return newFloatRun(s, f) }
+		return e, nil
+	}
+	return nil, errors.New("engine: unknown numeric " + strconv.Quote(o.Numeric) + ", want float or int8")
+}
+
+// NewInt8 is New in Int8 arithmetic, whatever the options say. A program that
+// uses it in place of New has no code for the other.
+func NewInt8(m *spinfile.Model, o Options) (*Engine, error) {
+	o.Numeric = Int8
+	e, err := emptyEngine(m, o)
+	if err != nil {
+		return nil, err
+	}
+	q, err := newInt8Model(m, kernel.NativeLayout())
+	if err != nil {
+		e.Close()
+		return nil, err
+	}
+	e.newRun = func(s *Session) run { return newInt8Run(s, q) }
+	return e, nil
+}
+
+// emptyEngine checks a model and makes an engine of it that has no weights yet.
+func emptyEngine(m *spinfile.Model, o Options) (*Engine, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
 	if o.Threads > MaxThreads {
 		return nil, errors.New("engine: " + itoa(o.Threads) + " threads, want at most " + itoa(MaxThreads))
 	}
-	numeric := o.Numeric
-	if numeric == "" {
-		if numeric = Float; m.Config.ActBits == 8 {
-			numeric = Int8
-		}
-	}
-	if o.Int8Cache && numeric != Int8 {
-		return nil, errors.New("engine: an int8 cache needs int8 numerics, this is " + numeric)
-	}
-	e := &Engine{config: m.Config, int8Cache: o.Int8Cache, pool: kernel.NewPool(o.Threads),
-		frequencies: kernel.RoPEFrequencies(m.Config.RopeTheta, m.Config.HeadDim())}
-	var err error
-	switch numeric {
-	case Float:
-		e.float, err = newFloatModel(e.pool, m)
-	case Int8:
-		e.int8, err = newInt8Model(m, kernel.NativeLayout())
-	default:
-		err = errors.New("engine: unknown numeric " + strconv.Quote(numeric) + ", want float or int8")
-	}
-	if err != nil {
-		e.Close()
-		return nil, err
-	}
-	return e, nil
+	return &Engine{config: m.Config, numeric: o.Numeric, int8Cache: o.Int8Cache, pool: kernel.NewPool(o.Threads),
+		frequencies: kernel.RoPEFrequencies(m.Config.RopeTheta, m.Config.HeadDim())}, nil
 }
 
 // Config is the model's configuration.
 func (e *Engine) Config() arch.Config { return e.config }
 
 // Numeric is the arithmetic in use, Float or Int8.
-func (e *Engine) Numeric() string {
-	if e.int8 != nil {
-		return Int8
-	}
-	return Float
-}
+func (e *Engine) Numeric() string { return e.numeric }
 
 // Threads is the number of threads in use.
 func (e *Engine) Threads() int { return e.pool.Threads() }

@@ -142,8 +142,8 @@ func FromImage(b []byte) (*Engine, tokenizer.Tokenizer, error) {
 	if parts.at != len(b) {
 		return bad(itoa(len(b)-parts.at) + " bytes too many in the image")
 	}
-	return &Engine{config: *c, int8Cache: flags&imageCache8 != 0, pool: kernel.NewPool(1),
-		frequencies: kernel.RoPEFrequencies(c.RopeTheta, c.HeadDim()), int8: q}, tok, nil
+	return &Engine{config: *c, numeric: Int8, int8Cache: flags&imageCache8 != 0, pool: kernel.NewPool(1),
+		frequencies: kernel.RoPEFrequencies(c.RopeTheta, c.HeadDim()), newRun: func(s *Session) run { return newInt8Run(s, q) }}, tok, nil
 }
 
 // imageParts goes through the arrays of an image in their order, to write them

@@ -44,11 +44,7 @@ func (e *Engine) NewSession() *Session {
 	c := &e.config
 	s := &Session{e: e, chunk: min(prefillChunk, c.BlockSize), last: make([]float32, c.VocabSize)}
 	s.cache = newCache(c, s.chunk, e.int8Cache)
-	if e.int8 != nil {
-		s.run = newInt8Run(s, e.int8)
-	} else {
-		s.run = newFloatRun(s, e.float)
-	}
+	s.run = e.newRun(s)
 	return s
 }
 

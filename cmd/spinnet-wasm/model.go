@@ -57,7 +57,7 @@ func open(b []byte, source string) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := engine.New(m, engine.Options{Threads: 1})
+	e, err := engine.NewInt8(m, engine.Options{Threads: 1})
 	if err != nil {
 		return nil, err
 	}
