@@ -52,9 +52,30 @@ func (l *limits) numbers() []number {
 		{"budget_percent", &l.BudgetPercent, nil, 5, 98},
 		{"sessions", &l.Sessions, nil, 1, 10_000}, {"sessions_per_caller", &l.SessionsPerCaller, nil, 1, 1000},
 		{"anonymous_sessions", &l.AnonymousSessions, nil, 0, 1000}, {"caches", &l.Caches, nil, 1, 1000},
-		{"prompt_bytes", &l.PromptBytes, nil, 1, 1 << 21}, {"prompt_tokens", &l.PromptTokens, nil, 1, 1 << 20},
-		{"max_tokens", &l.MaxTokens, nil, 1, 1 << 20}, {"idle_seconds", &l.IdleSeconds, nil, 1, 1 << 31},
+		{"prompt_bytes", &l.PromptBytes, nil, 1, 1 << 20}, {"prompt_tokens", &l.PromptTokens, nil, 1, 1 << 20},
+		{"max_tokens", &l.MaxTokens, nil, 1, 1 << 16}, {"idle_seconds", &l.IdleSeconds, nil, 1, 1 << 31},
 	}
+}
+
+// get is the limit.
+func (n *number) get() uint64 {
+	if n.wide != nil {
+		return *n.wide
+	}
+	return uint64(*n.narrow)
+}
+
+// set changes the limit, or says why not.
+func (n *number) set(v uint64) error {
+	switch {
+	case v < n.least || v > n.most:
+		return errors.New("spinnet: " + n.name + " is " + strconv.FormatUint(v, 10) + ", want " + strconv.FormatUint(n.least, 10) + " to " + strconv.FormatUint(n.most, 10))
+	case n.wide != nil:
+		*n.wide = v
+	default:
+		*n.narrow = uint32(v)
+	}
+	return nil
 }
 
 // value is a limit in candid.
@@ -85,15 +106,10 @@ func (l *limits) record() candid.Value {
 func (c *canister) setLimits(r *request) ([]candid.Value, error) {
 	l := c.limits
 	numbers := l.numbers()
-	var wrong error
+	var wrong error // the first value that may not be
 	set := func(n *number, v uint64) {
-		switch {
-		case v < n.least || v > n.most:
-			wrong = errors.New("spinnet: " + n.name + " is " + strconv.FormatUint(v, 10) + ", want " + strconv.FormatUint(n.least, 10) + " to " + strconv.FormatUint(n.most, 10))
-		case n.wide != nil:
-			*n.wide = v
-		default:
-			*n.narrow = uint32(v)
+		if err := n.set(v); wrong == nil {
+			wrong = err
 		}
 	}
 	err := r.arg.Arg().Record(func(id uint32, v candid.Arg) (bool, error) {
@@ -221,10 +237,25 @@ func (c *canister) session(r *request) ([]candid.Value, error) {
 		return nil, err
 	}
 	s, err := c.sessions.find(r.caller, id)
+	if err == nil {
+		err = fits(len(s.text))
+	}
 	if err != nil {
 		return okOr(candid.Value{}, err)
 	}
 	return okOr(s.record(string(s.text)), nil)
+}
+
+// maxReply is how much text a reply holds: what the network carries, less the
+// rest of the reply.
+const maxReply = 2<<20 - 1<<12
+
+// fits complains about a text that no reply holds.
+func fits(n int) error {
+	if n > maxReply {
+		return errors.New("spinnet: the text has " + strconv.Itoa(n) + " bytes, more than a reply holds; the replies that brought it have it in parts")
+	}
+	return nil
 }
 
 // listSessions describes all of the caller's texts, without the texts.

@@ -61,6 +61,13 @@ func init() {
 		"set_limits":     {controllers: true, run: (*canister).setLimits},
 		"pause_service":  {controllers: true, run: (*canister).pauseService},
 		"resume_service": {controllers: true, run: (*canister).resumeService},
+
+		"upload_begin":  {controllers: true, run: (*canister).uploadBegin},
+		"upload_chunk":  {controllers: true, run: (*canister).uploadChunk},
+		"upload_commit": {controllers: true, run: (*canister).uploadCommit},
+		"upload_abort":  {controllers: true, run: (*canister).uploadAbort},
+		"upload_status": {query: true, run: (*canister).uploadStatus},
+		"remove_model":  {controllers: true, run: (*canister).removeModel},
 	}
 }
 
@@ -131,4 +138,5 @@ func okOr(v candid.Value, err error) ([]candid.Value, error) {
 func start() {
 	app = newCanister()
 	app.load()
+	app.restore()
 }

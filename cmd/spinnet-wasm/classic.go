@@ -222,6 +222,9 @@ func (c *canister) getResult(r *request) ([]candid.Value, error) {
 		return text("No generation")
 	}
 	prompt, err := c.promptOf(s)
+	if err == nil {
+		err = fits(len(prompt) + len(s.text))
+	}
 	if err != nil {
 		return errorText(err)
 	}
@@ -299,7 +302,8 @@ func (c *canister) generateQuick(r *request) ([]candid.Value, error) {
 		return errorText(err)
 	}
 	s := &session{owner: r.caller}
-	s.cache = c.cache(r.caller) // of a query, so this is undone
+	s.cache = c.cache(r.caller)
+	defer func() { c.sessions.free = append(c.sessions.free, s.cache) }()
 	s.cache.Reset()
 	if s.g, err = engine.NewGeneration(s.cache, c.model.tok, ids, o.options); err != nil {
 		return errorText(err)

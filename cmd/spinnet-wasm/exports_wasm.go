@@ -13,6 +13,9 @@ func exportModelCapacity() uint32 { return modelCapacity() }
 //go:wasmexport canister_init
 func exportInit() { start() }
 
+//go:wasmexport canister_pre_upgrade
+func exportPreUpgrade() { app.save() }
+
 //go:wasmexport canister_post_upgrade
 func exportPostUpgrade() { start() }
 
@@ -81,3 +84,21 @@ func exportGetConfig() { serve("get_config") }
 
 //go:wasmexport canister_query:generate_quick
 func exportGenerateQuick() { serve("generate_quick") }
+
+//go:wasmexport canister_update:upload_begin
+func exportUploadBegin() { serve("upload_begin") }
+
+//go:wasmexport canister_update:upload_chunk
+func exportUploadChunk() { serve("upload_chunk") }
+
+//go:wasmexport canister_update:upload_commit
+func exportUploadCommit() { serve("upload_commit") }
+
+//go:wasmexport canister_update:upload_abort
+func exportUploadAbort() { serve("upload_abort") }
+
+//go:wasmexport canister_query:upload_status
+func exportUploadStatus() { serve("upload_status") }
+
+//go:wasmexport canister_update:remove_model
+func exportRemoveModel() { serve("remove_model") }

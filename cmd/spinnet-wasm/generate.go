@@ -175,6 +175,7 @@ func (c *canister) seeded(r *request, seed *uint64, then func(*request) ([]candi
 		*seed = c.random.Uint64()
 		return then(r)
 	}
+	model := c.model
 	err := ic0.Call(ic0.ManagementCanister, "raw_rand", candid.Encode(), func(reply []byte, err error) {
 		if c.random == nil {
 			if bytes, bad := readRandom(reply); err == nil && bad == nil {
@@ -183,13 +184,15 @@ func (c *canister) seeded(r *request, seed *uint64, then func(*request) ([]candi
 		}
 		*seed = c.seed(r)
 		later := &request{caller: r.caller, now: ic0.Time(), budget: c.limits.budget(false)}
-		var values []candid.Value
-		if err = c.ready(later); err != nil { // it may have changed since
-			values, err = okOr(candid.Value{}, err)
-		} else {
-			values, err = then(later)
+		err = c.ready(later) // much may have changed since
+		if err == nil && c.model != model {
+			err = errors.New("spinnet: the model has just been replaced: call again")
 		}
-		answer(values, err)
+		if err != nil {
+			answer(okOr(candid.Value{}, err))
+			return
+		}
+		answer(then(later))
 	})
 	if err != nil {
 		*seed = c.seed(r)
@@ -253,9 +256,9 @@ func (c *canister) write(r *request, s *session) ([]candid.Value, error) {
 	if err != nil {
 		return okOr(candid.Value{}, err)
 	}
-	reason := s.g.Reason()
+	reason, unread := s.g.Reason(), 0
 	if paused {
-		reason = "paused"
+		reason, unread = "paused", s.g.Unread()
 	} else {
 		c.sessions.release(s)
 	}
@@ -265,7 +268,7 @@ func (c *canister) write(r *request, s *session) ([]candid.Value, error) {
 		candid.Field{Name: "tokens", Value: candid.Nat32Value(uint32(s.g.Tokens() - tokens))},
 		candid.Field{Name: "total_tokens", Value: candid.Nat32Value(uint32(s.g.Tokens()))},
 		candid.Field{Name: "prompt_tokens", Value: candid.Nat32Value(uint32(s.g.PromptTokens()))},
-		candid.Field{Name: "unread", Value: candid.Nat32Value(uint32(s.g.Unread()))},
+		candid.Field{Name: "unread", Value: candid.Nat32Value(uint32(unread))},
 		candid.Field{Name: "finish_reason", Value: candid.TextValue(reason)},
 		candid.Field{Name: "seed", Value: candid.Nat64Value(s.g.Options().Sample.Seed)},
 		candid.Field{Name: "instructions", Value: candid.Nat64Value(ic0.Counter(ic0.CounterMessage))},
