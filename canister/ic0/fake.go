@@ -10,15 +10,15 @@ type Fake struct {
 	Arg, Caller []byte
 	Controllers [][]byte
 	Time        uint64
-	Counter     func() uint64 // instructions so far; nil counts 1000 a call
-	Stable      []byte        // whole pages
-	MaxStable   int           // pages; 0 means no limit
-	RefuseCalls bool          // calls cannot be made
-	Replies     [][]byte      // given so far
+	Counter     func(looks uint64) uint64 // instructions, of how often they were asked for; nil: 1000 each time
+	Stable      []byte                    // whole pages
+	MaxStable   int                       // pages; 0 means no limit
+	RefuseCalls bool                      // calls cannot be made
+	Replies     [][]byte                  // given so far
 	Rejections  []string
 	Log         []string
 	Calls       []FakeCall // made and not yet answered
-	counted     uint64
+	looks       uint64     // at the counter
 }
 
 // FakeCall is a call to another canister.
@@ -36,7 +36,7 @@ type Trapped string
 var System Fake
 
 // ResetCounter begins a new message: no instructions so far.
-func (f *Fake) ResetCounter() { f.counted = 0 }
+func (f *Fake) ResetCounter() { f.looks = 0 }
 
 // Answer answers a call: with a reply, or with an error when err is not nil.
 func (c *FakeCall) Answer(reply []byte, err *RejectError) {
@@ -81,11 +81,11 @@ func Time() uint64 { return System.Time }
 
 // Counter is the number of instructions so far, of a kind.
 func Counter(int) uint64 {
+	System.looks++
 	if System.Counter != nil {
-		return System.Counter()
+		return System.Counter(System.looks)
 	}
-	System.counted += 1000
-	return System.counted
+	return 1000 * System.looks
 }
 
 // StableSize is the size of the stable memory, in pages.

@@ -131,6 +131,103 @@ func callText(t testing.TB, name string, args ...candid.Value) string {
 	return s
 }
 
+// written is what generate and resume give.
+type written struct {
+	session, seed, instructions               uint64
+	text, reason, err                         string
+	tokens, totalTokens, promptTokens, unread int
+}
+
+// readWritten reads the result of generate and resume.
+func readWritten(t testing.TB, a candid.Arg) (w written) {
+	t.Helper()
+	tag, a, err := a.Variant()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tag == candid.Hash("err") {
+		if w.err, err = a.Text(); err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	nat32 := func(v candid.Arg, to *int) error {
+		n, err := v.Nat32()
+		*to = int(n)
+		return err
+	}
+	if err := a.Record(func(id uint32, v candid.Arg) (bool, error) {
+		var err error
+		switch id {
+		case candid.Hash("session"):
+			w.session, err = v.Nat64()
+		case candid.Hash("text"):
+			w.text, err = v.Text()
+		case candid.Hash("tokens"):
+			err = nat32(v, &w.tokens)
+		case candid.Hash("total_tokens"):
+			err = nat32(v, &w.totalTokens)
+		case candid.Hash("prompt_tokens"):
+			err = nat32(v, &w.promptTokens)
+		case candid.Hash("unread"):
+			err = nat32(v, &w.unread)
+		case candid.Hash("finish_reason"):
+			w.reason, err = v.Text()
+		case candid.Hash("seed"):
+			w.seed, err = v.Nat64()
+		case candid.Hash("instructions"):
+			w.instructions, err = v.Nat64()
+		default:
+			t.Errorf("unknown field %d", id)
+		}
+		return true, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// ask is a request for generate.
+func ask(prompt string, o engine.GenerateOptions, more ...candid.Field) candid.Value {
+	fields := append(more, candid.Field{Name: "prompt", Value: candid.TextValue(prompt)},
+		candid.Field{Name: "max_tokens", Value: candid.OptValue(nat32(o.MaxTokens))},
+		candid.Field{Name: "temperature", Value: candid.OptValue(candid.Float64Value(o.Sample.Temperature))},
+		candid.Field{Name: "seed", Value: candid.OptValue(candid.Nat64Value(o.Sample.Seed))})
+	if o.Sample.TopK > 0 {
+		fields = append(fields, candid.Field{Name: "top_k", Value: candid.OptValue(nat32(o.Sample.TopK))})
+	}
+	if o.Sample.TopP > 0 {
+		fields = append(fields, candid.Field{Name: "top_p", Value: candid.Float64Value(o.Sample.TopP)}) // not optional, which is fine
+	}
+	if len(o.Stop) > 0 {
+		var stops []candid.Value
+		for _, s := range o.Stop {
+			stops = append(stops, candid.TextValue(s))
+		}
+		fields = append(fields, candid.Field{Name: "stop", Value: candid.OptValue(candid.VecValue(stops...))})
+	}
+	return candid.RecordValue(fields...)
+}
+
+// slow lets every look at the counter find so many instructions more, so that
+// the budget is soon used up.
+func slow(each uint64) {
+	ic0.System.Counter = func(counted uint64) uint64 { return counted * each }
+}
+
+// rest resumes a session until it is done.
+func rest(t testing.TB, w written) (text string, calls int) {
+	t.Helper()
+	text = w.text
+	for calls = 1; w.reason == "paused"; calls++ {
+		if w = readWritten(t, call(t, "resume", candid.Nat64Value(w.session))); w.err != "" {
+			t.Fatal(w.err)
+		}
+		text += w.text
+	}
+	return text, calls
+}
+
 func nat32(n int) candid.Value { return candid.Nat32Value(uint32(n)) }
 
 // TestGenerateFull: the text of the command line.
