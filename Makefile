@@ -5,7 +5,7 @@ GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 
-.PHONY: build demo test check bench bench-peers generate generated fuzz lint tidy race clean
+.PHONY: build demo test check bench bench-peers generate generated wasm fuzz lint tidy race clean
 
 build: ## bin/spinnet
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/spinnet ./cmd/spinnet
@@ -28,6 +28,9 @@ bench-peers: build ## decode and prefill beside llama.cpp; it needs node and npm
 
 generate: ## write the generated files anew
 	$(GO) generate ./kernel
+
+wasm: ## build the committed WebAssembly module anew; it needs wasm-opt (binaryen)
+	$(GO) run ./canister/link/_make
 
 generated: ## fail when a generated file is stale
 	SPINNET_GENERATE=1 $(GO) test -count=1 -run 'TestGenerated' .

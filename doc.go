@@ -28,6 +28,13 @@
 //	runlog      metrics.jsonl: write, read, cut
 //	corpus      the small text that ships      configs   the recipes that ship
 //
+// WebAssembly and the Internet Computer:
+//
+//	canister/module  read, rewrite, meter and write WebAssembly modules
+//	canister/host    run a canister: ic0, instruction counts, rollback
+//	canister/link    the runtime module; a canister and a browser module from it
+//	cmd/spinnet-wasm what the runtime module does
+//
 // Who may import whom is a table in repo_test.go. Start reading at
 // train.Trainer.TrainStep (one step, from batch to update), kernel.RefLinear
 // (the layer's formula) and docs/rationale.md (why it is so).

@@ -44,6 +44,9 @@ var imports = map[string]string{
 	"cmd/spinnet": "*",
 
 	"canister/ic0":     "",
+	"canister/module":  "",
+	"canister/host":    "canister/module",
+	"canister/link":    "canister/module canister/host",
 	"canister/candid":  "",
 	"cmd/spinnet-wasm": "engine spinfile tokenizer canister/ic0 canister/candid",
 }
