@@ -19,6 +19,9 @@
 //	cmd/spinnet-wasm    the module: a canister's methods, a page's functions
 //	canister/ic0        the system interface of a canister
 //	canister/candid     its messages
+//	canister/module     read, rewrite, meter and write WebAssembly modules
+//	canister/host       run a canister: ic0, instruction counts, rollback
+//	canister/link       the committed module; a canister and a page's module from it
 //
 // Text and records:
 //
@@ -27,13 +30,6 @@
 //	pickle      Python's pickles as plain data; nothing in them is run
 //	runlog      metrics.jsonl: write, read, cut
 //	corpus      the small text that ships      configs   the recipes that ship
-//
-// WebAssembly and the Internet Computer:
-//
-//	canister/module  read, rewrite, meter and write WebAssembly modules
-//	canister/host    run a canister: ic0, instruction counts, rollback
-//	canister/link    the runtime module; a canister and a browser module from it
-//	cmd/spinnet-wasm what the runtime module does
 //
 // Who may import whom is a table in repo_test.go. Start reading at
 // train.Trainer.TrainStep (one step, from batch to update), kernel.RefLinear

@@ -3,8 +3,8 @@
 // by ICP's table, stops a message at its limit, and takes back everything that
 // a message did when it traps, or when it was a query. The engine is wazero.
 //
-// What a canister asks of other canisters (calls, cycles, certified data) is
-// not here; asking traps.
+// Other canisters are a function, Others. Cycles, timers and certified data are
+// not here: a module that imports those functions does not load.
 package host
 
 import (
@@ -43,10 +43,12 @@ type Canister struct {
 	Time        func() time.Time            // what ic0.time says
 	Print       func(text []byte)           // what ic0.debug_print does; nil drops it
 	Controller  func(principal []byte) bool // what ic0.is_controller says; nil says no
+	Other       Others                      // other canisters; nil is Management
 	ID          []byte                      // what ic0.canister_self says
-	call        *call                       // the message at hand
-	undo        map[uint64][]byte           // pages of stable memory before it
-	oldStable   uint64                      // its size before it
+
+	call      *call             // the message at hand
+	undo      map[uint64][]byte // pages of stable memory before it
+	oldStable uint64            // its size before it
 }
 
 // Message is one call of an export.
@@ -76,16 +78,21 @@ type Trap struct {
 // Error gives the message.
 func (t *Trap) Error() string { return "canister trapped: " + t.Message }
 
-// call is the message that runs.
+// call is the message that runs, with the answers to its calls.
 type call struct {
 	Message
 	reply    []byte
 	answered bool
 	rejected bool
 	trap     string
-	limit    int64
+	spent    uint64 // by what ran before
 	mayReply bool
-	readOnly bool
+	query    bool
+
+	building *outcall
+	out      []*outcall
+	code     uint32 // why another canister did not answer
+	text     []byte
 }
 
 // Load compiles a module, meters it by costs and instantiates it. It runs none
@@ -209,7 +216,8 @@ func (c *Canister) restore(ctx context.Context) error {
 	return nil
 }
 
-// Call runs a message. A trap is a *Trap; other errors are the host's.
+// Call runs a message, with the answers to the calls that it makes. A trap is a
+// *Trap; other errors are the host's.
 func (c *Canister) Call(ctx context.Context, msg Message) (Reply, error) {
 	if !c.methods[msg.Export] {
 		return Reply{}, fmt.Errorf("host: the canister has no method %q", msg.Export)
@@ -229,30 +237,56 @@ func (c *Canister) Call(ctx context.Context, msg Message) (Reply, error) {
 	if msg.Caller == nil {
 		msg.Caller = []byte{4}
 	}
-	call := &call{Message: msg, limit: int64(msg.Limit), mayReply: query || update, readOnly: query}
-	c.call, c.undo, c.oldStable = call, map[uint64][]byte{}, uint64(len(c.stable))
+	c.call = &call{Message: msg, mayReply: query || update, query: query}
 	defer func() { c.call = nil }()
-	c.counter.Set(msg.Limit)
-	_, err := c.instance.ExportedFunction(msg.Export).Call(ctx)
-	left := int64(c.counter.Get())
-	reply := Reply{Data: call.reply, Rejected: call.rejected, Instructions: uint64(call.limit - left), StablePages: len(c.undo)}
-	if err == nil && call.mayReply && !call.answered {
-		call.trap, err = "it did not reply", errors.New("no reply")
+	var reply Reply
+	err := c.execute(ctx, &reply, c.instance.ExportedFunction(msg.Export))
+	for err == nil && len(c.call.out) > 0 {
+		out := c.call.out[0]
+		c.call.out = c.call.out[1:]
+		err = c.answer(ctx, &reply, out)
+	}
+	reply.Data, reply.Rejected = c.call.reply, c.call.rejected
+	if trap := (*Trap)(nil); errors.As(err, &trap) && c.call.answered { // after the answer
+		err = nil
 	}
 	if err != nil {
-		trap := &Trap{Message: call.trap, Instructions: reply.Instructions}
+		reply.Data = nil
+	}
+	return reply, err
+}
+
+// execute runs one function as a message and adds what it took to reply. If it
+// traps the state is as before it.
+func (c *Canister) execute(ctx context.Context, reply *Reply, f api.Function, args ...uint64) error {
+	c.undo, c.oldStable = map[uint64][]byte{}, uint64(len(c.stable))
+	before := *c.call
+	c.counter.Set(c.call.Limit)
+	_, err := f.Call(ctx, args...)
+	left := int64(c.counter.Get())
+	spent := c.call.Limit - uint64(left)
+	reply.Instructions += spent
+	before.spent += spent
+	c.call.spent = before.spent
+	if err == nil && c.call.mayReply && !c.call.answered && len(c.call.out) == 0 {
+		c.call.trap, err = "it did not reply", errors.New("no reply")
+	}
+	if err != nil {
+		trap := &Trap{Message: c.call.trap, Instructions: reply.Instructions}
 		if left < 0 {
-			trap.Message, trap.OutOfLimit = fmt.Sprintf("it exceeded the limit of %d instructions", msg.Limit), true
+			trap.Message, trap.OutOfLimit = fmt.Sprintf("it exceeded the limit of %d instructions", c.call.Limit), true
 		} else if trap.Message == "" {
 			trap.Message = firstLine(err.Error())
 		}
-		return Reply{Instructions: reply.Instructions}, errors.Join(trap, c.restore(ctx))
+		*c.call = before // nor did it answer or call anyone
+		return errors.Join(trap, c.restore(ctx))
 	}
-	if call.readOnly {
-		return reply, c.restore(ctx)
+	if c.call.query {
+		return c.restore(ctx)
 	}
-	reply.HeapPages = c.save()
-	return reply, nil
+	reply.StablePages += len(c.undo)
+	reply.HeapPages += c.save()
+	return nil
 }
 
 // CallExport runs an export that is no message, such as one for tests, with
@@ -263,7 +297,7 @@ func (c *Canister) CallExport(ctx context.Context, name string, args ...uint64) 
 	if f == nil {
 		return nil, 0, fmt.Errorf("host: the module exports no function %q", name)
 	}
-	c.call = &call{limit: module.InstallLimit}
+	c.call = &call{Message: Message{Limit: module.InstallLimit}}
 	c.undo, c.oldStable = map[uint64][]byte{}, uint64(len(c.stable))
 	defer func() { c.call = nil }()
 	c.counter.Set(module.InstallLimit)

@@ -116,7 +116,11 @@ func (c *Canister) imports(ctx context.Context) error {
 		if kind > 1 {
 			c.trap("performance_counter: no counter %d", kind)
 		}
-		return uint64(c.call.limit) - c.counter.Get()
+		n := c.call.Limit - c.counter.Get()
+		if kind == 1 {
+			n += c.call.spent
+		}
+		return n
 	})
 	def("is_controller", func(_ context.Context, m api.Module, src, n uint32) uint32 {
 		c.pay("is_controller", uint64(n))
@@ -160,6 +164,7 @@ func (c *Canister) imports(ctx context.Context) error {
 		}
 		copy(to, c.at(m, src, n))
 	})
+	c.calls(def)
 	_, err := b.Instantiate(ctx)
 	return err
 }

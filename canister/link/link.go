@@ -67,7 +67,7 @@ func Canister(runtime []byte, info Info, model []byte, candid string) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("link: the runtime: %w", err)
 	}
-	m.Exports = without(m.Exports, "web_", "_initialize")
+	m.Exports = without(m.Exports, "web_", "ic0_", "_initialize")
 	m.Customs = []module.Custom{{Name: CandidSection, Bytes: []byte(candid)}}
 	if len(model) > 0 {
 		if len(model) > int(info.Capacity) {
@@ -90,7 +90,7 @@ func Browser(runtime []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: the runtime: %w", err)
 	}
-	m.Exports = without(m.Exports, "canister_")
+	m.Exports = without(m.Exports, "canister_", "ic0_")
 	return m.Encode(), nil
 }
 
