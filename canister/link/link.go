@@ -60,15 +60,29 @@ func Runtime() ([]byte, Info, error) {
 	return wasm, info, nil
 }
 
-// Canister makes the module that is installed on ICP: the runtime with a model
-// (none, if it is empty: then it must be uploaded) and its candid interface.
-func Canister(runtime []byte, info Info, model []byte, candid string) ([]byte, error) {
+// Candid gives the description of the canister's methods, which the runtime
+// carries in CandidSection.
+func Candid(runtime []byte) (string, error) {
+	m, err := module.Parse(runtime)
+	if err != nil {
+		return "", fmt.Errorf("link: the runtime: %w", err)
+	}
+	for _, c := range m.Customs {
+		if c.Name == CandidSection {
+			return string(c.Bytes), nil
+		}
+	}
+	return "", fmt.Errorf("link: the runtime has no section %q", CandidSection)
+}
+
+// Canister makes the module that is installed on ICP: the runtime with a model,
+// or with none if it is empty; then it must be uploaded.
+func Canister(runtime []byte, info Info, model []byte) ([]byte, error) {
 	m, err := module.Parse(runtime)
 	if err != nil {
 		return nil, fmt.Errorf("link: the runtime: %w", err)
 	}
 	m.Exports = without(m.Exports, "web_", "ic0_", "_initialize")
-	m.Customs = []module.Custom{{Name: CandidSection, Bytes: []byte(candid)}}
 	if len(model) > 0 {
 		if len(model) > int(info.Capacity) {
 			return nil, fmt.Errorf("link: the model takes %d bytes; %d fit into the module", len(model), info.Capacity)
@@ -91,6 +105,7 @@ func Browser(runtime []byte) ([]byte, error) {
 		return nil, fmt.Errorf("link: the runtime: %w", err)
 	}
 	m.Exports = without(m.Exports, "canister_", "ic0_")
+	m.Customs = nil
 	return m.Encode(), nil
 }
 

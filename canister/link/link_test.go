@@ -23,7 +23,7 @@ func runtime(t *testing.T) ([]byte, Info) {
 // Both modules have the runtime's code, byte for byte.
 func TestSameCode(t *testing.T) {
 	wasm, info := runtime(t)
-	canister, err := Canister(wasm, info, []byte("a model"), "service : {}")
+	canister, err := Canister(wasm, info, []byte("a model"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestSameCode(t *testing.T) {
 			t.Errorf("the browser module exports %s", e.Name)
 		}
 	}
-	again, err := Canister(wasm, info, []byte("a model"), "service : {}")
+	again, err := Canister(wasm, info, []byte("a model"))
 	if err != nil || !bytes.Equal(again, canister) {
 		t.Errorf("the same input gave another module (%v)", err)
 	}
@@ -68,7 +68,7 @@ func parse(t *testing.T, wasm []byte) *module.Module {
 func TestModelPlace(t *testing.T) {
 	wasm, info := runtime(t)
 	model := bytes.Repeat([]byte("0123456789abcdef"), 1000)
-	canister, err := Canister(wasm, info, model, "service : {}")
+	canister, err := Canister(wasm, info, model)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestModelPlace(t *testing.T) {
 	if !ok || binary.LittleEndian.Uint32(got) != uint32(len(model)) || !bytes.Equal(got[HeaderSize:], model) {
 		t.Errorf("the model is not at %d", info.Address)
 	}
-	if _, err := Canister(wasm, info, make([]byte, info.Capacity+1), ""); err == nil {
+	if _, err := Canister(wasm, info, make([]byte, info.Capacity+1)); err == nil {
 		t.Error("a model that does not fit gave no error")
 	}
 }

@@ -20,6 +20,9 @@ import (
 // segment costs about ten bytes, and compressed zeros next to nothing.
 const dataGap = 64
 
+// candidFile describes the methods of cmd/spinnet-wasm.
+const candidFile = "cmd/spinnet-wasm/spinnet.did"
+
 // optimise are the options of wasm-opt: those of the proposals that ICP and all
 // browsers have, and the level.
 var optimise = []string{"-O3", "--enable-simd", "--enable-bulk-memory", "--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-mutable-globals"}
@@ -77,7 +80,11 @@ func Make(ctx context.Context, root string, tags ...string) ([]byte, Info, error
 	if m, err = module.Parse(wasm); err != nil {
 		return nil, Info{}, err
 	}
-	m.Customs = nil
+	candid, err := os.ReadFile(filepath.Join(root, candidFile))
+	if err != nil {
+		return nil, Info{}, fmt.Errorf("link: %w", err)
+	}
+	m.Customs = []module.Custom{{Name: CandidSection, Bytes: candid}}
 	if err := m.MergeData(dataGap); err != nil {
 		return nil, Info{}, err
 	}
@@ -141,7 +148,7 @@ func Sources(ctx context.Context, root string) (hash, version string, err error)
 		return "", "", err
 	}
 	paths := strings.Fields(list)
-	for _, own := range []string{"canister/module/decode.go", "canister/module/encode.go", "canister/module/instr.go", "canister/module/module.go",
+	for _, own := range []string{candidFile, "canister/module/decode.go", "canister/module/encode.go", "canister/module/instr.go", "canister/module/module.go",
 		"canister/module/rewrite.go", "canister/link/make.go", "canister/link/wasi.go"} {
 		paths = append(paths, filepath.Join(root, own))
 	}

@@ -83,7 +83,7 @@ func run(t *testing.T, wasm []byte, costs *module.Costs, messages ...host.Messag
 func TestMeterAgainstPeer(t *testing.T) {
 	tool := icWasm(t)
 	runtime, info := runtime(t)
-	canister, err := Canister(runtime, info, nil, "service : {}")
+	canister, err := Canister(runtime, info, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
