@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"spinnet/canister/host"
 	"spinnet/canister/module"
@@ -54,60 +55,71 @@ func icWasmCosts() *module.Costs {
 	return &c
 }
 
-// messages is what the meters are compared on.
-var messages = []host.Message{
-	{Export: "canister_init"},
-}
-
-// run sends messages to a module and gives the sum of the instructions.
-func run(t *testing.T, wasm []byte, costs *module.Costs, messages ...host.Message) (*host.Canister, uint64, host.Reply) {
+// run sends messages to a module and gives the sum of the instructions, and the
+// last reply.
+func run(t *testing.T, wasm []byte, costs *module.Costs, messages ...host.Message) (uint64, host.Reply) {
 	t.Helper()
-	ctx := context.Background()
-	c, err := host.Load(ctx, wasm, costs)
+	c, err := host.Load(t.Context(), wasm, costs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close(ctx) })
-	c.SetStable(make([]byte, 1<<16)) // where ic-wasm's code keeps its counters
+	defer c.Close(context.Background())
+	c.SetStable(make([]byte, 66<<16)) // the last two pages are for ic-wasm
+	c.Time = func() time.Time { return time.Unix(1e9, 0) }
 	sum, last := uint64(0), host.Reply{}
 	for _, m := range messages {
-		if last, err = c.Call(ctx, m); err != nil {
+		if last, err = c.Call(t.Context(), m); err != nil {
 			t.Fatalf("%s: %v", m.Export, err)
 		}
 		sum += last.Instructions
 	}
-	return c, sum, last
+	return sum, last
 }
 
 // The instructions that the meter counts are those that ic-wasm's counts.
 func TestMeterAgainstPeer(t *testing.T) {
 	tool := icWasm(t)
-	runtime, info := runtime(t)
-	canister, err := Canister(runtime, info, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	canister := canisterOf(t, image(t, testModel(t)))
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "in.wasm"), filepath.Join(dir, "out.wasm")
 	if err := os.WriteFile(in, canister, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := exec.Command(tool, in, "-o", out, "instrument").CombinedOutput(); err != nil {
+	if text, err := exec.Command(tool, in, "-o", out, "instrument", "--start-page", "64", "--page-limit", "2").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	instrumented, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, got, _ := run(t, canister, icWasmCosts(), messages...)
-	_, _, reply := run(t, instrumented, module.ICP, append(messages, host.Message{Export: "canister_query __get_cycles"})...)
+	messages := []host.Message{{Export: "canister_init"}, {Export: "canister_update generate", Arg: generateArg("Once", 12)}}
+	got, _ := run(t, canister, icWasmCosts(), messages...)
+	icp, _ := run(t, canister, module.ICP, messages...)
+	_, reply := run(t, instrumented, module.ICP, append(messages, host.Message{Export: "canister_query __get_cycles"})...)
 	if len(reply.Data) < 8 {
 		t.Fatalf("__get_cycles replied %x", reply.Data)
 	}
 	want := binary.LittleEndian.Uint64(reply.Data[len(reply.Data)-8:])
-	_, icp, _ := run(t, canister, module.ICP, messages...)
-	t.Logf("ic-wasm %d, ours by its table %d, by ICP's %d", want, got, icp)
+	t.Logf("ic-wasm counts %d, ours by its table %d, by ICP's %d", want, got, icp)
 	if diff := float64(got)/float64(want) - 1; diff > 0.01 || diff < -0.01 {
 		t.Errorf("%d instructions, ic-wasm counts %d: %+.3f %%", got, want, 100*diff)
+	}
+}
+
+// The methods of the module are those of its candid section, by ic-wasm.
+func TestEndpointsAgainstPeer(t *testing.T) {
+	tool := icWasm(t)
+	dir := t.TempDir()
+	in, hidden := filepath.Join(dir, "in.wasm"), filepath.Join(dir, "hidden.txt")
+	for path, text := range map[string]string{
+		in:     string(canisterOf(t, nil)),
+		hidden: "canister_init\ncanister_post_upgrade\n", // which candid does not describe
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := exec.Command(tool, in, "check-endpoints", "--hidden", hidden).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, text)
 	}
 }
