@@ -57,7 +57,7 @@ func Make(ctx context.Context, root string, tags ...string) ([]byte, Info, error
 	}
 	info := Info{Nops: m.DropNops(), CodeBefore: len(m.CodeSection())}
 	m.Customs = nil
-	if err := m.MergeData(dataGap); err != nil {
+	if err := errors.Join(m.MergeData(dataGap), dropLines(m)); err != nil {
 		return nil, Info{}, err
 	}
 	if info.Sources, info.Go, err = Sources(ctx, root); err != nil {
@@ -149,7 +149,7 @@ func Sources(ctx context.Context, root string) (hash, version string, err error)
 	}
 	paths := strings.Fields(list)
 	for _, own := range []string{candidFile, "canister/module/decode.go", "canister/module/encode.go", "canister/module/instr.go", "canister/module/module.go",
-		"canister/module/rewrite.go", "canister/link/make.go", "canister/link/wasi.go"} {
+		"canister/module/rewrite.go", "canister/link/lines.go", "canister/link/make.go", "canister/link/wasi.go"} {
 		paths = append(paths, filepath.Join(root, own))
 	}
 	h := sha256.New()
