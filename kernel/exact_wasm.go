@@ -1,4 +1,35 @@
 package kernel
 
-// exactSets are the implementations by set.
-var exactSets = [len(setNames)]exactKernels{setRef: refExact, setSIMD128: refExact}
+// exactSets are the implementations by set; the assembly is written by
+// _avo/wasm_exact.go.
+var exactSets = [len(setNames)]exactKernels{
+	setRef: refExact,
+	setSIMD128: {
+		sumSquares: exactSumSquaresWhole, quantize8: exactQuantize8Whole, scaleInt32: exactScaleInt32Whole,
+		rotate: exactRotateWhole, scores: exactScoresV4, values: exactValuesWhole, values8: exactValues8Whole,
+		swiglu: exactSwiGLUWhole, exp: exactExpWhole, expScaled: exactExpScaledWhole, embedding8: exactEmbedding8Whole,
+	},
+}
+
+// exactValuesWhole gives whole groups of eight columns to the assembly.
+func exactValuesWhole(o, w, values []float32) {
+	n, width := len(o)&^7, len(o)
+	exactValuesRows(o[:n], w, values, 4*width)
+	if n == width {
+		return
+	}
+	for p := range w {
+		refExactValues(o[n:], w[p:p+1], values[p*width+n:])
+	}
+}
+
+func exactValues8Whole(o, w []float32, values []int8) {
+	n, width := len(o)&^7, len(o)
+	exactValues8Rows(o[:n], w, values, width)
+	if n == width {
+		return
+	}
+	for p := range w {
+		refExactValues8(o[n:], w[p:p+1], values[p*width+n:])
+	}
+}

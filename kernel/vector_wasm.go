@@ -1,3 +1,25 @@
 package kernel
 
-var vectorSets = [len(setNames)]vectorKernels{setRef: refVector, setSIMD128: refVector}
+var vectorSets = [len(setNames)]vectorKernels{setRef: refVector, setSIMD128: simdVector()}
+
+// simdVector is the plain Go but for what int8 inference needs; the assembly
+// is written by _avo/wasm_exact.go.
+func simdVector() vectorKernels {
+	v := refVector
+	v.add, v.mul = addWhole, mulWhole
+	v.scale, v.scaleMul, v.maxAbs, v.maxOf, v.indexOf = scaleWhole, scaleMulWhole, maxAbsWhole, maxOfWhole, indexOfWhole
+	v.sumSquares32 = exactSumSquaresWhole
+	v.exp, v.swiglu = exactExpWhole, exactSwiGLUWhole
+	v.matVecInt8 = matVecInt8Whole
+	return v
+}
+
+// matVecInt8Whole gives whole groups of 16 columns to the assembly, if these
+// are all: rows lie one after another.
+func matVecInt8Whole(y []int32, w, x []int8) {
+	if len(x)%16 == 0 {
+		matVecInt8V16(y, w, x)
+	} else {
+		refMatVecInt8(y, w, x)
+	}
+}

@@ -3,40 +3,40 @@
 package kernel
 
 //go:noescape
-func exactExpN(y, x []float32)
+func exactExpV4(y, x []float32)
 
 //go:noescape
-func exactSwiGLUN(y, gate, up []float32)
+func exactSwiGLUV4(y, gate, up []float32)
 
 //go:noescape
-func exactScaleInt32N(y []float32, acc []int32, g []float32, s float32)
+func exactScaleInt32V4(y []float32, acc []int32, g []float32, s float32)
 
 //go:noescape
-func addN(y, a, b []float32)
+func addV4(y, a, b []float32)
 
 //go:noescape
-func mulN(y, a, b []float32)
+func mulV4(y, a, b []float32)
 
 //go:noescape
-func scaleN(y []float32, s float32)
+func scaleV4(y []float32, s float32)
 
 //go:noescape
-func scaleMulN(y, x, w []float32, s float32)
+func scaleMulV4(y, x, w []float32, s float32)
 
 //go:noescape
-func exactSumSquaresN(x []float32, sums *[16]float32)
+func exactSumSquaresV4(x []float32, sums *[16]float32)
 
 //go:noescape
-func exactExpScaledN(y, x []float32, top, inv float32, sums *[16]float32)
+func exactExpScaledV4(y, x []float32, top, inv float32, sums *[16]float32)
 
 //go:noescape
-func exactQuantize8N(q []int8, x []float32, inv float32)
+func exactQuantize8V4(q []int8, x []float32, inv float32)
 
 //go:noescape
-func exactEmbedding8N(y []float32, q []int8, s float32)
+func exactEmbedding8V4(y []float32, q []int8, s float32)
 
 //go:noescape
-func exactRotateN(cos, sin, x []float32)
+func exactRotateV4(cos, sin, x []float32)
 
 //go:noescape
 func exactScoresN(scores, q, keys []float32, scale float32)
@@ -48,10 +48,10 @@ func exactValuesN(o, w, values []float32)
 func exactValues8N(o, w []float32, values []int8)
 
 //go:noescape
-func maxAbsN(x []float32) float32
+func maxAbsV4(x []float32) float32
 
 //go:noescape
-func maxOfN(x []float32) float32
+func maxOfV4(x []float32) float32
 
 //go:noescape
-func indexOfN(x []float32, v float32) int
+func indexOfV4(x []float32, v float32) int

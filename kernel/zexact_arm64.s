@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// func exactExpN(y, x []float32)
-TEXT ·exactExpN(SB), NOSPLIT, $0-48
+// func exactExpV4(y, x []float32)
+TEXT ·exactExpV4(SB), NOSPLIT, $0-48
 	MOVD y_base+0(FP), R0
 	MOVD x_base+24(FP), R1
 	MOVD y_len+8(FP), R10
@@ -208,8 +208,8 @@ one3:
 done4:
 	RET
 
-// func exactSwiGLUN(y, gate, up []float32)
-TEXT ·exactSwiGLUN(SB), NOSPLIT, $0-72
+// func exactSwiGLUV4(y, gate, up []float32)
+TEXT ·exactSwiGLUV4(SB), NOSPLIT, $0-72
 	MOVD y_base+0(FP), R0
 	MOVD gate_base+24(FP), R1
 	MOVD up_base+48(FP), R2
@@ -439,8 +439,8 @@ one7:
 done8:
 	RET
 
-// func exactScaleInt32N(y []float32, acc []int32, g []float32, s float32)
-TEXT ·exactScaleInt32N(SB), NOSPLIT, $0-76
+// func exactScaleInt32V4(y []float32, acc []int32, g []float32, s float32)
+TEXT ·exactScaleInt32V4(SB), NOSPLIT, $0-76
 	MOVD y_base+0(FP), R0
 	MOVD acc_base+24(FP), R1
 	MOVD g_base+48(FP), R2
@@ -486,8 +486,8 @@ one11:
 done12:
 	RET
 
-// func addN(y, a, b []float32)
-TEXT ·addN(SB), NOSPLIT, $0-72
+// func addV4(y, a, b []float32)
+TEXT ·addV4(SB), NOSPLIT, $0-72
 	MOVD y_base+0(FP), R0
 	MOVD a_base+24(FP), R1
 	MOVD b_base+48(FP), R2
@@ -521,8 +521,8 @@ one15:
 done16:
 	RET
 
-// func mulN(y, a, b []float32)
-TEXT ·mulN(SB), NOSPLIT, $0-72
+// func mulV4(y, a, b []float32)
+TEXT ·mulV4(SB), NOSPLIT, $0-72
 	MOVD y_base+0(FP), R0
 	MOVD a_base+24(FP), R1
 	MOVD b_base+48(FP), R2
@@ -556,8 +556,8 @@ one19:
 done20:
 	RET
 
-// func scaleN(y []float32, s float32)
-TEXT ·scaleN(SB), NOSPLIT, $0-28
+// func scaleV4(y []float32, s float32)
+TEXT ·scaleV4(SB), NOSPLIT, $0-28
 	MOVD y_base+0(FP), R0
 	MOVD y_len+8(FP), R10
 	FMOVS s+24(FP), F16
@@ -590,8 +590,8 @@ one23:
 done24:
 	RET
 
-// func scaleMulN(y, x, w []float32, s float32)
-TEXT ·scaleMulN(SB), NOSPLIT, $0-76
+// func scaleMulV4(y, x, w []float32, s float32)
+TEXT ·scaleMulV4(SB), NOSPLIT, $0-76
 	MOVD y_base+0(FP), R0
 	MOVD x_base+24(FP), R1
 	MOVD w_base+48(FP), R2
@@ -632,8 +632,8 @@ one27:
 done28:
 	RET
 
-// func exactSumSquaresN(x []float32, sums *[16]float32)
-TEXT ·exactSumSquaresN(SB), NOSPLIT, $0-32
+// func exactSumSquaresV4(x []float32, sums *[16]float32)
+TEXT ·exactSumSquaresV4(SB), NOSPLIT, $0-32
 	MOVD x_base+0(FP), R0
 	MOVD x_len+8(FP), R10
 	MOVD sums+24(FP), R9
@@ -679,8 +679,8 @@ done31:
 	VST1 [V28.S4, V29.S4, V30.S4, V31.S4], (R9)
 	RET
 
-// func exactExpScaledN(y, x []float32, top, inv float32, sums *[16]float32)
-TEXT ·exactExpScaledN(SB), NOSPLIT, $0-64
+// func exactExpScaledV4(y, x []float32, top, inv float32, sums *[16]float32)
+TEXT ·exactExpScaledV4(SB), NOSPLIT, $0-64
 	MOVD y_base+0(FP), R0
 	MOVD x_base+24(FP), R1
 	MOVD y_len+8(FP), R10
@@ -983,8 +983,8 @@ done34:
 	VST1 [V28.S4, V29.S4, V30.S4, V31.S4], (R9)
 	RET
 
-// func exactQuantize8N(q []int8, x []float32, inv float32)
-TEXT ·exactQuantize8N(SB), NOSPLIT, $0-52
+// func exactQuantize8V4(q []int8, x []float32, inv float32)
+TEXT ·exactQuantize8V4(SB), NOSPLIT, $0-52
 	MOVD q_base+0(FP), R0
 	MOVD x_base+24(FP), R1
 	MOVD q_len+8(FP), R10
@@ -1041,8 +1041,8 @@ one37:
 done38:
 	RET
 
-// func exactEmbedding8N(y []float32, q []int8, s float32)
-TEXT ·exactEmbedding8N(SB), NOSPLIT, $0-52
+// func exactEmbedding8V4(y []float32, q []int8, s float32)
+TEXT ·exactEmbedding8V4(SB), NOSPLIT, $0-52
 	MOVD y_base+0(FP), R0
 	MOVD q_base+24(FP), R1
 	MOVD y_len+8(FP), R10
@@ -1088,8 +1088,8 @@ one41:
 done42:
 	RET
 
-// func exactRotateN(cos, sin, x []float32)
-TEXT ·exactRotateN(SB), NOSPLIT, $0-72
+// func exactRotateV4(cos, sin, x []float32)
+TEXT ·exactRotateV4(SB), NOSPLIT, $0-72
 	MOVD cos_base+0(FP), R0
 	MOVD sin_base+24(FP), R1
 	MOVD x_base+48(FP), R2
@@ -1798,8 +1798,8 @@ less0:
 done:
 	RET
 
-// func maxAbsN(x []float32) float32
-TEXT ·maxAbsN(SB), NOSPLIT, $0-28
+// func maxAbsV4(x []float32) float32
+TEXT ·maxAbsV4(SB), NOSPLIT, $0-28
 	MOVD x_base+0(FP), R0
 	MOVD x_len+8(FP), R10
 	MOVD $0x0, R20
@@ -1845,8 +1845,8 @@ done46:
 	FMOVS F4, ret+24(FP)
 	RET
 
-// func maxOfN(x []float32) float32
-TEXT ·maxOfN(SB), NOSPLIT, $0-28
+// func maxOfV4(x []float32) float32
+TEXT ·maxOfV4(SB), NOSPLIT, $0-28
 	MOVD x_base+0(FP), R0
 	MOVD x_len+8(FP), R10
 	MOVD $0xff800000, R20
@@ -1887,8 +1887,8 @@ done50:
 	FMOVS F4, ret+24(FP)
 	RET
 
-// func indexOfN(x []float32, v float32) int
-TEXT ·indexOfN(SB), NOSPLIT, $0-40
+// func indexOfV4(x []float32, v float32) int
+TEXT ·indexOfV4(SB), NOSPLIT, $0-40
 	MOVD x_base+0(FP), R0
 	MOVD x_len+8(FP), R10
 	FMOVS v+24(FP), F16

@@ -17,8 +17,8 @@ func neonExact(w *neon) {
 	w.exactScores()
 	w.exactValues("exactValuesN", "(o, w, values []float32)", 4)
 	w.exactValues("exactValues8N", "(o, w []float32, values []int8)", 1)
-	w.exactMax("maxAbsN", 0, true)
-	w.exactMax("maxOfN", math.Inf(-1), false)
+	w.exactMax("maxAbsV4", 0, true)
+	w.exactMax("maxOfV4", math.Inf(-1), false)
 	w.exactIndex()
 }
 
@@ -176,7 +176,7 @@ func (w *neon) exactElementwise() {
 		}
 	}
 	temp := [4]int{28, 29, 30, 31}
-	w.fn("exactExpN", "(y, x []float32)", "0-48")
+	w.fn("exactExpV4", "(y, x []float32)", "0-48")
 	w.pointers("y", "x")
 	w.expConstants()
 	w.vectors(func(count int) {
@@ -186,7 +186,7 @@ func (w *neon) exactElementwise() {
 	})
 	w.p("RET")
 
-	w.fn("exactSwiGLUN", "(y, gate, up []float32)", "0-72")
+	w.fn("exactSwiGLUV4", "(y, gate, up []float32)", "0-72")
 	w.pointers("y", "gate", "up")
 	w.expConstants()
 	w.vectors(func(count int) {
@@ -202,7 +202,7 @@ func (w *neon) exactElementwise() {
 	})
 	w.p("RET")
 
-	w.fn("exactScaleInt32N", "(y []float32, acc []int32, g []float32, s float32)", "0-76")
+	w.fn("exactScaleInt32V4", "(y []float32, acc []int32, g []float32, s float32)", "0-76")
 	w.pointers("y", "acc", "g")
 	w.argument("s+72", 16)
 	w.vectors(func(count int) {
@@ -215,7 +215,7 @@ func (w *neon) exactElementwise() {
 	})
 	w.p("RET")
 
-	for _, f := range [][2]string{{"addN", "VFADD"}, {"mulN", "VFMUL"}} {
+	for _, f := range [][2]string{{"addV4", "VFADD"}, {"mulV4", "VFMUL"}} {
 		w.fn(f[0], "(y, a, b []float32)", "0-72")
 		w.pointers("y", "a", "b")
 		w.vectors(func(count int) {
@@ -227,7 +227,7 @@ func (w *neon) exactElementwise() {
 		w.p("RET")
 	}
 
-	w.fn("scaleN", "(y []float32, s float32)", "0-28")
+	w.fn("scaleV4", "(y []float32, s float32)", "0-28")
 	w.pointers("y")
 	w.argument("s+24", 16)
 	w.p("MOVD R0, R1")
@@ -238,7 +238,7 @@ func (w *neon) exactElementwise() {
 	})
 	w.p("RET")
 
-	w.fn("scaleMulN", "(y, x, w []float32, s float32)", "0-76")
+	w.fn("scaleMulV4", "(y, x, w []float32, s float32)", "0-76")
 	w.pointers("y", "x", "w")
 	w.argument("s+72", 16)
 	w.vectors(func(count int) {
@@ -252,7 +252,7 @@ func (w *neon) exactElementwise() {
 }
 
 func (w *neon) exactSums() {
-	w.fn("exactSumSquaresN", "(x []float32, sums *[16]float32)", "0-32")
+	w.fn("exactSumSquaresV4", "(x []float32, sums *[16]float32)", "0-32")
 	w.pointers("x")
 	w.p("MOVD sums+24(FP), R9")
 	w.sums(func(count, acc int) {
@@ -265,7 +265,7 @@ func (w *neon) exactSums() {
 		}
 	})
 
-	w.fn("exactExpScaledN", "(y, x []float32, top, inv float32, sums *[16]float32)", "0-64")
+	w.fn("exactExpScaledV4", "(y, x []float32, top, inv float32, sums *[16]float32)", "0-64")
 	w.pointers("y", "x")
 	w.argument("top+48", 17)
 	w.argument("inv+52", 18)
@@ -317,7 +317,7 @@ func (w *neon) loadBytes(r, d, count int) {
 
 // exactInt8 is the rounding to bytes, and an embedding's row of bytes.
 func (w *neon) exactInt8() {
-	w.fn("exactQuantize8N", "(q []int8, x []float32, inv float32)", "0-52")
+	w.fn("exactQuantize8V4", "(q []int8, x []float32, inv float32)", "0-52")
 	w.pointers("q", "x")
 	w.argument("inv+48", 16)
 	w.splat(127, 17)
@@ -349,7 +349,7 @@ func (w *neon) exactInt8() {
 	})
 	w.p("RET")
 
-	w.fn("exactEmbedding8N", "(y []float32, q []int8, s float32)", "0-52")
+	w.fn("exactEmbedding8V4", "(y []float32, q []int8, s float32)", "0-52")
 	w.pointers("y", "q")
 	w.argument("s+48", 16)
 	w.vectors(func(count int) {
@@ -365,7 +365,7 @@ func (w *neon) exactInt8() {
 
 // exactRotate does one head: real parts in V0…, imaginary ones in V1….
 func (w *neon) exactRotate() {
-	w.fn("exactRotateN", "(cos, sin, x []float32)", "0-72")
+	w.fn("exactRotateV4", "(cos, sin, x []float32)", "0-72")
 	w.pointers("cos", "sin", "x")
 	w.p("CBZ R10, done")
 	w.label("again")
@@ -557,7 +557,7 @@ func (w *neon) exactMax(name string, start float64, abs bool) {
 // exactIndex is where the first 16 of x begin that have a v, or x's length,
 // which is a multiple of 16.
 func (w *neon) exactIndex() {
-	w.fn("indexOfN", "(x []float32, v float32) int", "0-40")
+	w.fn("indexOfV4", "(x []float32, v float32) int", "0-40")
 	w.pointers("x")
 	w.argument("v+24", 16)
 	w.p("MOVD ZR, R2")

@@ -23,6 +23,7 @@ var wasmFiles = []struct {
 	name string
 	add  func(*wasm)
 }{
+	{"exact", wasmExact},
 	{"simd", wasmSIMD},
 }
 
