@@ -82,7 +82,7 @@ type simdKernels struct {
 	linear, table func(c []int32, w []uint8, x []int16) // panelShape.refPanels
 	hadamard      func(c []int32, ldc, cols int)
 	terms         func(c []int32, ldc, groups int, index []uint8, tables []int8, chunks, skip int)
-	transform     func(x []int16, q []int8, part, width int, minus int8)
+	transform     func(x []int16, q []int8, part, width, minus int)
 	tables        func(tables, q []int8, part int)
 	widen         func(x []int16, q []int8)
 }
@@ -356,7 +356,7 @@ func refTermTables(tables, q []int8, part int) {
 
 // refTransformInt8 is x = H·q by parts: q [8, part], x [8, width] with zeros
 // at the end of its rows; minus is −1 to negate part 0 of q, or 0.
-func refTransformInt8(x []int16, q []int8, part, width int, minus int8) {
+func refTransformInt8(x []int16, q []int8, part, width, minus int) {
 	clear(x)
 	for c := range part {
 		var v [8]int16

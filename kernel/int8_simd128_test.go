@@ -130,7 +130,7 @@ func TestSIMDKernels(t *testing.T) {
 			}
 			for part := range 70 {
 				q, width := random(8*part, kind), linearPanels.width(part)
-				for _, minus := range []int8{0, -1} {
+				for _, minus := range []int{0, -1} {
 					want, got := make([]int16, 8*width), make([]int16, 8*width+1)
 					for i := range got {
 						got[i] = 99

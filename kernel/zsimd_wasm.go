@@ -13,3 +13,12 @@ func simdHadamard(c []int32, ldc, cols int)
 
 //go:noescape
 func simdOctonionTerms(c []int32, ldc, groups int, index []uint8, tables []int8, chunks, skip int)
+
+//go:noescape
+func simdTransform(x []int16, q []int8, part, width int, minus int)
+
+//go:noescape
+func simdTermTables(tables, q []int8, part int)
+
+//go:noescape
+func simdWiden(x []int16, q []int8)

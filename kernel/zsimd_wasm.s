@@ -4885,3 +4885,537 @@ TEXT ·simdOctonionTerms(SB), NOSPLIT, $0-104
 	End
 	End
 	RET
+
+// func simdTransform(x []int16, q []int8, part, width int, minus int)
+TEXT ·simdTransform(SB), NOSPLIT, $0-72
+	I64Load q_base+24(FP)
+	Set R0
+	I64Load part+48(FP)
+	Set R1
+	Get R0
+	Set R8
+	Get R8
+	Get R1
+	I64Add
+	Set R9
+	Get R9
+	Get R1
+	I64Add
+	Set R10
+	Get R10
+	Get R1
+	I64Add
+	Set R11
+	Get R11
+	Get R1
+	I64Add
+	Set R12
+	Get R12
+	Get R1
+	I64Add
+	Set R13
+	Get R13
+	Get R1
+	I64Add
+	Set R14
+	Get R14
+	Get R1
+	I64Add
+	Set R15
+	I64Load x_base+0(FP)
+	Set R2
+	I64Load width+56(FP)
+	Set R3
+	Get R3
+	I64Const $1
+	I64Shl
+	Set R3
+	I64Load minus+64(FP)
+	I32WrapI64
+	I16x8Splat
+	Set V8
+	Block
+	Get R1
+	I64Eqz
+	BrIf $0
+	Loop
+	Get R8
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	I16x8ExtendLowI8x16S
+	Get V8
+	V128Xor
+	Get V8
+	I16x8Sub
+	Set V0
+	Get R8
+	I64Const $8
+	I64Add
+	Set R8
+	Get R9
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	I16x8ExtendLowI8x16S
+	Set V1
+	Get R9
+	I64Const $8
+	I64Add
+	Set R9
+	Get R10
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	I16x8ExtendLowI8x16S
+	Set V2
+	Get R10
+	I64Const $8
+	I64Add
+	Set R10
+	Get R11
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	I16x8ExtendLowI8x16S
+	Set V3
+	Get R11
+	I64Const $8
+	I64Add
+	Set R11
+	Get R12
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	I16x8ExtendLowI8x16S
+	Set V4
+	Get R12
+	I64Const $8
+	I64Add
+	Set R12
+	Get R13
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	I16x8ExtendLowI8x16S
+	Set V5
+	Get R13
+	I64Const $8
+	I64Add
+	Set R13
+	Get R14
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	I16x8ExtendLowI8x16S
+	Set V6
+	Get R14
+	I64Const $8
+	I64Add
+	Set R14
+	Get R15
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	I16x8ExtendLowI8x16S
+	Set V7
+	Get R15
+	I64Const $8
+	I64Add
+	Set R15
+	Get V0
+	Get V1
+	I16x8Add
+	Get V0
+	Get V1
+	I16x8Sub
+	Set V1
+	Set V0
+	Get V2
+	Get V3
+	I16x8Add
+	Get V2
+	Get V3
+	I16x8Sub
+	Set V3
+	Set V2
+	Get V4
+	Get V5
+	I16x8Add
+	Get V4
+	Get V5
+	I16x8Sub
+	Set V5
+	Set V4
+	Get V6
+	Get V7
+	I16x8Add
+	Get V6
+	Get V7
+	I16x8Sub
+	Set V7
+	Set V6
+	Get V0
+	Get V2
+	I16x8Add
+	Get V0
+	Get V2
+	I16x8Sub
+	Set V2
+	Set V0
+	Get V1
+	Get V3
+	I16x8Add
+	Get V1
+	Get V3
+	I16x8Sub
+	Set V3
+	Set V1
+	Get V4
+	Get V6
+	I16x8Add
+	Get V4
+	Get V6
+	I16x8Sub
+	Set V6
+	Set V4
+	Get V5
+	Get V7
+	I16x8Add
+	Get V5
+	Get V7
+	I16x8Sub
+	Set V7
+	Set V5
+	Get V0
+	Get V4
+	I16x8Add
+	Get V0
+	Get V4
+	I16x8Sub
+	Set V4
+	Set V0
+	Get V1
+	Get V5
+	I16x8Add
+	Get V1
+	Get V5
+	I16x8Sub
+	Set V5
+	Set V1
+	Get V2
+	Get V6
+	I16x8Add
+	Get V2
+	Get V6
+	I16x8Sub
+	Set V6
+	Set V2
+	Get V3
+	Get V7
+	I16x8Add
+	Get V3
+	Get V7
+	I16x8Sub
+	Set V7
+	Set V3
+	Get R2
+	Set R4
+	Get R4
+	I32WrapI64
+	Get V0
+	V128Store $0, $0
+	Get R4
+	Get R3
+	I64Add
+	Set R4
+	Get R4
+	I32WrapI64
+	Get V1
+	V128Store $0, $0
+	Get R4
+	Get R3
+	I64Add
+	Set R4
+	Get R4
+	I32WrapI64
+	Get V2
+	V128Store $0, $0
+	Get R4
+	Get R3
+	I64Add
+	Set R4
+	Get R4
+	I32WrapI64
+	Get V3
+	V128Store $0, $0
+	Get R4
+	Get R3
+	I64Add
+	Set R4
+	Get R4
+	I32WrapI64
+	Get V4
+	V128Store $0, $0
+	Get R4
+	Get R3
+	I64Add
+	Set R4
+	Get R4
+	I32WrapI64
+	Get V5
+	V128Store $0, $0
+	Get R4
+	Get R3
+	I64Add
+	Set R4
+	Get R4
+	I32WrapI64
+	Get V6
+	V128Store $0, $0
+	Get R4
+	Get R3
+	I64Add
+	Set R4
+	Get R4
+	I32WrapI64
+	Get V7
+	V128Store $0, $0
+	Get R2
+	I64Const $16
+	I64Add
+	Set R2
+	Get R1
+	I64Const $-8
+	I64Add
+	Tee R1
+	I64Const $0
+	I64Ne
+	BrIf $0
+	End
+	End
+	RET
+
+// func simdTermTables(tables, q []int8, part int)
+TEXT ·simdTermTables(SB), NOSPLIT, $0-56
+	I64Load q_base+24(FP)
+	Set R0
+	I64Load part+48(FP)
+	Set R1
+	Get R0
+	Set R8
+	Get R8
+	Get R1
+	I64Add
+	Set R9
+	Get R9
+	Get R1
+	I64Add
+	Set R10
+	Get R10
+	Get R1
+	I64Add
+	Set R11
+	Get R11
+	Get R1
+	I64Add
+	Set R12
+	Get R12
+	Get R1
+	I64Add
+	Set R13
+	Get R13
+	Get R1
+	I64Add
+	Set R14
+	Get R14
+	Get R1
+	I64Add
+	Set R15
+	I64Load tables_base+0(FP)
+	Set R2
+	Block
+	Get R1
+	I64Eqz
+	BrIf $0
+	Loop
+	Get R2
+	I32WrapI64
+	Get R8
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	V128Const $0, $-1
+	V128Xor
+	V128Const $0, $-1
+	I8x16Sub
+	V128Store $0, $0
+	Get R8
+	I64Const $8
+	I64Add
+	Set R8
+	Get R2
+	I32WrapI64
+	Get R9
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	V128Const $0, $-1
+	V128Xor
+	V128Const $0, $-1
+	I8x16Sub
+	V128Store $0, $16
+	Get R9
+	I64Const $8
+	I64Add
+	Set R9
+	Get R2
+	I32WrapI64
+	Get R10
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	V128Const $0, $-1
+	V128Xor
+	V128Const $0, $-1
+	I8x16Sub
+	V128Store $0, $32
+	Get R10
+	I64Const $8
+	I64Add
+	Set R10
+	Get R2
+	I32WrapI64
+	Get R11
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	V128Const $0, $-1
+	V128Xor
+	V128Const $0, $-1
+	I8x16Sub
+	V128Store $0, $48
+	Get R11
+	I64Const $8
+	I64Add
+	Set R11
+	Get R2
+	I32WrapI64
+	Get R12
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	V128Const $0, $-1
+	V128Xor
+	V128Const $0, $-1
+	I8x16Sub
+	V128Store $0, $64
+	Get R12
+	I64Const $8
+	I64Add
+	Set R12
+	Get R2
+	I32WrapI64
+	Get R13
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	V128Const $0, $-1
+	V128Xor
+	V128Const $0, $-1
+	I8x16Sub
+	V128Store $0, $80
+	Get R13
+	I64Const $8
+	I64Add
+	Set R13
+	Get R2
+	I32WrapI64
+	Get R14
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	V128Const $0, $-1
+	V128Xor
+	V128Const $0, $-1
+	I8x16Sub
+	V128Store $0, $96
+	Get R14
+	I64Const $8
+	I64Add
+	Set R14
+	Get R2
+	I32WrapI64
+	Get R15
+	I32WrapI64
+	I64Load $0
+	I64x2Splat
+	V128Const $0, $-1
+	V128Xor
+	V128Const $0, $-1
+	I8x16Sub
+	V128Store $0, $112
+	Get R15
+	I64Const $8
+	I64Add
+	Set R15
+	Get R2
+	I64Const $128
+	I64Add
+	Set R2
+	Get R1
+	I64Const $-8
+	I64Add
+	Tee R1
+	I64Const $0
+	I64Ne
+	BrIf $0
+	End
+	End
+	RET
+
+// func simdWiden(x []int16, q []int8)
+TEXT ·simdWiden(SB), NOSPLIT, $0-48
+	I64Load x_base+0(FP)
+	Set R1
+	I64Load x_len+8(FP)
+	Set R0
+	I64Load q_base+24(FP)
+	Set R2
+	Block
+	Get R0
+	I64Eqz
+	BrIf $0
+	Loop
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	V128Load $0
+	I16x8ExtendLowI8x16S
+	V128Store $0, $0
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	V128Load $0
+	I16x8ExtendHighI8x16S
+	V128Store $0, $16
+	Get R1
+	I64Const $32
+	I64Add
+	Set R1
+	Get R2
+	I64Const $16
+	I64Add
+	Set R2
+	Get R0
+	I64Const $-16
+	I64Add
+	Tee R0
+	I64Const $0
+	I64Ne
+	BrIf $0
+	End
+	End
+	RET

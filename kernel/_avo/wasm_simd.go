@@ -7,6 +7,9 @@ func wasmSIMD(w *wasm) {
 	w.panels("simdTablePanels", 16, 16)
 	w.hadamard()
 	w.terms()
+	w.transform()
+	w.termTables()
+	w.widen()
 }
 
 // panels is kernel.panelShape.refPanels: c and x are whole panels and steps.
@@ -46,7 +49,7 @@ func (w *wasm) panels(name string, groups, pairs int) {
 	w.p("RET")
 }
 
-// rowPointers sets R8 … R15 to eight rows of C, from R0 on and R1 bytes apart.
+// rowPointers sets R8 … R15 to eight rows, from R0 on and R1 bytes apart.
 func (w *wasm) rowPointers() {
 	w.get("R0")
 	for i := range 8 {
@@ -168,6 +171,98 @@ func (w *wasm) terms() {
 				}
 				w.add(r(8+i), 32)
 			}
+		})
+	})
+	w.p("RET")
+}
+
+// transform is kernel.refTransformInt8 for parts of whole groups of eight
+// columns, without the zeros behind them. R3 is how far the rows of x lie
+// apart.
+func (w *wasm) transform() {
+	w.fn("simdTransform", "(x []int16, q []int8, part, width int, minus int)", 72)
+	w.arg("q_base", 24, "R0")
+	w.arg("part", 48, "R1")
+	w.rowPointers()
+	w.arg("x_base", 0, "R2")
+	w.arg("width", 56, "R3")
+	w.get("R3")
+	w.constant(1)
+	w.p("I64Shl")
+	w.set("R3")
+	w.p("I64Load minus+64(FP)")
+	w.ops("I32WrapI64", "I16x8Splat")
+	w.set("V8")
+	w.unless("R1", func() {
+		w.loop("R1", 8, func() {
+			for i := range 8 {
+				w.wide8(r(8+i), 0)
+				if i == 0 {
+					w.get("V8")
+					w.p("V128Xor")
+					w.get("V8")
+					w.p("I16x8Sub")
+				}
+				w.set(v(i))
+				w.add(r(8+i), 8)
+			}
+			w.butterflies("I16x8Add", "I16x8Sub")
+			w.get("R2")
+			w.set("R4")
+			for i := range 8 {
+				w.address("R4")
+				w.get(v(i))
+				w.store(0)
+				if i < 7 {
+					w.addReg("R4", "R3")
+				}
+			}
+			w.add("R2", 16)
+		})
+	})
+	w.p("RET")
+}
+
+// termTables is kernel.refTermTables for parts of whole groups of eight
+// columns.
+func (w *wasm) termTables() {
+	w.fn("simdTermTables", "(tables, q []int8, part int)", 56)
+	w.arg("q_base", 24, "R0")
+	w.arg("part", 48, "R1")
+	w.rowPointers()
+	w.arg("tables_base", 0, "R2")
+	w.unless("R1", func() {
+		w.loop("R1", 8, func() {
+			for i := range 8 {
+				w.address("R2")
+				w.address(r(8 + i))
+				w.ops("I64Load $0", "I64x2Splat")
+				w.p("V128Const $0, $-1") // negate the second half
+				w.p("V128Xor")
+				w.p("V128Const $0, $-1")
+				w.p("I8x16Sub")
+				w.store(16 * i)
+				w.add(r(8+i), 8)
+			}
+			w.add("R2", 128)
+		})
+	})
+	w.p("RET")
+}
+
+// widen is kernel.refWidenInt8 for a multiple of 16 values.
+func (w *wasm) widen() {
+	w.fn("simdWiden", "(x []int16, q []int8)", 48)
+	w.pointers("x", 0, "q", 24)
+	w.unless("R0", func() {
+		w.loop("R0", 16, func() {
+			for i := range 2 {
+				w.address("R1")
+				w.wide("R2", 8*i)
+				w.store(16 * i)
+			}
+			w.add("R1", 32)
+			w.add("R2", 16)
 		})
 	})
 	w.p("RET")
