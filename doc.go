@@ -21,6 +21,7 @@
 //	canister/candid     its messages
 //	canister/module     read, rewrite, meter and write WebAssembly modules
 //	canister/host       run a canister: ic0, instruction counts, rollback
+//	canister/agent    ICP's HTTP interface: principals, certificates, Candid; a client
 //	canister/link       the committed module; a canister and a page's module from it
 //
 // Text and records:

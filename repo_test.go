@@ -44,6 +44,7 @@ var imports = map[string]string{
 	"cmd/spinnet": "*",
 
 	"canister/ic0":     "",
+	"canister/agent":   "",
 	"canister/module":  "",
 	"canister/host":    "canister/module",
 	"canister/link":    "canister/module canister/host",
