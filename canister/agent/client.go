@@ -110,13 +110,23 @@ func (c *Client) envelope(kind string, canister Principal, method string, arg []
 	if err != nil {
 		return Envelope{}, RequestID{}, err
 	}
-	content["canister_id"], content["method_name"], content["arg"] = []byte(canister), method, arg
+	content["canister_id"], content["method_name"], content["arg"] = append([]byte{}, canister...), method, append([]byte{}, arg...)
 	return c.Identity.seal(content)
 }
 
 // Call makes an update call and waits for its certified answer.
 func (c *Client) Call(ctx context.Context, canister Principal, method string, arg []byte) ([]byte, error) {
-	env, id, err := c.envelope("call", canister, method, arg)
+	return c.call(ctx, canister, canister, method, arg)
+}
+
+// Manage calls the management canister about a canister.
+func (c *Client) Manage(ctx context.Context, about Principal, method string, arg []byte) ([]byte, error) {
+	return c.call(ctx, about, Management, method, arg)
+}
+
+// call sends a call for callee to the URL of canister.
+func (c *Client) call(ctx context.Context, canister, callee Principal, method string, arg []byte) ([]byte, error) {
+	env, id, err := c.envelope("call", callee, method, arg)
 	if err != nil {
 		return nil, err
 	}
