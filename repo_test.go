@@ -49,6 +49,7 @@ var imports = map[string]string{
 	"canister/host":    "canister/module",
 	"canister/link":    "canister/module canister/host",
 	"canister/candid":  "",
+	"canister/replica": "canister/agent canister/module",
 	"cmd/spinnet-wasm": "engine spinfile tokenizer canister/ic0 canister/candid",
 }
 

@@ -1,0 +1,424 @@
+package replica
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"spinnet/canister/agent"
+)
+
+// store is the folder that keeps a replica:
+//
+//	replica.json       keys and the next canister's number
+//	ID.canister        one canister: JSON, globals, pages, SHA-256
+//	HASH.module        a module as installed
+//
+// Each file is written beside its place and renamed, so that a reader finds
+// the old one or the new one.
+type store struct{ dir string }
+
+func openStore(dir string) (*store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
+	}
+	return &store{dir}, nil
+}
+
+// write makes a file of what f writes.
+func (s *store) write(name string, f func(io.Writer) error) error {
+	tmp := filepath.Join(s.dir, name+".tmp")
+	file, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	w := bufio.NewWriterSize(file, 1<<20)
+	err = f(w)
+	for _, step := range []func() error{w.Flush, file.Sync} {
+		if err == nil {
+			err = step()
+		}
+	}
+	if err = errors.Join(err, file.Close()); err == nil {
+		err = os.Rename(tmp, filepath.Join(s.dir, name))
+	}
+	if err == nil {
+		err = s.syncDir()
+	}
+	if err != nil {
+		return fmt.Errorf("replica: %s: %w", name, errors.Join(err, os.RemoveAll(tmp)))
+	}
+	return nil
+}
+
+// syncDir makes renames last.
+func (s *store) syncDir() error {
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrInvalid) || errors.Is(err, fs.ErrPermission) {
+		err = nil // file systems that cannot
+	}
+	return errors.Join(err, d.Close())
+}
+
+// index is replica.json.
+type index struct {
+	Format    int      `json:"format"`
+	SubnetKey string   `json:"subnet_key"`
+	NodeKey   string   `json:"node_key"`
+	Next      uint64   `json:"next_canister"`
+	Canisters []string `json:"canisters"`
+}
+
+// header is the JSON at the head of a canister's file.
+type header struct {
+	Controllers []string `json:"controllers"`
+	Status      status   `json:"status"`
+	Version     uint64   `json:"version"`
+	Module      string   `json:"module,omitempty"` // hash
+	Certified   []byte   `json:"certified,omitempty"`
+	Timer       uint64   `json:"timer,omitempty"`
+	Globals     []uint64 `json:"globals,omitempty"`
+	Heap        int      `json:"heap_pages"`
+	Stable      int      `json:"stable_pages"`
+}
+
+const (
+	storeFormat   = 1
+	canisterMagic = "SPNCAN01"
+	maxHeader     = 1 << 20 // bytes
+	noPage        = ^uint32(0)
+)
+
+// saveIndex writes replica.json.
+func (r *Replica) saveIndex() error {
+	if r.store == nil {
+		return nil
+	}
+	r.mu.Lock()
+	in := index{Format: storeFormat, SubnetKey: hex.EncodeToString(r.key.Bytes()), NodeKey: hex.EncodeToString(r.nodeKey.Seed()), Next: r.nextID}
+	var list []*canister
+	for _, c := range r.canisters {
+		in.Canisters = append(in.Canisters, c.id.String())
+		list = append(list, c)
+	}
+	r.mu.Unlock()
+	slices.Sort(in.Canisters)
+	for _, c := range list { // a canister in the index has a file
+		if _, err := os.Stat(filepath.Join(r.store.dir, c.id.String()+".canister")); errors.Is(err, fs.ErrNotExist) {
+			if err := r.saveNow(c); err != nil {
+				return err
+			}
+		}
+	}
+	return r.store.write("replica.json", func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(in)
+	})
+}
+
+// saveNow writes a canister's last state.
+func (r *Replica) saveNow(c *canister) error {
+	if r.store == nil {
+		return nil
+	}
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	r.mu.Lock()
+	delete(r.dirty, c)
+	r.mu.Unlock()
+	st := c.current.Load()
+	h := header{Status: st.status, Version: st.version, Certified: st.certified, Timer: st.timer, Globals: st.globals, Heap: len(st.heap), Stable: len(st.stable)}
+	for _, p := range st.controllers {
+		h.Controllers = append(h.Controllers, p.String())
+	}
+	if st.program != nil {
+		h.Module = hex.EncodeToString(st.program.hash[:])
+		name := h.Module + ".module"
+		if _, err := os.Stat(filepath.Join(r.store.dir, name)); err != nil {
+			if err := r.store.write(name, func(w io.Writer) error { _, err := w.Write(st.program.wasm); return err }); err != nil {
+				return err
+			}
+		}
+	}
+	text, err := json.Marshal(h)
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	return r.store.write(c.id.String()+".canister", func(w io.Writer) error {
+		sum := sha256.New()
+		out := io.MultiWriter(w, sum)
+		head := binary.LittleEndian.AppendUint32([]byte(canisterMagic), uint32(len(text)))
+		if _, err := out.Write(append(head, text...)); err != nil {
+			return err
+		}
+		for _, pages := range [][]*page{st.heap, st.stable} {
+			if err := writePages(out, pages); err != nil {
+				return err
+			}
+		}
+		_, err := w.Write(sum.Sum(nil))
+		return err
+	})
+}
+
+// writePages writes the pages that are not zero, each behind its number.
+func writePages(w io.Writer, pages []*page) error {
+	number := make([]byte, 4)
+	for i, p := range pages {
+		if p == nil || *p == zeros {
+			continue
+		}
+		binary.LittleEndian.PutUint32(number, uint32(i))
+		if _, err := w.Write(number); err != nil {
+			return err
+		}
+		if _, err := w.Write(p[:]); err != nil {
+			return err
+		}
+	}
+	binary.LittleEndian.PutUint32(number, noPage)
+	_, err := w.Write(number)
+	return err
+}
+
+func readPages(r io.Reader, n int) ([]*page, error) {
+	pages := make([]*page, n)
+	number := make([]byte, 4)
+	for next := 0; ; {
+		if _, err := io.ReadFull(r, number); err != nil {
+			return nil, err
+		}
+		i := binary.LittleEndian.Uint32(number)
+		if i == noPage {
+			return pages, nil
+		}
+		if int64(i) < int64(next) || int64(i) >= int64(n) {
+			return nil, fmt.Errorf("page %d of %d, out of order", i, n)
+		}
+		p := new(page)
+		if _, err := io.ReadFull(r, p[:]); err != nil {
+			return nil, err
+		}
+		pages[i], next = p, int(i)+1
+	}
+}
+
+// load fills a replica from the folder; false when it is new.
+func (s *store) load(ctx context.Context, r *Replica) (bool, error) {
+	text, err := os.ReadFile(filepath.Join(s.dir, "replica.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var in index
+	if err := json.Unmarshal(text, &in); err != nil {
+		return false, fmt.Errorf("replica.json: %w", err)
+	}
+	if in.Format != storeFormat || in.Next < firstCanister || in.Next > lastCanister || len(in.Canisters) > maxCanisters {
+		return false, fmt.Errorf("replica.json: format %d, want %d; or a number that cannot be", in.Format, storeFormat)
+	}
+	raw, err := hex.DecodeString(in.SubnetKey)
+	if err != nil {
+		return false, fmt.Errorf("replica.json: subnet key: %w", err)
+	}
+	key, err := agent.ParseSubnetKey(raw)
+	if err != nil {
+		return false, fmt.Errorf("replica.json: %w", err)
+	}
+	seed, err := hex.DecodeString(in.NodeKey)
+	if err != nil || len(seed) != ed25519.SeedSize {
+		return false, fmt.Errorf("replica.json: the node key is no Ed25519 seed")
+	}
+	r.setKeys(key, ed25519.NewKeyFromSeed(seed))
+	r.nextID = in.Next
+	for _, name := range in.Canisters {
+		id, err := agent.ParsePrincipal(name)
+		if err != nil {
+			return false, fmt.Errorf("replica.json: %w", err)
+		}
+		st, err := s.loadCanister(ctx, name)
+		if err != nil {
+			return false, fmt.Errorf("%s.canister: %w", name, err)
+		}
+		c := newCanister(r, id, nil)
+		c.current.Store(st)
+		r.canisters[string(id)] = c
+		c.exec.Lock()
+		c.setAlarm(st)
+		c.exec.Unlock()
+	}
+	return true, nil
+}
+
+func (s *store) loadCanister(ctx context.Context, name string) (*state, error) {
+	file, err := os.Open(filepath.Join(s.dir, name+".canister"))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	sum := sha256.New()
+	whole := bufio.NewReaderSize(file, 1<<20)
+	in := io.TeeReader(whole, sum)
+	head := make([]byte, len(canisterMagic)+4)
+	if _, err := io.ReadFull(in, head); err != nil || string(head[:len(canisterMagic)]) != canisterMagic {
+		return nil, fmt.Errorf("not a canister of this replica's format")
+	}
+	size := binary.LittleEndian.Uint32(head[len(canisterMagic):])
+	if size > maxHeader {
+		return nil, fmt.Errorf("a header of %d bytes", size)
+	}
+	text := make([]byte, size)
+	if _, err := io.ReadFull(in, text); err != nil {
+		return nil, err
+	}
+	var h header
+	if err := json.Unmarshal(text, &h); err != nil {
+		return nil, err
+	}
+	if h.Heap < 0 || h.Heap > maxHeapPages || h.Stable < 0 || h.Stable > maxStablePages || h.Status < running || h.Status > stopped {
+		return nil, fmt.Errorf("%d pages of heap, %d of stable memory, status %d: more than can be", h.Heap, h.Stable, h.Status)
+	}
+	st := &state{status: h.Status, version: h.Version, certified: h.Certified, timer: h.Timer, globals: h.Globals}
+	if st.status == stopping { // what it waited for is gone
+		st.status = stopped
+	}
+	if st.heap, err = readPages(in, h.Heap); err != nil {
+		return nil, fmt.Errorf("heap: %w", err)
+	}
+	if st.stable, err = readPages(in, h.Stable); err != nil {
+		return nil, fmt.Errorf("stable memory: %w", err)
+	}
+	if err := checkSum(whole, sum); err != nil {
+		return nil, err
+	}
+	for _, p := range h.Controllers {
+		id, err := agent.ParsePrincipal(p)
+		if err != nil {
+			return nil, err
+		}
+		st.controllers = append(st.controllers, id)
+	}
+	return st, s.loadProgram(ctx, st, h.Module)
+}
+
+// checkSum compares what was read with the sum at the end of the file.
+func checkSum(rest io.Reader, sum hash.Hash) error {
+	want, err := io.ReadAll(io.LimitReader(rest, sha256.Size+1))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(want, sum.Sum(nil)) {
+		return fmt.Errorf("the checksum is wrong: the file is damaged")
+	}
+	return nil
+}
+
+// loadProgram compiles the module of a state.
+func (s *store) loadProgram(ctx context.Context, st *state, module string) error {
+	if module == "" {
+		return nil
+	}
+	if sum, err := hex.DecodeString(module); err != nil || len(sum) != sha256.Size {
+		return fmt.Errorf("%q is no module's hash", module)
+	}
+	wasm, err := os.ReadFile(filepath.Join(s.dir, module+".module"))
+	if err != nil {
+		return err
+	}
+	p, err := compile(ctx, wasm)
+	if err != nil {
+		return err
+	}
+	if hex.EncodeToString(p.hash[:]) != module || len(p.globals) != len(st.globals) {
+		return errors.Join(fmt.Errorf("%s.module is not what the canister had", module), p.close(ctx))
+	}
+	st.program = p
+	return nil
+}
+
+// forget removes a canister's file, and its module when no other has it.
+func (r *Replica) forget(c *canister) error {
+	if r.store == nil {
+		return nil
+	}
+	if err := r.saveIndex(); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(r.store.dir, c.id.String()+".canister")); err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	return nil
+}
+
+// changed notes that a canister is to be saved.
+func (r *Replica) changed(c *canister) {
+	if r.store == nil {
+		return
+	}
+	r.mu.Lock()
+	r.dirty[c] = true
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Save writes what has changed since it was last written.
+func (r *Replica) Save() error {
+	r.mu.Lock()
+	var list []*canister
+	for c := range r.dirty {
+		list = append(list, c)
+	}
+	r.mu.Unlock()
+	var errs []error
+	for _, c := range list {
+		errs = append(errs, r.saveNow(c))
+	}
+	return errors.Join(errs...)
+}
+
+// saver writes changes, a second after they are made and never for more than
+// a tenth of the time.
+func (r *Replica) saver(ctx context.Context) {
+	rest := time.Second
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(rest):
+		}
+		start := time.Now()
+		if err := r.Save(); err != nil {
+			r.logf("saving: %v", err)
+		}
+		rest = max(time.Second, 10*time.Since(start))
+	}
+}
