@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/hex"
 	"fmt"
+	"math"
 	"math/big"
 	"regexp"
 	"slices"
@@ -461,4 +462,73 @@ func number(n, typ string) (any, error) {
 		return map[int]any{8: int8(v), 16: int16(v), 32: int32(v), 64: v}[bits], nil
 	}
 	return nil, fmt.Errorf("%q is no type of numbers", typ)
+}
+
+// JSON gives what encoding/json writes of decoded values: records as objects,
+// variants as objects of one field, numbers of more than 53 bits and bytes
+// that are no text as strings.
+func JSON(v any) any {
+	switch v := v.(type) {
+	case []any:
+		return jsonList(v)
+	case Vec:
+		return jsonList(v)
+	case Opt:
+		return JSON(v.Value)
+	case Record:
+		m := map[string]any{}
+		for _, f := range v {
+			m[jsonName(f)] = JSON(f.Value)
+		}
+		return m
+	case Variant:
+		return map[string]any{jsonName(Field(v)): JSON(v.Value)}
+	case Nat:
+		return v.String()
+	case Int:
+		return v.String()
+	case uint64:
+		if v >= 1<<53 {
+			return strconv.FormatUint(v, 10)
+		}
+	case int64:
+		if v >= 1<<53 || v <= -1<<53 {
+			return strconv.FormatInt(v, 10)
+		}
+	case float32:
+		return jsonFloat(float64(v))
+	case float64:
+		return jsonFloat(v)
+	case Principal:
+		return v.String()
+	case []byte:
+		if utf8.Valid(v) {
+			return string(v)
+		}
+		return hex.EncodeToString(v)
+	}
+	return v
+}
+
+func jsonList(list []any) []any {
+	out := make([]any, len(list))
+	for i, x := range list {
+		out[i] = JSON(x)
+	}
+	return out
+}
+
+func jsonName(f Field) string {
+	if f.Name == "" {
+		return strconv.FormatUint(uint64(f.ID), 10)
+	}
+	return f.Name
+}
+
+// jsonFloat makes texts of what JSON has no number for.
+func jsonFloat(v float64) any {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	return v
 }
