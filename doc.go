@@ -21,8 +21,8 @@
 //	canister/candid     its messages
 //	canister/module     read, rewrite, meter and write WebAssembly modules
 //	canister/host       run a canister: ic0, instruction counts, rollback
-//	canister/agent    ICP's HTTP interface: principals, certificates, Candid; a client
-//	canister/replica  a local replica, for the icp command line and @icp-sdk/core
+//	canister/agent      ICP's HTTP interface: principals, certificates, Candid; a client
+//	canister/replica    a local replica, for the icp command line and @icp-sdk/core
 //	canister/link       the committed module; a canister and a page's module from it
 //
 // Text and records:
