@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"spinnet/canister/agent"
+	"spinnet/dataset"
 )
 
 // mainnet is where the Internet Computer answers.
@@ -52,22 +53,13 @@ func (f *networkFlags) client(ctx context.Context) (*agent.Client, error) {
 		}
 	case u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback():
 		if err := c.FetchRootKey(ctx); err != nil {
-			return nil, &hintError{err, "spinnet canister local runs a replica"}
+			return nil, &dataset.HintError{Err: err, Text: "spinnet canister local runs a replica"}
 		}
 	default:
 		c.RootKey = agent.MainnetRootKey
 	}
 	return c, nil
 }
-
-// hintError is an error that says what to do.
-type hintError struct {
-	error
-	hint string
-}
-
-func (e *hintError) Unwrap() error { return e.error }
-func (e *hintError) Hint() string  { return e.hint }
 
 func newCanisterCallCmd() *cobra.Command {
 	var f networkFlags

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"spinnet/canister/module"
+	"spinnet/dataset"
 )
 
 // Fees of application subnets of 13 nodes, in cycles: rs/config/src/
@@ -52,11 +53,11 @@ identity and your cycles.`,
 				return usagef("--network %q: deploy knows local and ic", network)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "icp.yaml")); err != nil {
-				return &hintError{fmt.Errorf("canister deploy: %w", err), "spinnet canister build MODEL -o " + dir + " makes it"}
+				return &dataset.HintError{Err: fmt.Errorf("canister deploy: %w", err), Text: "spinnet canister build MODEL -o " + dir + " makes it"}
 			}
 			program, err := exec.LookPath(icp)
 			if err != nil {
-				return &hintError{fmt.Errorf("canister deploy: %w", err), "npm install -g @icp-sdk/icp-cli; or --icp names the program"}
+				return &dataset.HintError{Err: fmt.Errorf("canister deploy: %w", err), Text: "npm install -g @icp-sdk/icp-cli; or --icp names the program"}
 			}
 			if network == "ic" {
 				if err := estimate(cmd.ErrOrStderr(), dir); err != nil {
