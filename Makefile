@@ -5,7 +5,7 @@ GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 
-.PHONY: build demo test check bench bench-peers generate generated wasm fuzz lint tidy race clean
+.PHONY: build demo test check bench bench-peers generate generated wasm web fuzz lint tidy race clean
 
 build: ## bin/spinnet
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/spinnet ./cmd/spinnet
@@ -34,6 +34,10 @@ wasm: ## build the committed WebAssembly module anew; it needs wasm-opt (binarye
 
 generated: ## fail when a generated file is stale
 	SPINNET_GENERATE=1 $(GO) test -count=1 -run 'TestGenerated' .
+
+web: ## write web/dist, the page that is embedded, anew; it needs node and npm
+	npm --prefix web ci --silent --no-audit --no-fund
+	npm --prefix web run --silent build
 
 race: ## the race detector, where it is quick; it needs a C compiler
 	@if command -v cc >/dev/null; then \

@@ -24,6 +24,7 @@
 //	canister/agent      ICP's HTTP interface: principals, certificates, Candid; a client
 //	canister/replica    a local replica, for the icp command line and @icp-sdk/core
 //	canister/link       the committed module; a canister and a page's module from it
+//	web                 the page, and the files of a site
 //
 // Text and records:
 //

@@ -32,6 +32,7 @@ var imports = map[string]string{
 	"pickle":      "",
 	"configs":     "",
 	"corpus":      "",
+	"web":         "",
 	"kernel":      "algebra",
 	"tensor":      "algebra kernel",
 	"spinfile":    "arch",
@@ -311,6 +312,38 @@ func TestCompiledKernelsFresh(t *testing.T) {
 		} else if info.Size() > 4<<20 {
 			t.Errorf("%s.fatbin has %d bytes, want at most 4 MiB", stem, info.Size())
 		}
+	}
+}
+
+// The page in web/dist is of the sources beside it (make web).
+func TestPageFresh(t *testing.T) {
+	names := []string{"index.html", "package-lock.json", "package.json", "tsconfig.json", "vite.config.ts"}
+	src, err := os.ReadDir("web/src")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range src {
+		names = append(names, "src/"+f.Name())
+	}
+	slices.Sort(names)
+	var lines strings.Builder // as sha256sum prints them
+	for _, name := range names {
+		b, err := os.ReadFile(path.Join("web", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&lines, "%x  %s\n", sha256.Sum256(b), name)
+	}
+	text, err := os.ReadFile("web/sources.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made struct{ Sources string }
+	if err := json.Unmarshal(text, &made); err != nil {
+		t.Fatalf("sources.json: %v", err)
+	}
+	if want := fmt.Sprintf("%x", sha256.Sum256([]byte(lines.String()))); made.Sources != want {
+		t.Errorf("web/dist is of other sources (%s) than those in web (%s): run make web", made.Sources, want)
 	}
 }
 

@@ -1,0 +1,122 @@
+// The worker: loads the module and a model, and writes texts with it, so that
+// the page stays free to answer.
+
+import type { FromWorker, Sampling, ToWorker } from './protocol'
+import { Runtime } from './runtime'
+
+const say = (message: FromWorker) => postMessage(message)
+
+let runtime: Runtime | undefined
+let stopped = false
+
+addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
+  switch (data.kind) {
+    case 'load':
+      load(data).catch((e) => say({ kind: 'failed', message: reason(e) }))
+      break
+    case 'write':
+      void write(data.prompt, data.sampling)
+      break
+    case 'stop':
+      stopped = true
+  }
+})
+
+async function load({ runtime: url, cache: name, model }: ToWorker & { kind: 'load' }): Promise<void> {
+  // Caches exist in secure contexts only; without them all is fetched anew.
+  const cache = 'caches' in globalThis ? await caches.open(name) : undefined
+  const opening = compile(url).then((module) => new Runtime(module))
+  opening.catch(() => {}) // until it is awaited
+  const { body, total, keep } = model instanceof File ? { body: model.stream(), total: model.size, keep: undefined } : await fetched(model, cache)
+  if (total >= 2 ** 31) throw new Error(`the file has ${(total / 2 ** 30).toFixed(1)} GiB, and a page can take 2`)
+  const r = await opening
+  const into = r.input(total)
+  let done = 0
+  for (const reader = body.getReader(); ; ) {
+    const { done: end, value } = await reader.read()
+    if (end) break
+    if (done + value.length > total) throw new Error(`more than the ${total} bytes announced arrived`)
+    into.set(value, done)
+    done += value.length
+    say({ kind: 'progress', done, total })
+  }
+  if (done < total) throw new Error(`only ${done} of ${total} bytes arrived`)
+  const start = performance.now()
+  const info = r.load(total)
+  const ms = performance.now() - start
+  runtime = r
+  say({ kind: 'ready', info, kept: keep !== undefined && (await keep), ms })
+}
+
+/** compile compiles the module, while it arrives where the server names its type. */
+async function compile(url: string): Promise<WebAssembly.Module> {
+  const response = await fetch(url)
+  if (!response.ok) throw new Error(`the program cannot be fetched: ${response.status} ${response.statusText}`)
+  return response.headers.get('content-type') === 'application/wasm'
+    ? WebAssembly.compileStreaming(response)
+    : WebAssembly.compile(await response.arrayBuffer())
+}
+
+/** fetched gives a model from the cache, or from the network and then puts it into the cache. */
+async function fetched(model: { url: string; bytes: number }, cache: Cache | undefined) {
+  const have = await cache?.match(model.url)
+  if (have?.body) return { body: have.body, total: model.bytes, keep: Promise.resolve(true) }
+  let response: Response
+  try {
+    response = await fetch(model.url)
+  } catch {
+    throw new Error('the model cannot be fetched: is this device online?')
+  }
+  if (!response.ok || !response.body) throw new Error(`the model cannot be fetched: ${response.status} ${response.statusText}`)
+  // Without room for it the page works, but not offline.
+  const keep = cache?.put(model.url, response.clone()).then(() => true, () => false)
+  return { body: response.body, total: model.bytes, keep }
+}
+
+/** A turn of the event loop, in which a message to stop arrives; timers would wait for milliseconds. */
+const channel = new MessageChannel()
+const turn = () => new Promise<void>((resolve) => {
+  channel.port1.onmessage = () => resolve()
+  channel.port2.postMessage(null)
+})
+
+/** Milliseconds of writing between two turns: a frame. */
+const frame = 14
+
+async function write(prompt: string, sampling: Sampling): Promise<void> {
+  stopped = false
+  const r = runtime
+  const start = performance.now()
+  const count = { tokens: 0, promptTokens: 0 }
+  const ended = (reason: (FromWorker & { kind: 'end' })['reason'], message = '') =>
+    say({ kind: 'end', reason, message, ms: performance.now() - start, ...count })
+  try {
+    if (!r) throw new Error('no model is loaded')
+    r.start(prompt, sampling)
+    say({ kind: 'reading' })
+    for (;;) {
+      const until = performance.now() + frame
+      let text = ''
+      let end: string = ''
+      do {
+        const step = r.step()
+        text += step.text
+        end = step.end
+      } while (end === '' && performance.now() < until)
+      Object.assign(count, r.counts())
+      say({ kind: 'text', text, tokens: count.tokens, ms: performance.now() - start })
+      if (end === 'length' || end === 'stop') return ended(end)
+      await turn()
+      if (stopped) return ended('stopped')
+    }
+  } catch (e) {
+    ended('failed', reason(e))
+  }
+}
+
+/** reason is an error's message, for a reader. */
+function reason(e: unknown): string {
+  const message = e instanceof Error ? e.message : String(e)
+  if (/out of memory|memory access out of bounds|Out of bounds|allocation failed/i.test(message)) return 'the model does not fit into the memory that the browser gives a page'
+  return message.replace(/^(web|spinfile|tokenizer|engine): /, '')
+}
