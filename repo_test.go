@@ -51,7 +51,7 @@ var imports = map[string]string{
 	"canister/link":    "canister/module canister/host",
 	"canister/candid":  "",
 	"canister/replica": "canister/agent canister/module",
-	"cmd/spinnet-wasm": "engine spinfile tokenizer canister/ic0 canister/candid",
+	"cmd/spinnet-wasm": "algebra arch engine spinfile tokenizer canister/ic0 canister/candid",
 }
 
 // Packages that go into a small WebAssembly module, and what would make it

@@ -146,7 +146,7 @@ the environment: --top-k is SPINNET_TOP_K.`,
 	}{
 		{"text", "Text:", []*cobra.Command{newPrepareCmd(), newTokenizeCmd()}},
 		{"models", "Models:", []*cobra.Command{newTrainCmd(), newGenerateCmd(), newScoreCmd(), newCompressCmd(), newConvertCmd(), newInspectCmd(), newPlotCmd()}},
-		{"places", "Elsewhere:", []*cobra.Command{newCanisterCmd()}},
+		{"places", "Elsewhere:", []*cobra.Command{newWebCmd(), newCanisterCmd()}},
 		{"program", "The program:", []*cobra.Command{newBenchCmd(), newVersionCmd()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})

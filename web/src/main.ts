@@ -2,7 +2,7 @@
 
 import { fillControls, linkTo, readLink, type Settings } from './link'
 import { showModel } from './model'
-import type { FromWorker, ModelInfo, Sampling, Site, ToWorker } from './protocol'
+import type { Counts, FromWorker, ModelInfo, Sampling, Site, ToWorker } from './protocol'
 
 const get = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
 
@@ -87,7 +87,7 @@ function open(name: string, model: { url: string; bytes: number } | File, id: st
         loaded?.worker.terminate()
         loaded = { worker, name, id, info: data.info }
         worker.onmessage = ({ data }: MessageEvent<FromWorker>) => hear(data)
-        worker.onerror = (e) => ended({ kind: 'end', reason: 'failed', message: e.message, tokens: 0, promptTokens: 0, ms: 0 })
+        worker.onerror = (e) => ended({ kind: 'end', reason: 'failed', message: e.message, ms: 0, tokens: 0, promptTokens: 0, unread: 0 })
         ready(data.kept)
     }
   }
@@ -189,7 +189,8 @@ function hear(m: FromWorker): void {
   if (m.kind === 'text') {
     const follow = innerHeight + scrollY >= document.documentElement.scrollHeight - 80
     written.append(m.text)
-    if (m.ms > 0) get('speed').textContent = speed(m.tokens, m.ms)
+    showSpeed(m)
+    if (m.tokens === 0) status.textContent = `Reading the prompt: ${m.promptTokens - m.unread} of ${m.promptTokens} tokens…`
     if (follow) scrollTo({ top: document.documentElement.scrollHeight })
   } else if (m.kind === 'end') ended(m)
 }
@@ -204,9 +205,14 @@ function ended(m: FromWorker & { kind: 'end' }): void {
     return
   }
   const how = { length: '', stop: ' The model ended the text.', stopped: ' Stopped.' }[m.reason]
-  get('speed').textContent = speed(m.tokens, m.ms)
-  status.textContent = `${m.tokens} ${m.tokens === 1 ? 'token' : 'tokens'} in ${(m.ms / 1000).toFixed(m.ms < 9950 ? 1 : 0)} s.${how}`
+  showSpeed(m)
+  status.textContent = `${m.tokens} ${m.tokens === 1 ? 'token' : 'tokens'}.${how}`
   get('after').hidden = false
+}
+
+/** showSpeed shows tokens per second; the first token comes with the prompt. */
+function showSpeed({ tokens, ms }: Counts & { ms: number }): void {
+  if (tokens > 1 && ms > 0) get('speed').textContent = Math.round(((tokens - 1) / ms) * 1000).toLocaleString('en')
 }
 
 function setWriting(on: boolean): void {
@@ -339,7 +345,6 @@ function clearAlert(): void {
 }
 const message = (e: unknown) => (e instanceof Error ? e.message : String(e))
 const megabytes = (n: number) => (n / 1e6).toFixed(n < 1e6 ? 2 : 1)
-const speed = (tokens: number, ms: number) => Math.round((tokens / ms) * 1000).toLocaleString('en')
 
 showRanges()
 void begin()

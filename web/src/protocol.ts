@@ -46,6 +46,13 @@ export interface Sampling {
   maxTokens: number
 }
 
+/** Counts are the tokens of a text: drawn, of the prompt, and of these not read yet. */
+export interface Counts {
+  tokens: number
+  promptTokens: number
+  unread: number
+}
+
 /** ToWorker are the messages of the page. */
 export type ToWorker =
   | { kind: 'load'; runtime: string; cache: string; model: { url: string; bytes: number } | File }
@@ -57,6 +64,5 @@ export type FromWorker =
   | { kind: 'progress'; done: number; total: number } // bytes
   | { kind: 'ready'; info: ModelInfo; kept: boolean; ms: number } // kept: for offline use; ms: without the network
   | { kind: 'failed'; message: string } // loading has
-  | { kind: 'reading' } // the prompt
-  | { kind: 'text'; text: string; tokens: number; ms: number }
-  | { kind: 'end'; reason: 'length' | 'stop' | 'stopped' | 'failed'; message: string; tokens: number; promptTokens: number; ms: number }
+  | ({ kind: 'text'; text: string; ms: number } & Counts) // ms: of drawing tokens
+  | ({ kind: 'end'; reason: 'length' | 'stop' | 'stopped' | 'failed'; message: string; ms: number } & Counts)

@@ -1,4 +1,4 @@
-import type { ModelInfo, Sampling } from './protocol'
+import type { Counts, ModelInfo, Sampling } from './protocol'
 
 // Calls the WebAssembly module (cmd/spinnet-wasm/web.go describes its exports).
 
@@ -12,11 +12,12 @@ interface Exports {
   web_step(): number
   web_tokens(): number
   web_prompt_tokens(): number
+  web_unread(): number
   web_text_ptr(): number
   web_text_len(): number
 }
 
-/** Step is what came of a step; end is "" while there may be more. */
+/** Step is what came of a step; text is "" while the prompt is read, end is "" while there may be more. */
 export interface Step {
   text: string
   end: '' | 'length' | 'stop'
@@ -48,7 +49,7 @@ export class Runtime {
       })
     }
     this.#exports = new WebAssembly.Instance(module, imports).exports as unknown as Exports
-    ;((this.#exports as any)._initialize ?? (this.#exports as any).canister_init)()
+    this.#exports._initialize()
   }
 
   /** input gives n bytes of the module to write into before the next call. */
@@ -87,16 +88,16 @@ export class Runtime {
     this.#check(this.#exports.web_start(bytes.length, s.maxTokens, s.temperature, s.topK, s.topP, 0, Number(s.seed & 0xffffffffn) | 0, Number(s.seed >> 32n) | 0))
   }
 
-  /** step draws tokens until there is text to show. */
+  /** step draws the next token, or reads some of the prompt. */
   step(): Step {
     const status = this.#exports.web_step()
     this.#check(status)
     return { text: this.#text(), end: status === 0 ? '' : status === 1 ? 'length' : 'stop' }
   }
 
-  /** counts gives how many tokens are read and drawn. */
-  counts(): { tokens: number; promptTokens: number } {
-    return { tokens: this.#exports.web_tokens(), promptTokens: this.#exports.web_prompt_tokens() }
+  /** counts gives how many tokens are drawn, how many the prompt has, and how many of it are unread. */
+  counts(): Counts {
+    return { tokens: this.#exports.web_tokens(), promptTokens: this.#exports.web_prompt_tokens(), unread: this.#exports.web_unread() }
   }
 
   #check(status: number): void {

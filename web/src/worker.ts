@@ -1,8 +1,8 @@
 // The worker: loads the module and a model, and writes texts with it, so that
 // the page stays free to answer.
 
-import type { FromWorker, Sampling, ToWorker } from './protocol'
-import { Runtime } from './runtime'
+import type { Counts, FromWorker, Sampling, ToWorker } from './protocol'
+import { Runtime, type Step } from './runtime'
 
 const say = (message: FromWorker) => postMessage(message)
 
@@ -86,26 +86,26 @@ const frame = 14
 async function write(prompt: string, sampling: Sampling): Promise<void> {
   stopped = false
   const r = runtime
-  const start = performance.now()
-  const count = { tokens: 0, promptTokens: 0 }
-  const ended = (reason: (FromWorker & { kind: 'end' })['reason'], message = '') =>
-    say({ kind: 'end', reason, message, ms: performance.now() - start, ...count })
+  let counts: Counts = { tokens: 0, promptTokens: 0, unread: 0 }
+  let ms = 0
+  const ended = (reason: (FromWorker & { kind: 'end' })['reason'], message = '') => say({ kind: 'end', reason, message, ms, ...counts })
   try {
     if (!r) throw new Error('no model is loaded')
     r.start(prompt, sampling)
-    say({ kind: 'reading' })
-    for (;;) {
+    for (let drawing = NaN; ; ) { // drawing: since when, NaN while the prompt is read
       const until = performance.now() + frame
       let text = ''
-      let end: string = ''
+      let end: Step['end'] = ''
       do {
         const step = r.step()
         text += step.text
         end = step.end
+        if (Number.isNaN(drawing) && r.counts().tokens > 0) drawing = performance.now() // the first token comes out of the prompt
       } while (end === '' && performance.now() < until)
-      Object.assign(count, r.counts())
-      say({ kind: 'text', text, tokens: count.tokens, ms: performance.now() - start })
-      if (end === 'length' || end === 'stop') return ended(end)
+      counts = r.counts()
+      ms = performance.now() - drawing || 0
+      say({ kind: 'text', text, ms, ...counts })
+      if (end !== '') return ended(end)
       await turn()
       if (stopped) return ended('stopped')
     }

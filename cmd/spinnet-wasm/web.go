@@ -1,0 +1,275 @@
+//go:build wasip1
+
+package main
+
+import (
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"spinnet/algebra"
+	"spinnet/arch"
+	"spinnet/engine"
+	"spinnet/spinfile"
+	"spinnet/tokenizer"
+)
+
+// The exports for a web page, which runs on their caller's thread. A page writes
+// its input into a buffer of the module (web_alloc), calls, and reads back a
+// text (web_text_ptr, web_text_len) that is valid until the next call: what is
+// written, what web_info says, or the message of an error. A negative result is
+// an error.
+//
+//	web_alloc(n) → address of an input buffer of n bytes, 0 if n is too large
+//	web_load(n, cache) → 0: the model in the buffer's first n bytes is ready
+//	web_info() → 0: lines of key, tab, value describe it
+//	web_start(n, …) → 0: the prompt in the buffer's first n bytes will be continued
+//	web_step() → 0: one step further, 1: the end, 2: the end, the model's choice
+//	web_tokens() → how many tokens are drawn
+//	web_prompt_tokens() → how many the prompt has
+//	web_unread() → how many of these are still to be read
+
+// Results of web_step and, but for the first and the last, of nothing else.
+const (
+	stepDone   = 0
+	stepLength = 1 // the end: as many tokens as asked for
+	stepStop   = 2 // the end: the model ended the text
+	stepFailed = -1
+)
+
+// maxInput bounds the buffer: a module's memory has 4 GiB.
+const maxInput = 2<<30 - 1
+
+// page is what the page has loaded and is writing.
+var page struct {
+	in         []byte // the input buffer
+	text       []byte // the text to read back
+	model      *spinfile.Model
+	engine     *engine.Engine
+	session    *engine.Session
+	tok        tokenizer.Tokenizer
+	generation *engine.Generation // nil: none has begun
+}
+
+//go:wasmexport web_alloc
+func webAlloc(n int32) int32 {
+	if n <= 0 || n > maxInput {
+		return 0
+	}
+	if int(n) > cap(page.in) {
+		page.in = nil // so that the collector may take it first
+		page.in = make([]byte, n)
+	}
+	return int32(uintptr(unsafe.Pointer(unsafe.SliceData(page.in))))
+}
+
+// webLoad makes the first n bytes of the input buffer, a .spinnet file, the
+// model that writes. The buffer is the model's from then on. int8Cache, 0 or
+// 1, is engine.Options.Int8Cache.
+//
+//go:wasmexport web_load
+func webLoad(n, int8Cache int32) int32 {
+	data, ok := input(n)
+	page.in, page.model, page.engine, page.session, page.tok, page.generation = nil, nil, nil, nil, nil, nil
+	if !ok {
+		return failed(errNoInput)
+	}
+	m, err := spinfile.Decode(data)
+	if err != nil {
+		return failed(err.Error())
+	}
+	tok, err := engine.NewTokenizer(m.Tokenizer)
+	if err != nil {
+		return failed(err.Error())
+	}
+	e, err := engine.New(m, engine.Options{Threads: 1, Int8Cache: int8Cache != 0})
+	if err != nil {
+		return failed(err.Error())
+	}
+	page.model, page.engine, page.session, page.tok = m, e, e.NewSession(), tok
+	return stepDone
+}
+
+// Errors of a page that calls in the wrong order.
+const (
+	errNoInput = "web: there is no such input"
+	errNothing = "web: no model is loaded"
+	errNoText  = "web: no text is being written"
+)
+
+// input gives the first n bytes of the input buffer.
+func input(n int32) ([]byte, bool) {
+	if n < 0 || int(n) > len(page.in) {
+		return nil, n == 0
+	}
+	return page.in[:n], true
+}
+
+//go:wasmexport web_info
+func webInfo() int32 {
+	if page.model == nil {
+		return failed(errNothing)
+	}
+	var b strings.Builder
+	line := func(key, value string) { b.WriteString(key + "\t" + value + "\n") }
+	number := func(key string, n int) { line(key, strconv.Itoa(n)) }
+	c := page.model.Config
+	counts := arch.Count(c)
+	trits, zeros, _ := page.model.Counts()
+	number("layers", c.NLayer)
+	number("width", c.NEmbd)
+	number("hidden", c.HiddenDim)
+	number("heads", c.NHead)
+	number("context", c.BlockSize)
+	number("vocabulary", page.tok.VocabSize())
+	number("weights", counts.Ternary+counts.Float)
+	number("ternary", trits)
+	number("zeros", zeros)
+	number("macs", counts.MACs)
+	number("activation_bits", c.ActBits)
+	number("embedding_bits", embeddingBits(page.model))
+	line("tokenizer", page.tok.Kind())
+	line("quantizer", c.Quantizer)
+	line("numeric", page.engine.Numeric())
+	line("algebra", c.Algebra)
+	line("trits", firstTrits(page.model, 2048))
+	if t, err := algebra.ByName(c.LayerAlgebra(0)); err == nil {
+		for _, row := range t.Sign { // of the first layer's algebra
+			signs := make([]byte, len(row))
+			for i, s := range row {
+				signs[i] = "-+"[(s+1)/2]
+			}
+			line("signs", string(signs))
+		}
+	}
+	page.text = append(page.text[:0], b.String()...)
+	return 0
+}
+
+// firstTrits gives the first n ternary weights, or as many as there are in the
+// first ternary tensor, as - 0 +.
+func firstTrits(m *spinfile.Model, n int) string {
+	for i := range m.Tensors {
+		if t := m.Tensors[i].Trits; t != nil {
+			b := make([]byte, min(n, len(t)))
+			for j := range b {
+				b[j] = "-0+"[t[j]+1]
+			}
+			return string(b)
+		}
+	}
+	return ""
+}
+
+// embeddingBits is how many bits a value of the embedding takes in the file.
+func embeddingBits(m *spinfile.Model) int {
+	switch t := m.Tensor(arch.Params(m.Config)[0].Name); {
+	case t == nil:
+		return 0
+	case t.Packed != nil:
+		return t.Bits
+	case t.Int8 != nil:
+		return 8
+	}
+	return 32
+}
+
+// webStart makes ready to continue the prompt in the first n bytes of the input
+// buffer. seed is in two halves. A text that was being written is given up.
+//
+//go:wasmexport web_start
+func webStart(n, maxTokens int32, temperature float64, topK int32, topP, minP float64, seedLow, seedHigh int32) int32 {
+	page.generation = nil
+	prompt, ok := input(n)
+	switch {
+	case page.engine == nil:
+		return failed(errNothing)
+	case !ok:
+		return failed(errNoInput)
+	case maxTokens < 0:
+		return failed("web: " + strconv.Itoa(int(maxTokens)) + " tokens are asked for, want 0 or more")
+	}
+	ids, err := tokenizer.Prompt(page.tok, string(prompt))
+	if err != nil {
+		return failed(err.Error())
+	}
+	page.session.Reset()
+	page.generation, err = engine.NewGeneration(page.session, page.tok, ids, engine.GenerateOptions{MaxTokens: int(maxTokens), Sample: engine.SampleOptions{
+		Temperature: temperature, TopK: int(topK), TopP: topP, MinP: minP,
+		Seed: uint64(uint32(seedHigh))<<32 | uint64(uint32(seedLow)),
+	}})
+	if err != nil {
+		return failed(err.Error())
+	}
+	return stepDone
+}
+
+// webStep draws the next token, or reads some of the prompt: never for so long
+// that a page could not stop in between.
+//
+//go:wasmexport web_step
+func webStep() int32 {
+	g := page.generation
+	if g == nil {
+		return failed(errNoText)
+	}
+	page.text = page.text[:0]
+	for {
+		piece, n := g.Next()
+		if piece == engine.Done {
+			break
+		}
+		if err := g.Do(maxRead, appendText); err != nil {
+			page.generation = nil
+			return failed(err.Error())
+		}
+		if piece == engine.Draw || piece == engine.Layer && n > 1 {
+			break
+		}
+	}
+	switch g.Reason() {
+	case engine.ReasonLength:
+		return stepLength
+	case engine.ReasonStop:
+		return stepStop
+	}
+	return stepDone
+}
+
+// maxRead is how many tokens of a prompt are read together.
+const maxRead = 128
+
+// appendText adds to the text to read back.
+func appendText(text []byte) error {
+	page.text = append(page.text, text...)
+	return nil
+}
+
+// failed keeps the message of an error.
+func failed(message string) int32 {
+	page.text = append(page.text[:0], message...)
+	return stepFailed
+}
+
+//go:wasmexport web_text_ptr
+func webTextPtr() int32 { return int32(uintptr(unsafe.Pointer(unsafe.SliceData(page.text)))) }
+
+//go:wasmexport web_text_len
+func webTextLen() int32 { return int32(len(page.text)) }
+
+//go:wasmexport web_tokens
+func webTokens() int32 { return count((*engine.Generation).Tokens) }
+
+//go:wasmexport web_prompt_tokens
+func webPromptTokens() int32 { return count((*engine.Generation).PromptTokens) }
+
+//go:wasmexport web_unread
+func webUnread() int32 { return count((*engine.Generation).Unread) }
+
+// count is a number of the text being written, 0 without one.
+func count(of func(*engine.Generation) int) int32 {
+	if page.generation == nil {
+		return 0
+	}
+	return int32(of(page.generation))
+}
