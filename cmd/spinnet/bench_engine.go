@@ -42,7 +42,7 @@ func benchModelConfig(algebra string) arch.Config {
 }
 
 // randomModel has normal latents, of which absmean makes 31 % zeros.
-func randomModel(c arch.Config) (*spinfile.Model, error) {
+func randomModel(c arch.Config, tok spinfile.TokenizerInfo) (*spinfile.Model, error) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	all := map[string][]float32{}
 	for _, p := range arch.Params(c) {
@@ -55,7 +55,7 @@ func randomModel(c arch.Config) (*spinfile.Model, error) {
 		}
 		all[p.Name] = w
 	}
-	return spinfile.FromLatents(c, spinfile.TokenizerInfo{Kind: "gpt2"}, func(name string) []float32 { return all[name] })
+	return spinfile.FromLatents(c, tok, func(name string) []float32 { return all[name] })
 }
 
 // eachModel runs a bench on the model named by --model, or in a process of
@@ -75,7 +75,7 @@ func eachModel(b *benchContext, run func(path string) error) error {
 	}
 	defer os.RemoveAll(dir)
 	for _, f := range benchFiles {
-		m, err := randomModel(benchModelConfig(f.algebra))
+		m, err := randomModel(benchModelConfig(f.algebra), spinfile.TokenizerInfo{Kind: "gpt2"})
 		if err != nil {
 			return err
 		}

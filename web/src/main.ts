@@ -123,7 +123,7 @@ function ready(kept: boolean): void {
   performance.mark('ready')
   document.body.dataset.state = 'ready'
   if (id === '') return
-  keepSite()
+  keepSite().catch(() => {}) // insecure contexts and private windows go without
   const given = readLink(location.hash)
   if (given) {
     fillControls(given)
@@ -132,20 +132,14 @@ function ready(kept: boolean): void {
   } else if (prompt.value === '') prompt.value = site.model?.prompt ?? ''
 }
 
-/** keepSite makes the page work offline, once what the reader waits for is done. */
-function keepSite(): void {
+/** keepSite makes the page work offline, and looks for a newer version, once what the reader waits for is done. */
+async function keepSite(): Promise<void> {
   if (!('serviceWorker' in navigator)) return
-  navigator.serviceWorker.addEventListener('message', ({ data }) => {
-    if (data === 'updated') get('where').textContent = 'A newer version is here: reload'
-  })
-  navigator.serviceWorker.register('sw.js').then(tidy, () => {}) // insecure contexts and private windows go without
-}
-
-/** tidy removes what older versions of the site have left in the cache. */
-async function tidy(): Promise<void> {
-  const cache = await caches.open(cacheName)
-  const current = new Set(['', 'site.json', ...site.files, site.runtime.file, site.model?.file ?? ''].map((file) => new URL(file, base).href))
-  for (const { url } of await cache.keys()) if (!current.has(url)) await cache.delete(url)
+  navigator.serviceWorker.onmessage = () => {
+    get('where').textContent = 'A newer version is here: reload'
+  }
+  const registration = await navigator.serviceWorker.register('sw.js')
+  registration.active?.postMessage('update') // there is none at the first visit
 }
 
 function failLoading(why: string): void {
