@@ -19,7 +19,7 @@ import (
 const seedTiny = "../../model/testdata/seed_tiny"
 
 // spinnetCmd runs a command line with text on standard input.
-func spinnetCmd(t *testing.T, stdin string, args ...string) (stdout, stderr string, err error) {
+func spinnetCmd(t testing.TB, stdin string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, log bytes.Buffer
 	root := newRootCmd()

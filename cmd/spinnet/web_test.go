@@ -164,3 +164,45 @@ func TestWebPage(t *testing.T) {
 	}
 	t.Logf("%s", out)
 }
+
+// BenchmarkWebPage measures the page in headless Chromium, one thread, with
+// models of 8 layers of width 512 and GPT-2's vocabulary:
+//
+//	go test ./cmd/spinnet -run '^$' -bench WebPage
+func BenchmarkWebPage(b *testing.B) {
+	chromium := needChromium(b)
+	for _, algebra := range []string{"octonion", "walsh"} {
+		b.Run(algebra, func(b *testing.B) {
+			dir := b.TempDir()
+			model, site := filepath.Join(dir, "model.spinnet"), filepath.Join(dir, "site")
+			writeModel(b, model, arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1408, BlockSize: 1024, VocabSize: 50304,
+				Algebra: algebra, Quantizer: arch.AbsMean, ActBits: 8}, spinfile.TokenizerInfo{Kind: "gpt2"})
+			if _, log, err := spinnetCmd(b, "", "web", "build", model, "-o", site); err != nil {
+				b.Fatalf("web build: %v\n%s", err, log)
+			}
+			server := httptest.NewServer(http.FileServer(http.Dir(site)))
+			defer server.Close()
+			in, err := json.Marshal(map[string]any{"chromium": chromium, "url": server.URL + "/", "tokens": 256})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				cmd := exec.Command("node", "../../web/test/speed.mjs")
+				cmd.Stdin, cmd.Stderr = bytes.NewReader(in), os.Stderr
+				out, err := cmd.Output()
+				if err != nil {
+					b.Fatal(err)
+				}
+				var r struct{ First, Again, Speed, Best float64 }
+				if err := json.Unmarshal(out, &r); err != nil {
+					b.Fatalf("%v in %q", err, out)
+				}
+				b.ReportMetric(r.First, "ms-first-visit")
+				b.ReportMetric(r.Again, "ms-again")
+				b.ReportMetric(r.Speed, "tok/s")
+				b.ReportMetric(r.Best, "best-tok/s")
+				b.ReportMetric(0, "ns/op")
+			}
+		})
+	}
+}
