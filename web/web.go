@@ -4,10 +4,12 @@
 package web
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"encoding/json"
+	"html"
 	"io/fs"
 	"slices"
 	"strings"
@@ -59,6 +61,10 @@ func Site(version string, runtime []byte, m Model) (map[string][]byte, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	// What shows the page elsewhere, such as a search engine, does not run it.
+	for _, at := range []string{`<title>`, `og:title" content="`, `<h1 id="name">`} {
+		files["index.html"] = bytes.Replace(files["index.html"], []byte(at+"SpinNet"), []byte(at+html.EscapeString(m.Name)), 1)
 	}
 	site := Index{Version: version}
 	for name := range files {

@@ -174,6 +174,9 @@ function write(): void {
   status.textContent = 'Writing…'
   get('speed').textContent = '–'
   setWriting(true)
+  get('exact').textContent = loaded.info.numeric === 'int8'
+    ? 'The arithmetic gives the same bits on every machine, so this writes the same text:'
+    : 'This model computes in float, whose last bits differ from machine to machine, so the text may come to differ:'
   get('command').textContent = command(loaded.name, settings)
   send(loaded.worker, { kind: 'write', prompt: settings.prompt, sampling: settings })
 }

@@ -10,22 +10,26 @@ const size = (n: number) => (n < 1e6 ? `${(n / 1e3).toPrecision(3)} kB` : `${(n 
 
 const tokens: Record<string, string> = { chars: 'characters', bytes: 'bytes', gpt2: 'GPT-2 tokens', llama: 'Llama tokens' }
 
-const parts: Record<string, string> = {
-  real: 'Real numbers: an ordinary layer.',
-  complex: 'Complex numbers: two parts, which share one half of the weights.',
-  quaternion: 'Quaternions: four parts, which share one quarter of the weights.',
-  octonion: 'Octonions: eight parts, which share one eighth of the weights.',
-  sedenion: 'Sedenions: sixteen parts, which share a sixteenth of the weights.',
-  walsh: 'The Walsh algebra: eight parts, which share one eighth of the weights; every sign is plus.',
-  random: 'Random signs: eight parts, which share one eighth of the weights.',
+/** What an algebra is called, and what it does. */
+const algebras: Record<string, [string, string]> = {
+  real: ['real numbers', 'Real numbers: ordinary layers.'],
+  complex: ['complex numbers', 'Complex numbers: two parts that share their weights, half as many.'],
+  quaternion: ['quaternions', 'Quaternions: four parts that share their weights, a quarter as many.'],
+  octonion: ['octonions', 'Octonions: eight parts that share their weights, an eighth as many.'],
+  sedenion: ['sedenions', 'Sedenions: sixteen parts that share their weights, a sixteenth as many.'],
+  walsh: ['Walsh algebra', 'The Walsh algebra: eight parts that share their weights, an eighth as many. Every sign is plus.'],
+  random: ['random signs', 'Random signs: eight parts that share their weights, an eighth as many.'],
 }
+
+const algebra = (name: string) => algebras[name.split(':')[0]!] ?? [name, name]
 
 /** showModel fills the card. */
 export function showModel(m: ModelInfo): void {
   const ternary = m.ternary > 0
   const facts: [string, string][] = [
-    ['Size', `${size(m.bytes)}, ${short(m.weights)} weights`],
-    ['Dense, that is', `${short(m.macs)} weights`],
+    ['File', size(m.bytes)],
+    ['Weights', short(m.weights)],
+    ['Stand for', `${short(m.macs)} dense`],
     ['Layers', `${m.layers} × ${m.width}`],
     ['Feed-forward', count(m.hidden)],
     ['Heads', count(m.heads)],
@@ -37,16 +41,15 @@ export function showModel(m: ModelInfo): void {
   ]
   const names = m.algebra.split(',').map((name) => name.trim())
   const brief = document.getElementById('brief')!
-  brief.replaceChildren(...[size(m.bytes), `${m.layers} layers`, names.join(', '), ternary ? '1.6 bits a weight' : '', `${count(m.vocabulary)} ${tokens[m.tokenizer] ?? m.tokenizer}`]
+  brief.replaceChildren(...[size(m.bytes), `${m.layers} layers`, names.map((name) => algebra(name)[0]).join(', '), ternary ? '1.6 bits a weight' : '', `${count(m.vocabulary)} ${tokens[m.tokenizer] ?? m.tokenizer}`]
     .filter(Boolean).map((text) => element('span', text)))
   brief.hidden = false
   const list = document.getElementById('facts')!
   list.replaceChildren(...facts.flatMap(([key, value]) => {
     return [element('dt', key), element('dd', value)]
   }))
-  const algebra = document.getElementById('algebra')!
-  const about = element('p', (parts[names[0]!.split(':')[0]!] ?? names[0]!) + (names.length > 1 ? ` Layers take turns: ${names.join(', ')}.` : ''))
-  algebra.replaceChildren(table(m.signs), about)
+  const about = algebra(names[0]!)[1] + (names.length > 1 ? ` Layers take turns: ${names.join(', ')}.` : '')
+  document.getElementById('algebra')!.replaceChildren(table(m.signs), element('p', about))
   drawWeights(m.trits)
   document.getElementById('model')!.hidden = false
 }

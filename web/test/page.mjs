@@ -243,7 +243,7 @@ const tests = {
       await page.keyboard.press('Tab')
       seen.push(await page.evaluate(() => document.activeElement.id || document.activeElement.tagName))
     }
-    for (const id of ['prompt', 'write', 'text', 'again', 'temperature', 'top-p', 'top-k', 'max-tokens', 'seed', 'roll', 'file', 'SUMMARY']) {
+    for (const id of ['prompt', 'write', 'again', 'temperature', 'top-p', 'top-k', 'max-tokens', 'seed', 'roll', 'file', 'SUMMARY']) {
       assert.ok(seen.includes(id), `Tab does not reach ${id}: ${seen}`)
     }
     const unnamed = await page.evaluate(() => [...document.querySelectorAll('input,textarea,button,select')]
