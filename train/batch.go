@@ -13,7 +13,7 @@ type loader struct {
 	window []int32 // one row and the token after it
 	ids    []int32
 	target []int32
-	ahead  tensor.Key // of the windows that ids and target hold, for random
+	ahead  tensor.Key // of the windows that random filled the batch with
 	filled bool
 }
 
@@ -23,20 +23,6 @@ func newLoader(dev tensor.Device, tokens *dataset.Tokens, rows, t int) *loader {
 
 // random fills a batch with windows at places drawn from the stream of key.
 func (l *loader) random(b *model.Batch, key tensor.Key) error {
-	if err := l.prepare(b, key); err != nil {
-		return err
-	}
-	l.filled = false
-	l.write(b)
-	return nil
-}
-
-// prepare does the part of random that needs no device, so that it can be done
-// while one works.
-func (l *loader) prepare(b *model.Batch, key tensor.Key) error {
-	if l.filled && l.ahead == key {
-		return nil
-	}
 	l.filled = false
 	r := tensor.MakeRandom(key)
 	for row := range b.Rows {
@@ -47,9 +33,14 @@ func (l *loader) prepare(b *model.Batch, key tensor.Key) error {
 		copy(l.ids[row*b.T:], l.window[:b.T])
 		copy(l.target[row*b.T:(row+1)*b.T], l.window[1:])
 	}
+	l.write(b)
 	l.ahead, l.filled = key, true
 	return nil
 }
+
+// holds tells whether random with that key was the last to fill a batch that
+// this loader alone fills.
+func (l *loader) holds(key tensor.Key) bool { return l.filled && l.ahead == key }
 
 // windows is the number of consecutive non-overlapping windows of t tokens
 // in which every token but the first is predicted once.

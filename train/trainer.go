@@ -295,7 +295,7 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 		if err := ctx.Err(); err != nil {
 			return 0, 0, err
 		}
-		if err := t.train.random(t.batch, t.batchKey(t.step, micro)); err != nil {
+		if err := t.fill(t.step, micro); err != nil {
 			return 0, 0, err
 		}
 		dev.SetStep(uint64(t.step*t.cfg.GradAccum + micro))
@@ -303,8 +303,9 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 	}
 	t.setUpdate()
 	t.update()
-	// The next batch while the device works; an error comes again with it.
-	_ = t.train.prepare(t.batch, t.batchKey(t.step+1, 0))
+	// The next batch while the device works, in whose order it is copied; an
+	// error comes again with it.
+	_ = t.fill(t.step+1, 0)
 	if err := dev.Sync(); err != nil {
 		return 0, 0, err
 	}
@@ -322,6 +323,15 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 	}
 	t.smooth += 0.05 * (loss - t.smooth)
 	return loss, gradNorm, nil
+}
+
+// fill puts a micro-batch into the batch, if it is not there yet.
+func (t *Trainer) fill(step, micro int) error {
+	key := t.batchKey(step, micro)
+	if t.train.holds(key) {
+		return nil
+	}
+	return t.train.random(t.batch, key)
 }
 
 // batchKey is the stream that draws a micro-batch.
@@ -375,6 +385,9 @@ func (t *Trainer) diverged(step int, what string, value float64) error {
 }
 
 func (t *Trainer) firstBad() string {
+	if err := t.fill(t.step, t.cfg.GradAccum-1); err != nil { // it may hold the next already
+		return ""
+	}
 	bad := func(x *tensor.Tensor) bool { return !allFinite(t.host(x)) }
 	for _, p := range t.model.Params {
 		if bad(p.Value) {
