@@ -50,7 +50,7 @@ const (
 	cuModuleUnload
 	cuModuleGetFunction
 	cuFuncSetAttribute
-	cuLaunchKernel
+	cuLaunchKernelEx
 	cuGraphInstantiate
 	cuGraphLaunch
 	cuGraphExecDestroy
@@ -74,7 +74,7 @@ var symbols = [functions]string{
 	cuEventCreate: "cuEventCreate", cuEventDestroy: "cuEventDestroy_v2", cuEventRecord: "cuEventRecord", cuEventSynchronize: "cuEventSynchronize",
 	cuEventElapsedTime: "cuEventElapsedTime",
 	cuModuleLoadData:   "cuModuleLoadData", cuModuleUnload: "cuModuleUnload", cuModuleGetFunction: "cuModuleGetFunction",
-	cuFuncSetAttribute: "cuFuncSetAttribute", cuLaunchKernel: "cuLaunchKernel",
+	cuFuncSetAttribute: "cuFuncSetAttribute", cuLaunchKernelEx: "cuLaunchKernelEx",
 	cuGraphInstantiate: "cuGraphInstantiateWithFlags", cuGraphLaunch: "cuGraphLaunch",
 	cuGraphExecDestroy: "cuGraphExecDestroy", cuGraphDestroy: "cuGraphDestroy",
 	cuTensorMapEncodeTiled: "cuTensorMapEncodeTiled",
@@ -90,6 +90,10 @@ const (
 	streamNonBlocking       = 1
 	eventDisableTiming      = 2
 	resultOutOfMemory       = 2
+	resultDeviceUnavailable = 46
+	resultNoDevice          = 100
+	resultNotReady          = 802
+	resultDriverMismatch    = 803
 	resultNoBinaryForGPU    = 209
 	resultUnsupportedPTX    = 222
 	resultInvalidDeviceCode = 101
@@ -114,8 +118,13 @@ func openDriver() error {
 	if err != nil {
 		return fmt.Errorf("%w: %s cannot be opened", ErrNoDriver, driverNames[0])
 	}
+	return bindDriver(func(name string) uintptr { return symbol(library, name) })
+}
+
+// bindDriver finds the driver's functions and starts it.
+func bindDriver(find func(name string) uintptr) error {
 	for f, name := range symbols {
-		if driver.addr[f] = symbol(library, name); driver.addr[f] == 0 {
+		if driver.addr[f] = find(name); driver.addr[f] == 0 {
 			return fmt.Errorf("cuda: the NVIDIA driver is too old: it has no %s; version %s or newer is needed", name, minDriverName)
 		}
 	}
@@ -144,7 +153,16 @@ func call(f function, args ...uintptr) int {
 }
 
 func driverError(f function, code int) *Error {
-	return &Error{Call: symbols[f], Name: resultName(code), Code: code}
+	return &Error{Call: symbols[f], Name: resultName(code), Code: code, Hint: hints[code]}
+}
+
+// hints say what results of the driver are likely about.
+var hints = map[int]string{
+	resultOutOfMemory:       "another program may hold its memory",
+	resultDeviceUnavailable: "another process has this GPU for itself (its compute mode is exclusive)",
+	resultNoDevice:          "this machine has no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it",
+	resultNotReady:          "the GPU is still being set up (see nvidia-smi)",
+	resultDriverMismatch:    "the driver was updated under way; restart the machine",
 }
 
 // resultName is the driver's name of a result.

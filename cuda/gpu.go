@@ -25,6 +25,8 @@ type gpu struct {
 	careful   bool // wait after every launch, to name the kernel at fault
 	capturing bool
 	last      string // the kernel launched last
+	first     string // the first of what is being captured
+	recorded  string // what was launched as a graph; empty after other launches
 
 	modules []uintptr
 	kernels [kernelCount]uintptr
@@ -41,6 +43,7 @@ type gpu struct {
 	args   [maxArgs]uint64
 	params [maxArgs]uintptr
 	values [16]uintptr // of a call
+	config launchConfig
 	out    [2]uint64
 	hold   unsafe.Pointer // what a call reads, so that it is on the heap
 }
@@ -104,8 +107,10 @@ func (g *gpu) close() {
 	for _, p := range g.pinned {
 		g.do(cuMemFreeHost, p)
 	}
-	for _, s := range g.staging.slots {
-		g.do(cuEventDestroy, s.event)
+	for _, e := range g.staging.events {
+		if e != 0 {
+			g.do(cuEventDestroy, e)
+		}
 	}
 	for _, m := range g.modules {
 		g.do(cuModuleUnload, m)
@@ -161,16 +166,20 @@ func (g *gpu) try(f function, args ...uintptr) int {
 
 // hint says what a result of the driver is likely about.
 func (g *gpu) hint(code int) string {
-	switch {
-	case code == resultOutOfMemory:
-		return "another program may hold its memory"
-	case code >= 700 && code < 720 || code == resultInvalidDeviceCode: // a kernel's fault, seen at a later call
-		if g.careful {
-			return "in kernel " + g.last
+	if code < 700 || code >= 720 {
+		if code != resultInvalidDeviceCode {
+			return hints[code]
 		}
-		return "a kernel failed, at the latest " + g.last + "; set SPINNET_CUDA_SYNC=1 to learn which"
 	}
-	return ""
+	// A kernel's fault, seen at a later call.
+	if g.careful {
+		return "in kernel " + g.last
+	}
+	latest := g.last
+	if g.recorded != "" {
+		latest = "in " + g.recorded
+	}
+	return "a kernel failed, at the latest " + latest + "; set SPINNET_CUDA_SYNC=1 to learn which"
 }
 
 // malloc takes device memory, zeroed. Its failure says how much was asked for.
@@ -241,17 +250,14 @@ func (g *gpu) download(dst unsafe.Pointer, src uintptr, bytes int) {
 	}
 }
 
-// staging is a ring of pinned buffers through which small uploads go without
-// the host waiting: for the GPU's copy out of a buffer it waits only when the
-// ring comes round to it.
+// staging is a ring of pinned buffers, all of one size, through which small
+// uploads go without the host waiting: for the GPU's copy out of a buffer it
+// waits only when the ring comes round to it.
 type staging struct {
-	slots []slot
-	next  int
-}
-
-type slot struct {
-	buffer []byte
-	event  uintptr
+	memory []byte
+	size   int                   // of a buffer
+	events [stagingSlots]uintptr // of each buffer's copy
+	next   int
 }
 
 const stagingSlots = 16
@@ -259,26 +265,36 @@ const stagingSlots = 16
 // stage copies data to the device in stream order; the host may change data
 // at once.
 func (g *gpu) stage(dst uintptr, data []byte) {
-	if g.err != nil || len(data) == 0 {
+	if len(data) == 0 {
 		return
 	}
 	s := &g.staging
-	if len(s.slots) == 0 {
-		s.slots = make([]slot, stagingSlots)
-		for i := range s.slots {
+	if s.size < len(data) {
+		g.growStaging(len(data))
+	}
+	if g.err != nil {
+		return
+	}
+	event, buffer := s.events[s.next], s.memory[s.next*s.size:][:len(data)]
+	s.next = (s.next + 1) % stagingSlots
+	g.do(cuEventSynchronize, event) // done at once when never recorded
+	copy(buffer, data)
+	g.do(cuMemcpyHtoDAsync, dst, uintptr(unsafe.Pointer(&buffer[0])), uintptr(len(data)), g.stream)
+	g.do(cuEventRecord, event, g.stream)
+}
+
+// growStaging makes buffers of at least that size, at a run's first step.
+func (g *gpu) growStaging(bytes int) {
+	s := &g.staging
+	for i, e := range s.events {
+		if e == 0 {
 			g.do(cuEventCreate, g.result(), eventDisableTiming)
-			s.slots[i].event = uintptr(g.out[0])
+			s.events[i] = uintptr(g.out[0])
 		}
 	}
-	b := &s.slots[s.next]
-	s.next = (s.next + 1) % len(s.slots)
-	g.do(cuEventSynchronize, b.event) // done at once when never recorded
-	if len(b.buffer) < len(data) {
-		b.buffer = g.pin(len(data))
-	}
-	copy(b.buffer, data)
-	g.do(cuMemcpyHtoDAsync, dst, uintptr(unsafe.Pointer(&b.buffer[0])), uintptr(len(data)), g.stream)
-	g.do(cuEventRecord, b.event, g.stream)
+	g.sync() // the copies out of the old buffers
+	s.size = max(4096, (bytes+63)/64*64)
+	s.memory = g.pin(stagingSlots * s.size)
 }
 
 // bytesOf is a slice's memory.

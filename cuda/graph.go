@@ -2,12 +2,15 @@
 
 package cuda
 
+import "fmt"
+
 // record returns a function that does what f does on the stream. The first
 // call runs f, so that all memory is taken; the second captures its launches
 // in a graph; from then on that graph is launched.
 func (g *gpu) record(f func()) func() {
 	calls := 0
 	var exec uintptr
+	var kernels string
 	return func() {
 		if g.err != nil {
 			return
@@ -17,8 +20,11 @@ func (g *gpu) record(f func()) func() {
 			return
 		}
 		if exec == 0 {
+			g.first = ""
 			exec = g.capture(f)
+			kernels = fmt.Sprintf("the recorded pass from %s to %s", g.first, g.last)
 		}
+		g.recorded = kernels
 		g.do(cuGraphLaunch, exec, g.stream)
 	}
 }

@@ -127,10 +127,22 @@ func (g *gpu) launchMaps(k kernelID, s grid, a, b *tensorMap, args ...uint64) {
 	g.launchFunction(g.kernels[k], s, a, b, args...)
 }
 
+// launchConfig is CUlaunchConfig.
+type launchConfig struct {
+	gridX, gridY, gridZ, blockX, blockY, blockZ, shared uint32
+	stream                                              uintptr
+	attributes                                          uintptr
+	count                                               uint32
+}
+
 func (g *gpu) launchFunction(f uintptr, s grid, mapA, mapB *tensorMap, args ...uint64) {
 	if s.x == 0 || g.err != nil {
 		return
 	}
+	if g.first == "" {
+		g.first = g.last
+	}
+	g.recorded = ""
 	n := 0
 	if mapA != nil {
 		g.params[0], g.params[1], n = uintptr(mapA.address()), uintptr(mapB.address()), 2
@@ -140,8 +152,8 @@ func (g *gpu) launchFunction(f uintptr, s grid, mapA, mapB *tensorMap, args ...u
 		g.params[n+i] = uintptr(unsafe.Pointer(&g.args[i]))
 	}
 	g.markProfile()
-	if r := g.try(cuLaunchKernel, f, uintptr(s.x), uintptr(max(1, s.y)), uintptr(max(1, s.z)), uintptr(s.threads), 1, 1,
-		uintptr(s.shared), g.stream, uintptr(unsafe.Pointer(&g.params[0])), 0); r != 0 {
+	g.config = launchConfig{uint32(s.x), uint32(max(1, s.y)), uint32(max(1, s.z)), uint32(s.threads), 1, 1, uint32(s.shared), g.stream, 0, 0}
+	if r := g.try(cuLaunchKernelEx, uintptr(unsafe.Pointer(&g.config)), f, uintptr(unsafe.Pointer(&g.params[0])), 0); r != 0 {
 		g.fail("kernel "+g.last, r, g.hint(r))
 	}
 	g.markProfile()

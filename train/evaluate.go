@@ -79,7 +79,7 @@ func (t *Trainer) wholeLoss(ctx context.Context, l *loader) (float64, error) {
 func (t *Trainer) evalLoss() (float64, error) {
 	t.evalPass()
 	t.model.Device.Read(t.losses, t.evalBatch.Losses)
-	return sumLosses(t.losses), t.model.Device.Sync()
+	return sumLosses(t.losses), t.sync()
 }
 
 func sumLosses(losses []float32) (sum float64) {

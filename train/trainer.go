@@ -260,7 +260,7 @@ func (t *Trainer) logStep(s *StepInfo, evaluated bool) error {
 }
 
 func (t *Trainer) checkpoint(best bool, o Observer) error {
-	if err := t.model.Device.Sync(); err != nil {
+	if err := t.sync(); err != nil {
 		return err
 	}
 	for _, p := range t.model.Params {
@@ -306,7 +306,7 @@ func (t *Trainer) TrainStep(ctx context.Context) (loss, gradNorm float64, err er
 	// The next batch while the device works, in whose order it is copied; an
 	// error comes again with it.
 	_ = t.fill(t.step+1, 0)
-	if err := dev.Sync(); err != nil {
+	if err := t.sync(); err != nil {
 		return 0, 0, err
 	}
 	loss = t.adam.Loss.Value / float64(t.cfg.TokensPerStep())
@@ -377,11 +377,23 @@ func (t *Trainer) diverged(step int, what string, value float64) error {
 	if name := t.firstBad(); name != "" {
 		place = "first bad tensor: " + name
 	}
-	saved := "no checkpoint was saved"
-	if t.savedStep >= 0 {
-		saved = "the checkpoint of step " + fmt.Sprint(t.savedStep) + " in " + t.checkpointsDir() + " is good"
+	return fmt.Errorf("train: %s is %v at step %d; %s; %s; a lower learning_rate or grad_clip may help", what, value, step, place, t.kept())
+}
+
+// kept says what a run that fails leaves.
+func (t *Trainer) kept() string {
+	if t.savedStep < 0 {
+		return "no checkpoint was saved"
 	}
-	return fmt.Errorf("train: %s is %v at step %d; %s; %s; a lower learning_rate or grad_clip may help", what, value, step, place, saved)
+	return fmt.Sprintf("the checkpoint of step %d in %s is good", t.savedStep, t.checkpointsDir())
+}
+
+// sync waits for the device. Its failure ends the run.
+func (t *Trainer) sync() error {
+	if err := t.model.Device.Sync(); err != nil {
+		return fmt.Errorf("train: after step %d: %w; %s", t.step, err, t.kept())
+	}
+	return nil
 }
 
 func (t *Trainer) firstBad() string {

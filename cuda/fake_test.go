@@ -1,0 +1,391 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+
+	"spinnet/train"
+)
+
+// fake is a driver for tests where there is none, or where one cannot be made
+// to fail: its memory is the host's and its kernels do nothing.
+type fake struct {
+	version, major int
+	none           bool   // no GPU
+	memory         uint64 // of the GPU
+	missing        string // a function that it lacks
+	// fail gives the result of a call: 0 lets it happen.
+	fail func(f function) int
+
+	used   uint64
+	blocks map[uintptr][]byte
+	calls  []function // since the last forget
+	launch []string   // kernels, as calls
+	names  []string   // of the kernels' handles
+	graph  bool       // being captured
+}
+
+// The callbacks that stand for the driver's functions; there is room for few
+// in a process.
+var callbacks = sync.OnceValue(func() (all [functions]uintptr) {
+	for f := range all {
+		all[f] = purego.NewCallback(func(a, b, c, d, e uintptr) uintptr { return uintptr(theFake.call(function(f), a, b, c)) })
+	}
+	return all
+})
+
+var theFake *fake
+
+// useFake puts a driver in the place of the machine's while a test runs.
+func useFake(t *testing.T, f *fake) *fake {
+	t.Helper()
+	_ = loadDriver() // once; not again later
+	addr, version, err := driver.addr, driver.version, driver.err
+	t.Cleanup(func() { driver.addr, driver.version, driver.err = addr, version, err })
+	if f.version == 0 {
+		f.version = 13000
+	}
+	if f.major == 0 {
+		f.major = 9
+	}
+	if f.memory == 0 {
+		f.memory = 1 << 30
+	}
+	f.blocks = map[uintptr][]byte{}
+	theFake = f
+	driver.addr = [functions]uintptr{}
+	driver.err = bindDriver(func(name string) uintptr {
+		if name == f.missing {
+			return 0
+		}
+		return callbacks()[slices.Index(symbols[:], name)]
+	})
+	return f
+}
+
+// Names of results, as C strings.
+var resultNames = map[int][]byte{
+	resultOutOfMemory: []byte("CUDA_ERROR_OUT_OF_MEMORY\x00"), resultNoDevice: []byte("CUDA_ERROR_NO_DEVICE\x00"),
+	resultDeviceUnavailable: []byte("CUDA_ERROR_DEVICE_UNAVAILABLE\x00"), 700: []byte("CUDA_ERROR_ILLEGAL_ADDRESS\x00"),
+}
+
+func at[T any](addr uintptr) *T { return (*T)(pointer(addr)) }
+
+// take gives memory at a multiple of 256.
+func (f *fake) take(n uintptr) uintptr {
+	b := make([]byte, n+256)
+	p := (uintptr(unsafe.Pointer(&b[0])) + 255) &^ 255
+	f.blocks[p] = b
+	return p
+}
+
+func (f *fake) call(fn function, a, b, c uintptr) int {
+	f.calls = append(f.calls, fn)
+	if f.fail != nil {
+		if r := f.fail(fn); r != 0 {
+			return r
+		}
+	}
+	switch fn {
+	case cuDriverGetVersion:
+		*at[int32](a) = int32(f.version)
+	case cuGetErrorName:
+		*at[uintptr](b) = 0
+		if s := resultNames[int(a)]; s != nil {
+			*at[uintptr](b) = uintptr(unsafe.Pointer(&s[0]))
+		}
+	case cuDeviceGetCount:
+		*at[int32](a) = 1
+		if f.none {
+			*at[int32](a) = 0
+		}
+	case cuDeviceGetName:
+		copy(unsafe.Slice(at[byte](a), b), "Fake\x00")
+	case cuDeviceTotalMem:
+		*at[uint64](a) = f.memory
+	case cuDeviceGetAttribute:
+		*at[int32](a) = map[uintptr]int32{attributeMajor: int32(f.major), attributeMultiprocs: 4}[b]
+	case cuMemGetInfo:
+		*at[uint64](a), *at[uint64](b) = f.memory-f.used, f.memory
+	case cuMemAlloc:
+		if f.used+uint64(b) > f.memory {
+			return resultOutOfMemory
+		}
+		f.used += uint64(b)
+		*at[uintptr](a) = f.take(b)
+	case cuMemAllocHost:
+		*at[uintptr](a) = f.take(b)
+	case cuMemFree:
+		f.used -= uint64(len(f.blocks[a]) - 256)
+		delete(f.blocks, a)
+	case cuMemFreeHost:
+		delete(f.blocks, a)
+	case cuMemcpyHtoDAsync, cuMemcpyDtoHAsync, cuMemcpyDtoDAsync:
+		if !f.graph {
+			copy(unsafe.Slice(at[byte](a), c), unsafe.Slice(at[byte](b), c))
+		}
+	case cuMemsetD8Async:
+		for i := range unsafe.Slice(at[byte](a), c) {
+			*at[byte](a + uintptr(i)) = byte(b)
+		}
+	case cuStreamBeginCapture:
+		f.graph = true
+	case cuStreamEndCapture:
+		f.graph = false
+		*at[uintptr](b) = 1
+	case cuModuleGetFunction:
+		f.names = append(f.names, goString(c))
+		*at[uintptr](a) = uintptr(len(f.names))
+	case cuLaunchKernelEx:
+		f.launch = append(f.launch, f.names[b-1])
+	case cuDevicePrimaryCtxRetain, cuStreamCreate, cuEventCreate, cuModuleLoadData, cuGraphInstantiate:
+		*at[uintptr](a) = 1
+	}
+	return 0
+}
+
+func (f *fake) forget() { f.calls, f.launch = nil, nil }
+
+// oneLine checks an error's text.
+func oneLine(t *testing.T, err error, want ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("got %q, want %q in it", err, w)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("%q has more than one line", err)
+	}
+	t.Log(err)
+}
+
+// TestUnusableGPUs: what cannot be used is said in one line.
+func TestUnusableGPUs(t *testing.T) {
+	failing := func(f function, code int) *fake {
+		return &fake{fail: func(g function) int {
+			if f == g {
+				return code
+			}
+			return 0
+		}}
+	}
+	for _, c := range []struct {
+		what string
+		fake *fake
+		want []string
+	}{
+		{"an old driver", &fake{version: 12040}, []string{"driver is too old", "CUDA 12.4", "580"}},
+		{"a driver without a function", &fake{missing: "cuLaunchKernelEx"}, []string{"driver is too old", "cuLaunchKernelEx", "580"}},
+		{"an old GPU", &fake{major: 7}, []string{"cuda:0 Fake", "sm_70", "too old", "8.0"}},
+		{"no GPU", &fake{none: true}, []string{"no GPU number 0", "has 0"}},
+		{"no GPU that the driver sees", failing(cuInit, resultNoDevice), []string{"cuInit", "NO_DEVICE", "CUDA_VISIBLE_DEVICES"}},
+		{"a GPU that another process has", failing(cuDevicePrimaryCtxRetain, resultDeviceUnavailable), []string{"cuda:0 Fake", "another process", "exclusive"}},
+		{"a GPU that is full", failing(cuDevicePrimaryCtxRetain, resultOutOfMemory), []string{"cuda:0 Fake", "OUT_OF_MEMORY", "another program"}},
+		{"kernels for others", failing(cuModuleLoadData, resultNoBinaryForGPU), []string{"cuda:0 Fake", "cannot use these kernels", ".fatbin"}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			f := useFake(t, c.fake)
+			d, err := Open(0)
+			if err == nil {
+				d.Close()
+			}
+			oneLine(t, err, c.want...)
+			if len(f.blocks) != 0 {
+				t.Errorf("%d blocks of memory were not given back", len(f.blocks))
+			}
+		})
+	}
+}
+
+func TestTrainingOutOfMemory(t *testing.T) {
+	f := useFake(t, new(fake))
+	d, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.memory = f.used + 1<<20
+	_, err = train.New(recipe(t), verses(t), train.Options{Threads: 1, Device: d})
+	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "GB more needed", "GB free", "lower batch_size", "gradient_accumulation_steps", "recompute = true")
+	if f.used != 0 || len(f.blocks) != 0 {
+		t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
+	}
+}
+
+// trainFake trains on the fake driver until an error.
+func trainFake(t *testing.T, c train.Config, o train.Observer, ctx context.Context) error {
+	t.Helper()
+	d, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := train.New(c, verses(t), train.Options{Threads: 1, Device: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	return tr.Run(ctx, o)
+}
+
+// TestFaultInARun: a kernel that fails at step 14 ends the run with one line;
+// the checkpoint of step 10 goes on elsewhere.
+func TestFaultInARun(t *testing.T) {
+	for _, careful := range []bool{false, true} {
+		c, broken := recipe(t), false
+		want := []string{"after step 13", "cuda:0 Fake", "ILLEGAL_ADDRESS (700)", "the checkpoint of step 10 in " + filepath.Join(c.OutDir, "checkpoints")}
+		if careful {
+			t.Setenv("SPINNET_CUDA_SYNC", "1")
+			want = append(want, "in kernel swiglu_backward")
+		} else {
+			want = append(want, "at the latest in the recorded pass from finish_gradient to", "SPINNET_CUDA_SYNC=1")
+		}
+		f := useFake(t, new(fake))
+		f.fail = func(fn function) int {
+			n := len(f.launch)
+			if broken && fn == cuStreamSynchronize && (!careful || n > 0 && f.launch[n-1] == "swiglu_backward") {
+				return 700
+			}
+			return 0
+		}
+		err := trainFake(t, c, train.Observer{Step: func(s train.StepInfo) {
+			f.forget()
+			broken = s.Step == 13
+		}}, context.Background())
+		oneLine(t, err, want...)
+		var e *Error
+		if !errors.As(err, &e) || e.Code != 700 || e.Device != "cuda:0 Fake" {
+			t.Errorf("got %+v", e)
+		}
+		if len(f.blocks) != 0 {
+			t.Errorf("%d blocks were not given back", len(f.blocks))
+		}
+		tr, err := train.New(c, verses(t), train.Options{Threads: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.Resume(); err != nil || tr.Step() != 10 {
+			t.Errorf("resumed at step %d with error %v, want 10", tr.Step(), err)
+		}
+		if _, _, err := tr.TrainStep(context.Background()); err != nil {
+			t.Error(err)
+		}
+		tr.Close()
+	}
+}
+
+// TestInterrupt: Ctrl-C saves the step that was under way.
+func TestInterrupt(t *testing.T) {
+	useFake(t, &fake{})
+	c := recipe(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	err := trainFake(t, c, train.Observer{Step: func(s train.StepInfo) {
+		if s.Step == 17 {
+			cancel()
+		}
+	}}, ctx)
+	if !errors.Is(err, train.ErrInterrupted) {
+		t.Fatalf("got %v", err)
+	}
+	tr, err := train.New(c, verses(t), train.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	if err := tr.Resume(); err != nil || tr.Step() != 17 {
+		t.Errorf("resumed at step %d with error %v, want 17", tr.Step(), err)
+	}
+}
+
+// TestStepIsGraphs: from the third step on a step takes no memory, launches its
+// parts as graphs, and queues the next step's batch before it waits.
+func TestStepIsGraphs(t *testing.T) {
+	f := useFake(t, &fake{})
+	d, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := recipe(t)
+	tr, err := train.New(c, verses(t), train.Options{Threads: 1, Device: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	count := func(fn function) (n int) {
+		for _, g := range f.calls {
+			if g == fn {
+				n++
+			}
+		}
+		return n
+	}
+	for step := range 4 {
+		f.forget()
+		if _, _, err := tr.TrainStep(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		memory := count(cuMemAlloc) + count(cuMemAllocHost)
+		if step > 0 && memory != 0 {
+			t.Errorf("step %d took memory %d times", step, memory)
+		}
+		if step < 2 {
+			continue
+		}
+		if len(f.launch) != 0 {
+			t.Errorf("step %d launched %v beside graphs", step, f.launch)
+		}
+		if got, want := count(cuGraphLaunch), 2+c.GradAccum; got != want { // the beginning, passes, the update
+			t.Errorf("step %d launched %d graphs, want %d", step, got, want)
+		}
+		if got := count(cuStreamSynchronize); got != 1 {
+			t.Errorf("step %d waited %d times", step, got)
+		}
+		after := f.calls[lastIndex(f.calls, cuGraphLaunch):]
+		copies, wait := slices.Index(after, cuMemcpyHtoDAsync), slices.Index(after, cuStreamSynchronize)
+		if copies < 0 || copies > wait {
+			t.Errorf("step %d: the next batch was not on its way before the wait: %v", step, after)
+		}
+	}
+}
+
+func lastIndex(calls []function, f function) int {
+	for i := len(calls) - 1; i >= 0; i-- {
+		if calls[i] == f {
+			return i
+		}
+	}
+	return 0
+}
+
+// TestNoDriver in a process whose loader finds none.
+func TestNoDriver(t *testing.T) {
+	names := driverNames
+	defer func() { driverNames = names }()
+	driverNames = []string{filepath.Join(t.TempDir(), "libcuda.so.1")}
+	err := openDriver()
+	oneLine(t, err, "no NVIDIA driver")
+	if !errors.Is(err, ErrNoDriver) {
+		t.Errorf("got %v, want ErrNoDriver", err)
+	}
+	// A library that is no driver.
+	bad := filepath.Join(t.TempDir(), "libcuda.so.1")
+	if err := os.WriteFile(bad, []byte("not a library"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	driverNames = []string{bad}
+	oneLine(t, openDriver(), "no NVIDIA driver")
+}
