@@ -5,6 +5,9 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"os"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"spinnet/tensor"
@@ -26,6 +29,7 @@ type Device struct {
 	lists   []*tensorList
 	signs   map[string]uintptr // of each algebra
 	rank1   uintptr            // one word without signs, for n = 1
+	forced  variant            // of all products on Hopper that it can do; variants: choose
 
 	// What one operation leaves for the next (see flush and copyOf).
 	sum    pendingSum
@@ -48,7 +52,13 @@ func Open(number int) (tensor.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, signs: map[string]uintptr{}}
+	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, signs: map[string]uintptr{}, forced: variants}
+	if name := os.Getenv("SPINNET_CUDA_PRODUCT"); name != "" {
+		if d.forced = variant(slices.Index(variantNames[:], name)); d.forced < 0 {
+			g.close()
+			return nil, fmt.Errorf("cuda: SPINNET_CUDA_PRODUCT is %q, not one of %s", name, strings.Join(variantNames[:], ", "))
+		}
+	}
 	g.loadKernels()
 	d.numbers = g.malloc(numbersSize)
 	d.rank1 = g.malloc(64)

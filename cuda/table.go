@@ -14,14 +14,23 @@ const (
 	gemmTNF32
 	gemm90NTBF16Narrow
 	gemm90NTBF16Wide
+	gemm90NTBF16Turns
+	gemm90NTBF16Resident
 	gemm90NTF32Narrow
 	gemm90NTF32Wide
+	gemm90NTF32Turns
+	gemm90NTF32Resident
 	gemm90NNBF16Narrow
 	gemm90NNBF16Wide
+	gemm90NNBF16Turns
+	gemm90NNBF16Resident
 	gemm90NNF32Narrow
 	gemm90NNF32Wide
+	gemm90NNF32Turns
+	gemm90NNF32Resident
 	gemm90TNF32Narrow
 	gemm90TNF32Wide
+	gemm90TNF32Turns
 	fold
 	foldWalsh
 	walshBF16
@@ -80,11 +89,16 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	gemmNTBF16: {"linear", "gemm_nt_bf16"}, gemmNTF32: {"linear", "gemm_nt_f32"},
 	gemmNNBF16: {"linear", "gemm_nn_bf16"}, gemmNNF32: {"linear", "gemm_nn_f32"}, gemmTNF32: {"linear", "gemm_tn_f32"},
 	gemm90NTBF16Narrow: {"linear", "gemm90_nt_bf16_128"}, gemm90NTBF16Wide: {"linear", "gemm90_nt_bf16_256"},
+	gemm90NTBF16Turns: {"linear", "gemm90_nt_bf16_128p"}, gemm90NTBF16Resident: {"linear", "gemm90_nt_bf16_128r"},
 	gemm90NTF32Narrow: {"linear", "gemm90_nt_f32_128"}, gemm90NTF32Wide: {"linear", "gemm90_nt_f32_256"},
+	gemm90NTF32Turns: {"linear", "gemm90_nt_f32_128p"}, gemm90NTF32Resident: {"linear", "gemm90_nt_f32_128r"},
 	gemm90NNBF16Narrow: {"linear", "gemm90_nn_bf16_128"}, gemm90NNBF16Wide: {"linear", "gemm90_nn_bf16_256"},
+	gemm90NNBF16Turns: {"linear", "gemm90_nn_bf16_128p"}, gemm90NNBF16Resident: {"linear", "gemm90_nn_bf16_128r"},
 	gemm90NNF32Narrow: {"linear", "gemm90_nn_f32_128"}, gemm90NNF32Wide: {"linear", "gemm90_nn_f32_256"},
+	gemm90NNF32Turns: {"linear", "gemm90_nn_f32_128p"}, gemm90NNF32Resident: {"linear", "gemm90_nn_f32_128r"},
 	gemm90TNF32Narrow: {"linear", "gemm90_tn_f32_128"}, gemm90TNF32Wide: {"linear", "gemm90_tn_f32_256"},
-	fold: {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
+	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"},
+	fold:             {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
 	walshBF16:   {"walsh", "walsh_bf16"},
 	refreshSums: {"quantize", "refresh_sums"}, refresh: {"quantize", "refresh"}, finishGradient: {"quantize", "finish_gradient"},
 	attentionForward32: {"attention", "attention_forward_32"}, attentionForward64: {"attention", "attention_forward_64"},

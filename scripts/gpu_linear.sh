@@ -1,6 +1,6 @@
 #!/bin/bash
 # Compiles, tests and times cuda/linear.cu, walsh.cu and quantize.cu on a
-# machine with a Hopper GPU, nvcc and PyTorch (for cuBLAS beside our own).
+# machine with a Hopper GPU and nvcc. scripts/gpu_peers.sh compares with cuBLAS.
 # Usage: scripts/gpu_linear.sh [OUT]; logs and the program go to OUT.
 # QUICK=1 leaves out the sanitizer.
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,8 +21,6 @@ echo "registers (sm_80 then sm_90a):"
 awk '/Compiling entry/ {n = $6 " " $8} /Used/ {print n, $5}' "$out/ptxas.log" | tr -d "'" | sort | awk '{printf "%s:%s=%s  ", $1, $2, $3} END {print ""}'
 echo "== tests"
 timeout 150 "$out/linear_test"
-echo "== cuBLAS through PyTorch"
-timeout 100 python3 cuda/_test/linear_peer.py
 echo "== ours"
 timeout 150 "$out/linear_test" bench | tee "$out/bench.txt"
 if [ -z "$QUICK" ]; then

@@ -14,13 +14,14 @@ cd "$(dirname "$0")/.." || exit 1
 
 prepare() {
   local dir=$1
-  mkdir -p "$dir/cuda" "$dir/model/testdata" "$dir/scripts" "$dir/bin"
+  mkdir -p "$dir/cuda/_test" "$dir/model/testdata" "$dir/scripts" "$dir/bin"
   export CGO_ENABLED=0 GOTOOLCHAIN=${GOTOOLCHAIN:-go1.27.3}
   go test -c -ldflags "-s -w" -o "$dir/bin/cuda.test" ./cuda &&
     go build -trimpath -ldflags "-s -w" -o "$dir/bin/spinnet" ./cmd/spinnet &&
     cp -r model/testdata/seed_tiny "$dir/model/testdata/" &&
-    cp cuda/*.cu cuda/*.cuh cuda/build.sh "$dir/cuda/" &&
-    cp scripts/gpu_test.sh "$dir/scripts/"
+    cp -r cuda/*.cu cuda/*.cuh cuda/build.sh cuda/testdata "$dir/cuda/" &&
+    cp cuda/_test/*_peer.py "$dir/cuda/_test/" &&
+    cp scripts/gpu_test.sh scripts/gpu_peers.sh "$dir/scripts/"
 }
 
 results=""

@@ -1,0 +1,208 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"math"
+	"unsafe"
+)
+
+// kind says which operands of a product lie transposed (linear.cu).
+type kind int
+
+const (
+	nt kind = iota // C[M,N] = A[M,K]·B[N,K]ᵀ
+	nn             // C[M,N] = A[M,K]·B[K,N]
+	tn             // C[M,N] = A[K,M]ᵀ·B[K,N]
+)
+
+// product is a call of the matrix product: A and B in bf16, C in bf16 or
+// float32; strides in elements. A batch of products, each the sum of a chain,
+// and the contraction cut into splits: see gemm.cuh.
+type product struct {
+	kind                               kind
+	float                              bool // C is float32
+	a, b, c, scale                     uintptr
+	m, n, k                            int
+	lda, ldb, ldc                      int
+	batch, chain, splits               int // 0: 1
+	strideA, strideB, strideC, strideS int // strideA or strideB 0: shared by all
+	add                                bool
+}
+
+// gemm launches a product.
+func (d *Device) gemm(p product) {
+	if p.m == 0 || p.n == 0 {
+		return
+	}
+	p.batch, p.chain, p.splits = max(1, p.batch), max(1, p.chain), max(1, p.splits)
+	if d.info.Major == 9 && (p.lda|p.ldb|p.strideA|p.strideB)%8 == 0 && (p.a|p.b)%16 == 0 {
+		d.gemm90(p)
+		return
+	}
+	k := [...][2]kernelID{nt: {gemmNTBF16, gemmNTF32}, nn: {gemmNNBF16, gemmNNF32}, tn: {-1, gemmTNF32}}[p.kind][flag(p.float)]
+	d.launch(k, grid{x: per(p.m, 128) * per(p.n, 128), y: p.splits, z: p.batch, threads: 256, shared: 98304},
+		uint64(p.a), uint64(p.b), uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.lda), i32(p.ldb), i32(p.ldc),
+		i32(p.strideA), i32(p.strideB), i32(p.strideC), i32(p.strideS), i32(p.chain), flag(p.add))
+}
+
+// variant is a way to compute a product on Hopper: the kernels gemm90_*_128,
+// _256, _128p and _128r of linear.cu.
+type variant int
+
+const (
+	together128 variant = iota // tiles of 128×128, a warpgroup takes 64 rows
+	together256                // 128×256
+	turns128                   // 128×128, the warpgroups in turns at tiles
+	resident128                // the same with B kept in shared memory
+	variants                   // how many there are
+)
+
+var variantNames = [variants]string{"128", "256", "128p", "128r"}
+
+// width is that of a tile.
+func (v variant) width() int {
+	if v == together256 {
+		return 256
+	}
+	return 128
+}
+
+// can says whether a variant computes a product.
+func (v variant) can(p product) bool {
+	return v != resident128 || p.kind != tn && p.splits == 1 && per(p.k, 64)*p.chain <= 8
+}
+
+// gemm90 launches Hopper's product.
+func (d *Device) gemm90(p product) {
+	v := d.variantOf(p)
+	if d.forced != variants && d.forced.can(p) {
+		v = d.forced
+	}
+	k := [...][2][variants]kernelID{
+		nt: {{gemm90NTBF16Narrow, gemm90NTBF16Wide, gemm90NTBF16Turns, gemm90NTBF16Resident},
+			{gemm90NTF32Narrow, gemm90NTF32Wide, gemm90NTF32Turns, gemm90NTF32Resident}},
+		nn: {{gemm90NNBF16Narrow, gemm90NNBF16Wide, gemm90NNBF16Turns, gemm90NNBF16Resident},
+			{gemm90NNF32Narrow, gemm90NNF32Wide, gemm90NNF32Turns, gemm90NNF32Resident}},
+		tn: {{-1, -1, -1, -1}, {gemm90TNF32Narrow, gemm90TNF32Wide, gemm90TNF32Turns, -1}},
+	}[p.kind][flag(p.float)][v]
+	shared := 201728
+	if v == together256 {
+		shared = 205824
+	}
+	rowsA, colsA, rowsB, colsB := p.m, p.k, p.n, p.k // as they lie in memory
+	if p.kind == tn {
+		rowsA, colsA = p.k, p.m
+	}
+	if p.kind != nt {
+		rowsB, colsB = p.k, p.n
+	}
+	many, sharing := p.batch*p.chain, 0
+	manyA, manyB := many, many
+	if p.strideA == 0 {
+		manyA, sharing = 1, 1
+	}
+	if p.strideB == 0 {
+		manyB, sharing = 1, sharing|2
+	}
+	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, manyA, p.strideA})
+	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, manyB, p.strideB})
+	rows, columns := per(p.m, 128), per(p.n, v.width())*p.batch
+	blocks := min(d.multi, rows*columns*p.splits)
+	if v == resident128 {
+		blocks = columns * max(1, min(rows, d.multi/columns))
+	}
+	d.launchMaps(k, grid{x: blocks, threads: 288, shared: shared}, a, b,
+		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), i32(p.batch), i32(p.chain), i32(p.splits),
+		i32(p.strideC), i32(p.strideS), i32(sharing), flag(p.add))
+}
+
+// variantOf is the quickest variant.
+func (d *Device) variantOf(p product) variant {
+	if d.cost(p, together256) <= d.cost(p, together128) {
+		return together256
+	}
+	return together128
+}
+
+// cost estimates the microseconds of a product: the rounds that the
+// multiprocessors go through the tiles, at a rate that a table of measurements
+// on an H100 suggests (docs/benchmarks.md), and the writing and reading again
+// of parts.
+func (d *Device) cost(p product, v variant) float64 {
+	const rate, bandwidth = 4.5e6, 3e6 // operations of a multiprocessor, bytes, a microsecond
+	width := v.width()
+	tiles := per(p.m, 128) * per(p.n, width) * p.batch * p.splits
+	steps := per(per(p.k, 64)*p.chain, p.splits) * 64
+	t := float64(per(tiles, d.multi)) * 2 * 128 * float64(width) * float64(steps) / rate
+	if width == 128 {
+		t *= 1.08
+	}
+	if p.splits > 1 {
+		t += float64(p.splits) * float64(p.m) * float64(p.n) * float64(p.batch) * 8 / bandwidth
+	}
+	return t
+}
+
+// split cuts the contraction of a product into as many parts as make it
+// quickest.
+func (d *Device) split(p *product) {
+	p.batch, p.chain = max(1, p.batch), max(1, p.chain)
+	best := math.Inf(1)
+	q := *p
+	for q.splits = 1; q.splits <= min(32, per(p.k, 256)); q.splits++ {
+		if t := min(d.cost(q, together128), d.cost(q, together256)); t < best {
+			best, p.splits = t, q.splits
+		}
+	}
+	p.splits = max(1, p.splits)
+}
+
+// mapKey is what a tensor map says: a batch of bf16 matrices.
+type mapKey struct {
+	addr                          uintptr
+	rows, cols, ld, batch, stride int
+}
+
+// tensorMap is a CUtensorMap with room to be at a multiple of 64.
+type tensorMap [24]uint64
+
+func (t *tensorMap) address() unsafe.Pointer {
+	skip := -uintptr(unsafe.Pointer(t)) & 63
+	return unsafe.Add(unsafe.Pointer(t), skip)
+}
+
+// mapArguments are the arrays that cuTensorMapEncodeTiled reads.
+type mapArguments struct {
+	dims, strides [3]uint64
+	box, steps    [3]uint32
+}
+
+// mapOf makes a tensor map as gemm90.cuh wants it, once for each key.
+func (d *Device) mapOf(k mapKey) *tensorMap {
+	if t := d.maps[k]; t != nil || d.err != nil {
+		return t
+	}
+	stride := k.stride
+	if k.batch == 1 || stride == 0 {
+		stride = k.ld // any will do
+	}
+	batch := k.batch
+	if k.stride == 0 {
+		batch = 1
+	}
+	t := new(tensorMap)
+	a := &mapArguments{
+		dims:    [3]uint64{uint64(k.cols), uint64(batch), uint64(k.rows)},
+		strides: [3]uint64{uint64(2 * stride), uint64(2 * k.ld)},
+		box:     [3]uint32{64, 1, 64},
+		steps:   [3]uint32{1, 1, 1},
+	}
+	d.hold = unsafe.Pointer(a)
+	const bfloat16, swizzle128, promote256 = 9, 3, 3
+	d.do(cuTensorMapEncodeTiled, uintptr(t.address()), bfloat16, 3, k.addr,
+		uintptr(unsafe.Pointer(&a.dims)), uintptr(unsafe.Pointer(&a.strides)), uintptr(unsafe.Pointer(&a.box)), uintptr(unsafe.Pointer(&a.steps)),
+		0, swizzle128, promote256, 0)
+	d.maps[k] = t
+	return t
+}

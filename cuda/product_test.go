@@ -1,0 +1,230 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"spinnet/algebra"
+	"spinnet/tensor"
+)
+
+//go:embed testdata/products.txt
+var productList string
+
+// modelProducts are the products of products.txt, by name.
+func modelProducts(t testing.TB) (names []string, ps []product) {
+	for line := range strings.Lines(productList) {
+		if line[0] == '#' {
+			continue
+		}
+		var name, kindName, shared, result string
+		p := product{splits: 1}
+		if _, err := fmt.Sscan(line, &name, &kindName, &p.m, &p.n, &p.k, &p.batch, &p.chain, &shared, &result); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		p.kind = kind(slices.Index([]string{"nt", "nn", "tn"}, kindName))
+		p.float = result == "f32"
+		p.lda, p.ldb, p.ldc = p.k, p.n, p.n
+		if p.kind == tn {
+			p.lda = p.m
+		}
+		if p.kind == nt {
+			p.ldb = p.k
+		}
+		if p.batch*p.chain > 1 {
+			p.strideA, p.strideB, p.strideC = p.m*p.k, p.n*p.k, p.m*p.n
+		}
+		switch shared {
+		case "A":
+			p.strideA = 0
+		case "B":
+			p.strideB = 0
+		}
+		names, ps = append(names, name), append(ps, p)
+	}
+	return names, ps
+}
+
+// BenchmarkProducts times every variant of the products that the models of
+// docs/benchmarks.md need, those of weights' gradients with several splits and
+// with the fold after them: microseconds, in medians of graphs that go round
+// operands larger than the L2 cache. The variant that is chosen comes first.
+func BenchmarkProducts(b *testing.B) {
+	d := needDevice(b)
+	const size = 1600 << 20
+	pool, random := d.malloc(size), make([]uint16, 1<<20)
+	r := tensor.MakeRandom(tensor.Key{Seed: testSeed})
+	for i := range random {
+		random[i] = bf16(float32(r.Normal()))
+	}
+	d.upload(pool, unsafe.Pointer(&random[0]), 2<<20)
+	for have := 2 << 20; have < size; have *= 2 {
+		d.do(cuMemcpyDtoDAsync, pool+uintptr(have), pool, uintptr(min(have, size-have)), d.stream)
+	}
+	octonion, err := algebra.ByName("octonion")
+	if err != nil {
+		b.Fatal(err)
+	}
+	signs := d.signsOf(&tensor.Weight{Algebra: octonion})
+	const results = 700 << 20
+	out, gradient := d.malloc(results), d.malloc(4*50304*1280)
+	names, ps := modelProducts(b)
+	for i, p := range ps {
+		chosen := p
+		if p.kind == tn {
+			d.split(&chosen)
+		}
+		b.Run(names[i], func(b *testing.B) {
+			time := func(v variant, splits int) float64 {
+				p := p
+				p.splits = splits
+				if !v.can(p) {
+					return 0
+				}
+				d.forced = v
+				defer func() { d.forced = variants }()
+				a := per(2*p.m*p.k*max(1, flagInt(p.strideA != 0)*p.batch*p.chain), 256) * 256
+				c := per(2*p.n*p.k*max(1, flagInt(p.strideB != 0)*p.batch*p.chain), 256) * 256
+				sets := max(1, min(6, size/(a+c), 1+200<<20/(a+c)))
+				n := 0
+				each := func() {
+					at := pool + uintptr(n%sets*(a+c))
+					n++
+					q := p
+					q.a, q.b, q.c = at, at+uintptr(a), out
+					head := strings.Contains(names[i], "head")
+					q.add = head && p.kind == tn && splits == 1
+					q.strideC = p.m * p.n
+					d.gemm(q)
+					switch {
+					case p.kind != tn || q.add:
+					case head:
+						d.fold(gradient, out, d.rank1, 1, p.m, p.n, splits, q.strideC, false)
+					default:
+						for j := range p.batch {
+							d.fold(gradient, out+uintptr(4*j*q.strideC), signs, 8, p.m/8, p.n/8, splits, p.batch*q.strideC, false)
+						}
+					}
+				}
+				return d.microseconds(b, each)
+			}
+			report := func(v variant, splits int) {
+				if p.splits = splits; v.can(p) {
+					b.ReportMetric(time(v, splits), fmt.Sprintf("%s/%d", variantNames[v], splits))
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for b.Loop() {
+			}
+			fastest := d.variantOf(chosen)
+			b.ReportMetric(time(fastest, max(1, chosen.splits)), fmt.Sprintf("chosen-%s/%d", variantNames[fastest], chosen.splits))
+			for v := range variants {
+				if p.kind != tn {
+					report(v, 1)
+					continue
+				}
+				for _, splits := range []int{1, 2, 3, 4, 5, 6, 8, 12, 16} {
+					if 4*splits*p.m*p.n*p.batch <= results && p.m*p.n*splits <= 1<<27 {
+						report(v, splits)
+					}
+				}
+			}
+		})
+	}
+}
+
+func flagInt(b bool) int { return int(flag(b)) }
+
+// microseconds is the time of f, which launches: medians of nine runs of a graph of
+// eight.
+func (d *Device) microseconds(b *testing.B, f func()) float64 {
+	f()
+	graph := d.capture(func() {
+		for range 8 {
+			f()
+		}
+	})
+	d.do(cuEventCreate, d.result(), 0)
+	start := uintptr(d.out[0])
+	d.do(cuEventCreate, d.result(), 0)
+	stop := uintptr(d.out[0])
+	var all []float64
+	for range 10 {
+		d.do(cuEventRecord, start, d.stream)
+		d.do(cuGraphLaunch, graph, d.stream)
+		d.do(cuEventRecord, stop, d.stream)
+		d.do(cuEventSynchronize, stop)
+		d.do(cuEventElapsedTime, d.result(), start, stop)
+		all = append(all, 1000*float64(*(*float32)(unsafe.Pointer(&d.out[0])))/8)
+	}
+	d.do(cuEventDestroy, start)
+	d.do(cuEventDestroy, stop)
+	d.do(cuGraphExecDestroy, graph)
+	if d.err != nil {
+		b.Fatal(d.err)
+	}
+	slices.Sort(all[1:])
+	return all[5]
+}
+
+// BenchmarkLayers times whole layers in microseconds: quantising and expanding
+// the weight, forward, the two together, backward, and all of a training
+// step's work but the optimiser's. Inputs and outputs go round three sets.
+func BenchmarkLayers(b *testing.B) {
+	for _, c := range []struct {
+		alg             string
+		tokens, in, out int
+	}{
+		{"octonion", 16384, 512, 512}, {"octonion", 16384, 512, 1408}, {"octonion", 16384, 1408, 512},
+		{"octonion", 8192, 1280, 1280}, {"octonion", 8192, 4096, 4096},
+		{"walsh", 16384, 512, 512}, {"walsh", 16384, 512, 1408}, {"walsh", 16384, 1408, 512},
+		{"walsh", 8192, 1280, 1280}, {"walsh", 8192, 4096, 4096},
+	} {
+		b.Run(fmt.Sprintf("%s %d×%d→%d", c.alg, c.tokens, c.in, c.out), func(b *testing.B) {
+			d := needDevice(b)
+			r := tensor.MakeRandom(tensor.Key{Seed: testSeed})
+			random := func(t *tensor.Tensor) *tensor.Tensor {
+				x := make([]float32, t.Len())
+				for i := range x {
+					x[i] = float32(r.Normal())
+				}
+				d.Write(t, x)
+				return t
+			}
+			table, err := algebra.ByName(c.alg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			w := tensor.NewWeight(d, table, "absmean", c.out/8, c.in/8, false, true)
+			random(w.W)
+			random(w.Beta)
+			ws := []*tensor.Weight{w}
+			var x, y, dx, dy [3]*tensor.Tensor
+			for i := range x {
+				half := func(width int) *tensor.Tensor {
+					return random(d.Slice(d.Alloc(c.tokens*width/2), 0, tensor.BFloat16, c.tokens, width))
+				}
+				x[i], y[i], dx[i], dy[i] = half(c.in), half(c.out), half(c.in), half(c.out)
+			}
+			n := 0
+			refresh := func() { d.Refresh(ws, true) }
+			forward := func() { n++; d.Linear(y[n%3:n%3+1], x[n%3], ws) }
+			backward := func() { d.LinearBackward(dx[n%3], false, dy[n%3:n%3+1], x[n%3], ws) }
+			refresh()
+			for b.Loop() {
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(d.microseconds(b, refresh), "refresh")
+			b.ReportMetric(d.microseconds(b, forward), "forward")
+			b.ReportMetric(d.microseconds(b, func() { refresh(); forward() }), "refresh+forward")
+			b.ReportMetric(d.microseconds(b, func() { n++; backward() }), "backward")
+			b.ReportMetric(d.microseconds(b, func() { refresh(); forward(); backward(); d.FinishGradients(ws) }), "all")
+		})
+	}
+}
