@@ -12,7 +12,7 @@
 //   globalDim         {columns, batch, rows}
 //   globalStrides     {2·batch stride, 2·row stride} in bytes, multiples of 16
 //                     (for batch = 1 any multiple of 16, such as the row stride)
-//   boxDim            {64, 1, 64}
+//   boxDim            {64, 1, 64} (walsh90_tn: {64, 1, 32})
 //   elementStrides    {1, 1, 1}
 //   interleave        CU_TENSOR_MAP_INTERLEAVE_NONE (0)
 //   swizzle           CU_TENSOR_MAP_SWIZZLE_128B (3)
@@ -58,6 +58,11 @@ DEVICE void tma_load(uint32_t dst, const TensorMap *map, uint32_t bar, int colum
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
                  ::"r"(dst), "l"(map), "r"(column), "r"(batch), "r"(row), "r"(bar) : "memory");
 }
+// async_fence makes what this thread stored in shared memory visible to the
+// copy engine and the tensor cores, before a barrier.
+DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// computing_barrier waits for the 256 threads of both computing warpgroups.
+DEVICE void computing_barrier() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
 DEVICE void tma_prefetch(const TensorMap *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
 // ---- wgmma ---------------------------------------------------------------
@@ -71,6 +76,16 @@ template <int N> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.
 // the contraction down its rows.
 #define ACC1(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
 #define ACC4(i) ACC1(i), ACC1(i + 1), ACC1(i + 2), ACC1(i + 3)
+template <int TA, int TB> DEVICE void wgmma(float (&d)[4][4], uint64_t a, uint64_t b, int add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+        "%16, %17, p, 1, 1, %19, %20;\n}\n"
+        : ACC4(0)
+        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+}
+
 template <int TA, int TB> DEVICE void wgmma(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"

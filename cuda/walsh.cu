@@ -10,17 +10,20 @@
 // and P [rows, 8, K] product k is the columns k·K …, so row stride 8K and
 // batch stride K; of Ŵ [8, N, K] row stride K and batch stride N·K.
 // X̂ of one input serves all layers that read it (wq, wk, wv; gate, up).
-#include "common.cuh"
+//
+// On sm_90a walsh90_{nt,nn,tn} do the transforms and the products in one
+// launch, so that only X and Y, or dY and dX, move through device memory.
+#include "gemm90.cuh"
 
-// walsh8: 24 additions.
-DEVICE void walsh8(float (&x)[8][8]) {
+// walsh8: 24·E additions.
+template <int E> DEVICE void walsh8(float (&x)[8][E]) {
 #pragma unroll
     for (int s = 1; s < 8; s *= 2)
 #pragma unroll
         for (int i = 0; i < 8; i++)
             if (!(i & s))
 #pragma unroll
-                for (int e = 0; e < 8; e++) {
+                for (int e = 0; e < E; e++) {
                     float a = x[i][e], b = x[i + s][e];
                     x[i][e] = a + b, x[i + s][e] = a - b;
                 }
@@ -111,4 +114,293 @@ KERNEL __launch_bounds__(256) walsh_bf16(bf16 *y, const bf16 *x, const float *sc
 }
 KERNEL __launch_bounds__(256) walsh_f32(float *y, const bf16 *x, const float *scale, int rows, int part, int add) {
     walsh_rows(y, x, scale, rows, part, add);
+}
+
+// ---- transforms and products in one launch, sm_90a -----------------------
+
+#ifdef HOPPER
+// walsh_boxes transforms the 8 parts of a tile where they lie, boxes of BYTES
+// one after the other; the swizzle moves the same column of each to the same
+// place. By 256 threads; then the tensor cores may read.
+template <int BYTES> DEVICE void walsh_boxes(unsigned char *tile) {
+#pragma unroll 2
+    for (int at = 0; at < BYTES; at += 1024) { // few values at a time: the accumulators fill the registers
+        unsigned char *p = tile + at + 4 * threadIdx.x;
+        float v[8][2];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            uint32_t raw = *(const uint32_t *)(p + i * BYTES);
+            v[i][0] = low_float(raw), v[i][1] = high_float(raw);
+        }
+        walsh8(v);
+#pragma unroll
+        for (int i = 0; i < 8; i++) *(uint32_t *)(p + i * BYTES) = pack_bf16(v[i][0], v[i][1]);
+    }
+}
+
+// walsh_accumulators transforms results that lie in registers.
+DEVICE void walsh_accumulators(float (&acc)[8][4][4]) {
+#pragma unroll
+    for (int s = 1; s < 8; s *= 2)
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            if (!(i & s))
+#pragma unroll
+                for (int b = 0; b < 4; b++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        float x = acc[i][b][e], y = acc[i + s][b][e];
+                        acc[i][b][e] = x + y, acc[i + s][b][e] = x - y;
+                    }
+}
+
+DEVICE void clear_accumulators(float (&acc)[8][4][4]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+#pragma unroll
+        for (int b = 0; b < 4; b++) acc[i][b][0] = acc[i][b][1] = acc[i][b][2] = acc[i][b][3] = 0.f;
+}
+#endif
+
+// Shared memory of walsh90_nt and _nn: slots for 64 rows of A and for half of
+// B, that is four of the eight parts of 64 columns.
+struct Walsh90 {
+    static const int a_bytes = 8 * 8192, b_bytes = 4 * 8192, slots_a = 2, slots_b = 3;
+    static const int barriers = slots_a * a_bytes + slots_b * b_bytes;
+    static const int shared = barriers + 1024 + 8 * 32 * 4; // scales of each warp's columns
+};
+
+// walsh90_rows: 288 threads; two warpgroups compute, a ninth warp fetches. A
+// tile is 64 rows by 64 columns of each of the 8 parts, of which a warpgroup
+// has 32: its accumulators hold the same columns of all parts, so the
+// transform back needs no other thread. When the contraction is one step, a
+// block keeps its columns of B and goes through rows.
+template <bool TB>
+DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, const float *scale, int M, int N, int K,
+                         int rowsA, int batch, int chain, int strideY, int strideS, int add) {
+#ifdef HOPPER
+    DYNAMIC_SHARED(shared);
+    typedef Walsh90 W;
+    uint32_t baseA = shared_address(shared), baseB = baseA + W::slots_a * W::a_bytes;
+    uint32_t fullA = baseA + W::barriers, emptyA = fullA + 8 * W::slots_a, fullB = emptyA + 8 * W::slots_a, emptyB = fullB + 8 * W::slots_b;
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < W::slots_a; s++) mbarrier_init(fullA + 8 * s, 1), mbarrier_init(emptyA + 8 * s, 8);
+        for (int s = 0; s < W::slots_b; s++) mbarrier_init(fullB + 8 * s, 1), mbarrier_init(emptyB + 8 * s, 8);
+        mbarrier_fence();
+    }
+    __syncthreads();
+
+    int tiles_m = (M + 63) / 64, tiles_n = (N + 63) / 64, columns = tiles_n * batch, link = (K + 63) / 64, steps = link * chain;
+    bool kept = steps == 1;
+    int first = kept ? blockIdx.x / columns : blockIdx.x, stride = kept ? gridDim.x / columns : gridDim.x;
+    int count = kept ? tiles_m : tiles_m * columns;
+    auto locate = [&](int number, int &row, int &col, int &z) {
+        int column = (kept ? blockIdx.x : number) % columns;
+        row = 64 * (kept ? number : number / columns), col = column % tiles_n * 64, z = column / tiles_n;
+    };
+    int slotA = 0, slotB = 0, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    uint32_t phaseA = 0, phaseB = 0;
+    if (warp == 8) {
+        if (lane == 0) {
+            tma_prefetch(mapA);
+            tma_prefetch(mapB);
+            for (int number = first; number < count; number += stride) {
+                int row, col, z;
+                locate(number, row, col, z);
+                for (int step = 0; step < steps; step++) {
+                    int c = step / link, k = (step - c * link) * 64;
+                    mbarrier_wait(emptyA + 8 * slotA, phaseA ^ 1);
+                    mbarrier_expect(fullA + 8 * slotA, W::a_bytes);
+                    for (int p = 0; p < 8; p++) tma_load(baseA + slotA * W::a_bytes + p * 8192, mapA, fullA + 8 * slotA, k, p, c * rowsA + row);
+                    if (++slotA == W::slots_a) slotA = 0, phaseA ^= 1;
+                    for (int half = 0; half < 2 && (!kept || number == first); half++) {
+                        mbarrier_wait(emptyB + 8 * slotB, phaseB ^ 1);
+                        mbarrier_expect(fullB + 8 * slotB, W::b_bytes);
+                        for (int p = 0; p < 4; p++) {
+                            int q = (z * chain + c) * 8 + half * 4 + p;
+                            uint32_t to = baseB + slotB * W::b_bytes + p * 8192;
+                            if (TB)
+                                tma_load(to, mapB, fullB + 8 * slotB, col, q, k);
+                            else
+                                tma_load(to, mapB, fullB + 8 * slotB, k, q, col);
+                        }
+                        if (++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
+                    }
+                }
+            }
+        }
+        return;
+    }
+    float acc[8][4][4];
+    float *scales = (float *)(shared + W::barriers + 1024) + 32 * warp;
+    int group = warp >> 2;
+    for (int number = first; number < count; number += stride) {
+        int row, col, z;
+        locate(number, row, col, z);
+        col += 32 * group;
+        bool idle = col >= N; // nothing is left for this warpgroup
+        if (scale) { // arrives during the products
+            __syncwarp();
+            scales[lane] = col + lane < N ? scale[(size_t)z * strideS + col + lane] : 0.f;
+            __syncwarp();
+        }
+        clear_accumulators(acc);
+        for (int step = 0; step < steps; step++) {
+            mbarrier_wait(fullA + 8 * slotA, phaseA);
+            walsh_boxes<8192>(shared + slotA * W::a_bytes);
+            async_fence();
+            computing_barrier();
+            uint32_t a = baseA + slotA * W::a_bytes;
+            int before = slotB;
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                int slot = kept ? half : slotB;
+                mbarrier_wait(fullB + 8 * slot, kept ? 0 : phaseB);
+                if (!idle) {
+                    uint32_t b = baseB + slot * W::b_bytes + group * (TB ? 64 : 4096);
+                    wgmma_fence();
+#pragma unroll
+                    for (int p = 0; p < 4; p++)
+#pragma unroll
+                        for (int k = 0; k < 4; k++)
+                            wgmma<0, TB>(acc[4 * half + p], descriptor(a + (4 * half + p) * 8192 + k * 32), descriptor(b + p * 8192 + k * (TB ? 2048 : 32)), 1);
+                    wgmma_commit();
+                }
+                if (half == 0 && !kept && ++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
+            }
+            wgmma_wait<1>(); // the first half of B is free
+            if (!kept && lane == 0) mbarrier_arrive(emptyB + 8 * before);
+            wgmma_wait<0>();
+            if (!kept && lane == 0) mbarrier_arrive(emptyB + 8 * slotB);
+            if (!kept && ++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
+#pragma unroll
+            for (int p = 0; p < 8; p++) wgmma_done(acc[p]);
+            if (lane == 0) mbarrier_arrive(emptyA + 8 * slotA);
+            if (++slotA == W::slots_a) slotA = 0, phaseA ^= 1;
+        }
+        walsh_accumulators(acc);
+#pragma unroll
+        for (int p = 0; p < 8; p++) {
+            if (scale) {
+                const float2 *s = (const float2 *)scales + (lane & 3);
+#pragma unroll
+                for (int b = 0; b < 4; b++) {
+                    float2 v = s[4 * b];
+                    acc[p][b][0] *= v.x, acc[p][b][1] *= v.y, acc[p][b][2] *= v.x, acc[p][b][3] *= v.y;
+                }
+            }
+            store_tile(Y + (size_t)z * strideY + p * N, 8 * N, M, N, row + (warp & 3) * 16, col, acc[p], add != 0);
+        }
+    }
+#endif
+}
+
+// walsh90_nt: Y_z = (H ((HX)·Ŵ_zᵀ)) ∘ scale, the forward of layers that read one
+// input; walsh90_nn: dX = H Σ_c (H dY_c)·Ŵg_c, the backward of such layers; both
+// plus the old result when add is not 0. A [M, 8, K] of layer c of the chain
+// lies rowsA rows below the one before; K, N multiples of 8. Only in the sm_90a
+// image.
+//
+// launch: with columns = ceil(N/64)·batch and rows = ceil(M/64), grid
+//   columns·max(1, min(rows, multiprocessors / columns)) if K ≤ 64 and chain is 1,
+//   else min(multiprocessors, columns·rows); block 288, dynamic shared 231424;
+//   (TensorMap mapA, TensorMap mapB, bf16 *Y, float *scale, int M, int N, int K, int rowsA, int batch, int chain,
+//    int strideY, int strideS, int add)
+//   mapA: columns K, batch 8, batch stride K, row stride 8·K, rows of all layers of the chain; mapB: of Ŵ [8·batch, N, K]
+//   or Ŵg [8·chain, K, N].
+#define WALSH90(name, TB)                                                                                           \
+    KERNEL __launch_bounds__(288, 1)                                                                                \
+    walsh90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, bf16 *Y,         \
+                   const float *scale, int M, int N, int K, int rowsA, int batch, int chain, int strideY, int strideS, int add) { \
+        walsh90_rows<TB>(&mapA, &mapB, Y, scale, M, N, K, rowsA, batch, chain, strideY, strideS, add);              \
+    }
+WALSH90(nt, false)
+WALSH90(nn, true)
+
+// Shared memory of walsh90_tn: 32 rows of 64 columns of the 8 parts of each operand.
+struct Walsh90T {
+    static const int box = 4096, operand = 8 * box, stage = 2 * operand, stages = 3;
+    static const int barriers = stages * stage;
+    static const int shared = barriers + 1024;
+};
+
+DEVICE void walsh90_sums(const TensorMap *mapA, const TensorMap *mapB, float *P, int M, int N, int K, int rowsA, int batch, int splits) {
+#ifdef HOPPER
+    DYNAMIC_SHARED(shared);
+    typedef Walsh90T W;
+    uint32_t base = shared_address(shared), full = base + W::barriers, empty = full + 8 * W::stages;
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < W::stages; s++) mbarrier_init(full + 8 * s, 1), mbarrier_init(empty + 8 * s, 8);
+        mbarrier_fence();
+    }
+    __syncthreads();
+    int tiles_n = (N + 63) / 64, tiles_k = (K + 63) / 64, tiles = tiles_n * tiles_k * batch, count = tiles * splits;
+    int steps = (M + 31) / 32, each = (steps + splits - 1) / splits;
+    int slot = 0, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, group = warp >> 2;
+    uint32_t phase = 0;
+    float acc[8][4][4];
+    if (warp == 8 && lane == 0) {
+        tma_prefetch(mapA);
+        tma_prefetch(mapB);
+    }
+    for (int number = blockIdx.x; number < count; number += gridDim.x) {
+        int n = number % tiles_n * 64, k = number / tiles_n % tiles_k * 64, z = number % tiles / (tiles_n * tiles_k), part = number / tiles;
+        int step = part * each, end = step + each < steps ? step + each : steps;
+        if (warp == 8) {
+            for (; lane == 0 && step < end; step++) {
+                uint32_t a = base + slot * W::stage, bar = full + 8 * slot;
+                mbarrier_wait(empty + 8 * slot, phase ^ 1);
+                mbarrier_expect(bar, W::stage);
+                for (int p = 0; p < 8; p++) {
+                    tma_load(a + p * W::box, mapA, bar, n, p, z * rowsA + 32 * step);
+                    tma_load(a + W::operand + p * W::box, mapB, bar, k, p, 32 * step);
+                }
+                if (++slot == W::stages) slot = 0, phase ^= 1;
+            }
+            continue;
+        }
+        k += 32 * group;
+        bool idle = k >= K;
+        clear_accumulators(acc);
+        for (; step < end; step++) {
+            mbarrier_wait(full + 8 * slot, phase);
+            walsh_boxes<W::box>(shared + slot * W::stage);
+            walsh_boxes<W::box>(shared + slot * W::stage + W::operand);
+            async_fence();
+            computing_barrier();
+            if (!idle) {
+                uint32_t a = base + slot * W::stage, b = a + W::operand + group * 64;
+                wgmma_fence();
+#pragma unroll
+                for (int p = 0; p < 8; p++)
+#pragma unroll
+                    for (int q = 0; q < 2; q++) wgmma<1, 1>(acc[p], descriptor(a + p * W::box + q * 2048), descriptor(b + p * W::box + q * 2048), 1);
+                wgmma_commit();
+                wgmma_wait<0>();
+#pragma unroll
+                for (int p = 0; p < 8; p++) wgmma_done(acc[p]);
+            }
+            if (lane == 0) mbarrier_arrive(empty + 8 * slot);
+            if (++slot == W::stages) slot = 0, phase ^= 1;
+        }
+#pragma unroll
+        for (int p = 0; p < 8; p++)
+            store_tile(P + ((size_t)(part * batch + z) * 8 + p) * N * K, K, N, K, n + (warp & 3) * 16, k, acc[p], false);
+    }
+#endif
+}
+
+// walsh90_tn: P_k = (H dY)_kᵀ (H X)_k of each part of the rows, float32
+// [splits, batch, 8, N, K], for fold_walsh. dY [M, 8, N] of layer z lies rowsA
+// rows below the one before, for more than one M is a multiple of 32; X
+// [M, 8, K]; N, K multiples of 8. Every part is written, as zeros if it has no
+// rows. Only in the sm_90a image.
+//
+// launch: grid min(multiprocessors, ceil(N/64)·ceil(K/64)·batch·splits), block 288, dynamic shared 197632;
+//   (TensorMap mapA, TensorMap mapB, float *P, int M, int N, int K, int rowsA, int batch, int splits)
+//   The maps' boxes have 32 rows; both: batch 8, batch stride N or K, row stride 8·N or 8·K.
+KERNEL __launch_bounds__(288, 1)
+walsh90_tn(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, float *P, int M, int N, int K,
+           int rowsA, int batch, int splits) {
+    walsh90_sums(&mapA, &mapB, P, M, N, K, rowsA, batch, splits);
 }

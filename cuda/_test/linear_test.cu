@@ -9,12 +9,12 @@
 
 // ---- tensor maps ---------------------------------------------------------
 
-static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_stride, int batch = 1, int batch_stride = 0) {
+static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_stride, int batch = 1, int batch_stride = 0, int box_rows = 64) {
     TensorMap map;
     memset(&map, 0, sizeof map);
     if (batch == 1) batch_stride = row_stride;
 #ifdef EMULATE
-    *(EmuMap *)&map = {p, {cols, batch, rows}, {1, batch_stride, row_stride}};
+    *(EmuMap *)&map = {p, {cols, batch, rows}, {1, batch_stride, row_stride}, box_rows};
 #else
     typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
                                const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
@@ -26,7 +26,7 @@ static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_strid
     }
     cuuint64_t dims[3] = {(cuuint64_t)cols, (cuuint64_t)batch, (cuuint64_t)rows};
     cuuint64_t strides[2] = {2 * (cuuint64_t)batch_stride, 2 * (cuuint64_t)row_stride};
-    cuuint32_t box[3] = {64, 1, 64}, unit[3] = {1, 1, 1};
+    cuuint32_t box[3] = {64, 1, (cuuint32_t)box_rows}, unit[3] = {1, 1, 1};
     CUresult r = encode((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)p, dims, strides, box, unit,
                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -447,6 +447,137 @@ static void test_layers(const std::vector<Case> &cases) {
     }
 }
 
+// ---- whole Walsh layers in one launch ------------------------------------
+
+// test_walsh90 compares walsh90_nt (a batch that shares x), _nn (a chain) and
+// _tn on random blocks, x̂ rounded as the kernels round it.
+static void test_walsh90(int M, int N, int K, int many, bool add) {
+    auto x = as_bf16(normal((size_t)M * 8 * K)), dy = as_bf16(normal((size_t)many * M * 8 * N));
+    auto w = as_bf16(normal((size_t)many * 8 * N * K, 0.1f));
+    auto scale = normal((size_t)many * 8 * N);
+    auto transformed = [](const std::vector<uint16_t> &v, int rows, int part) {
+        std::vector<double> t(v.size());
+        for (int r = 0; r < rows; r++)
+            for (int k = 0; k < 8; k++)
+                for (int q = 0; q < part; q++) {
+                    double sum = 0;
+                    for (int j = 0; j < 8; j++) sum += (popcount(k & j) & 1 ? -1 : 1) * value(v[((size_t)r * 8 + j) * part + q]);
+                    t[((size_t)r * 8 + k) * part + q] = value(round_bf16((float)sum));
+                }
+        return t;
+    };
+    auto xh = transformed(x, M, K), dyh = transformed(dy, many * M, N);
+    Buffer<uint16_t> X(x), DY(dy), B(w);
+    Buffer<float> S(scale);
+    std::string label = "walsh90 " + std::to_string(M) + "×" + std::to_string(N) + "×" + std::to_string(K) + " of " + std::to_string(many) + (add ? " add" : "");
+    auto grid = [](int rows, int columns, bool kept) {
+        return kept ? columns * std::max(1, std::min(rows, multiprocessors() / columns)) : std::min(multiprocessors(), columns * rows);
+    };
+    // y = ± Σ of products P_k, in double
+    auto back = [&](const std::vector<double> &p, const std::vector<double> &m, int rows, int part, const float *s, const std::vector<uint16_t> &old, const char *what, const std::vector<uint16_t> &got) {
+        std::vector<double> want(p.size()), mag(p.size());
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < 8; i++)
+                for (int n = 0; n < part; n++) {
+                    double sum = 0, abs = 0;
+                    for (int k = 0; k < 8; k++) {
+                        size_t at = ((size_t)r * 8 + k) * part + n;
+                        sum += (popcount(k & i) & 1 ? -1 : 1) * p[at], abs += m[at];
+                    }
+                    if (s) sum *= s[n], abs *= std::fabs(s[n]);
+                    size_t at = ((size_t)r * 8 + i) * part + n;
+                    if (add) sum += value(old[at]), abs += std::fabs(value(old[at]));
+                    want[at] = sum, mag[at] = abs;
+                }
+        compare(label + what, got, want, mag, 1.0 / 256, 4e-6);
+    };
+    auto run = [&](size_t size, const std::vector<uint16_t> &old, auto launch) {
+        std::vector<uint16_t> runs[2];
+        for (auto &r : runs) {
+            Buffer<uint16_t> Y(size);
+            if (add) Y.put(old);
+            launch(Y.p);
+            r = Y.get();
+        }
+        same(label, runs[0], runs[1]);
+        return runs[0];
+    };
+    {
+        TensorMap a = tensor_map(X.p, K, M, 8 * K, 8, K), b = tensor_map(B.p, K, N, K, 8 * many, N * K);
+        auto old = as_bf16(normal((size_t)many * M * 8 * N));
+        auto y = run(old.size(), old, [&](uint16_t *Y) {
+            LAUNCH(walsh90_nt, dim3(grid((M + 63) / 64, (N + 63) / 64 * many, K <= 64)), dim3(288), Walsh90::shared, a, b, Y, S.p, M, N, K, 0, many, 1, M * 8 * N, 8 * N, add);
+        });
+        for (int z = 0; z < many; z++) {
+            std::vector<double> p((size_t)M * 8 * N), m(p.size());
+            for (int r = 0; r < M; r++)
+                for (int k = 0; k < 8; k++)
+                    for (int n = 0; n < N; n++)
+                        for (int q = 0; q < K; q++) {
+                            double v = xh[((size_t)r * 8 + k) * K + q] * value(w[(((size_t)z * 8 + k) * N + n) * K + q]);
+                            p[((size_t)r * 8 + k) * N + n] += v, m[((size_t)r * 8 + k) * N + n] += std::fabs(v);
+                        }
+            size_t from = (size_t)z * M * 8 * N, size = (size_t)M * 8 * N;
+            back(p, m, M, N, scale.data() + z * 8 * N, {old.begin() + from, old.begin() + from + size}, " nt", {y.begin() + from, y.begin() + from + size});
+        }
+    }
+    {
+        TensorMap a = tensor_map(DY.p, N, M * many, 8 * N, 8, N), b = tensor_map(B.p, K, N, K, 8 * many, N * K);
+        auto old = as_bf16(normal((size_t)M * 8 * K));
+        auto dx = run(old.size(), old, [&](uint16_t *DX) {
+            LAUNCH(walsh90_nn, dim3(grid((M + 63) / 64, (K + 63) / 64, N <= 64 && many == 1)), dim3(288), Walsh90::shared, a, b, DX, nullptr, M, K, N, M, 1, many, 0, 0, add);
+        });
+        std::vector<double> p((size_t)M * 8 * K), m(p.size());
+        for (int c = 0; c < many; c++)
+            for (int r = 0; r < M; r++)
+                for (int k = 0; k < 8; k++)
+                    for (int n = 0; n < N; n++)
+                        for (int q = 0; q < K; q++) {
+                            double v = dyh[(((size_t)c * M + r) * 8 + k) * N + n] * value(w[(((size_t)c * 8 + k) * N + n) * K + q]);
+                            p[((size_t)r * 8 + k) * K + q] += v, m[((size_t)r * 8 + k) * K + q] += std::fabs(v);
+                        }
+        back(p, m, M, K, nullptr, old, " nn", dx);
+    }
+    if (many > 1 && M % 32) return;
+    for (int splits : {1, 3}) {
+        TensorMap a = tensor_map(DY.p, N, M * many, 8 * N, 8, N, 32), b = tensor_map(X.p, K, M, 8 * K, 8, K, 32);
+        size_t size = (size_t)many * 8 * N * K;
+        std::vector<float> runs[2];
+        for (auto &r : runs) {
+            Buffer<float> P(size * splits);
+            LAUNCH(walsh90_tn, dim3(std::min(multiprocessors(), (N + 63) / 64 * ((K + 63) / 64) * many * splits)), dim3(288), Walsh90T::shared, a, b, P.p, M, N, K, M, many, splits);
+            r = P.get();
+        }
+        same(label + " tn", runs[0], runs[1]);
+        std::vector<double> want(size), mag(size);
+        std::vector<float> got(size);
+        for (size_t i = 0; i < size; i++)
+            for (int s = 0; s < splits; s++) got[i] += runs[0][s * size + i];
+        for (int z = 0; z < many; z++)
+            for (int r = 0; r < M; r++)
+                for (int k = 0; k < 8; k++)
+                    for (int n = 0; n < N; n++)
+                        for (int q = 0; q < K; q++) {
+                            double v = dyh[(((size_t)z * M + r) * 8 + k) * N + n] * xh[((size_t)r * 8 + k) * K + q];
+                            size_t at = (((size_t)z * 8 + k) * N + n) * K + q;
+                            want[at] += v, mag[at] += std::fabs(v);
+                        }
+        compare(label + " tn", got, want, mag, 1e-6, 2e-6);
+    }
+}
+
+static void test_walsh90s(bool quick) {
+    struct { int M, N, K, many; } shapes[] = {{130, 64, 64, 1}, {96, 64, 64, 3}, {33, 24, 16, 2}, {70, 176, 64, 1}, {64, 40, 176, 2}, {300, 8, 72, 1}, {1, 72, 8, 1}};
+    for (auto [M, N, K, many] : shapes) {
+        if (quick && M > 96) continue;
+        test_walsh90(M, N, K, many, rng() & 1);
+    }
+#ifndef EMULATE
+    test_walsh90(2000, 64, 64, 1, false);
+    test_walsh90(1024, 160, 160, 2, true);
+#endif
+}
+
 static void test_fake_quant(int rows, int width) {
     auto x = as_bf16(normal((size_t)rows * width, 3));
     for (int i = 0; i < width && rows > 2; i++) x[width + i] = i & 1 ? 0x8000 : 0; // a zero row
@@ -476,6 +607,11 @@ int main(int argc, char **argv) {
         return 0;
     }
     bool quick = argc > 1 && std::string(argv[1]) == "quick"; // for compute-sanitizer
+    test_walsh90s(quick);
+    if (argc > 1 && std::string(argv[1]) == "walsh90") {
+        printf("%d passed, %d failed\n", passes, failures);
+        return failures > 0;
+    }
     test_gemms(quick);
     if (quick) {
         test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}});
