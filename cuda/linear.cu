@@ -144,15 +144,17 @@ DEVICE void fold_block(float *g, const float *p, const uint16_t *signs, int n, i
     }
 }
 
-// fold: G_k[r,c] += Σ_a ± Σ_part P[part][a·R + r, (a xor k)·C + c], with
-// P = dYᵀX [n·N, n·K] and G [n, N, K]; for a transposed layer P = XᵀdY
+// fold: G_k[r,c] += Σ_a ± Σ_part P[part][layer][a·R + r, (a xor k)·C + c], with
+// P = dYᵀX [n·N, n·K] and G [n, N, K]; for transposed layers P = XᵀdY
 // [n·K, n·N] and G [n, K, N]. rows, cols are N, K or K, N. Bit j of signs[i]
 // is set where s[i][j] = −1.
 //
-// launch: grid (ceil(rows·cols/(32·V)), n), V = 4 if cols is a multiple of 4, else 1; block 256, no dynamic shared;
-//   (float *G, float *P, uint16 *signs, int n, int rows, int cols, int splits, int stride, int transposed)
-//   stride: from one part of P to the next, in elements: n·rows·n·cols for one layer, times the batch for several.
-KERNEL fold(float *g, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int stride, int transposed) {
+// launch: grid (ceil(rows·cols/(32·V)), n, layers ≤ 4), V = 4 if cols is a multiple of 4, else 1; block 256, no dynamic shared;
+//   (float *G0, float *G1, float *G2, float *G3, float *P, uint16 *signs, int n, int rows, int cols, int splits, int stride, int transposed)
+//   stride: from one part of P to the next, in elements: n·rows·n·cols times the layers.
+KERNEL fold(float *g0, float *g1, float *g2, float *g3, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int stride, int transposed) {
+    float *g = blockIdx.z == 0 ? g0 : blockIdx.z == 1 ? g1 : blockIdx.z == 2 ? g2 : g3;
+    p += (size_t)blockIdx.z * n * rows * n * cols;
     if (cols % 4 == 0)
         fold_block<4>(g, p, signs, n, rows, cols, splits, stride, transposed);
     else
@@ -182,13 +184,16 @@ template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size
     }
 }
 
-// fold_walsh: G_k += Σ_l H[k][l]/8 Σ_part P[part][l] with P_l = (H dY)_lᵀ (H X)_l,
-// size = N·K values each; G [8, N, K].
+// fold_walsh: G_k += Σ_l H[k][l]/8 Σ_part P[part][layer][l] with
+// P_l = (H dY)_lᵀ (H X)_l, size = N·K values each; G [8, N, K].
 //
-// launch: grid ceil(size/(32·V)), V = 4 if size is a multiple of 4, else 1; block 256, no dynamic shared;
-//   (float *G, float *P, int size, int splits, int stride); stride: from one part to the next, 8·size for one layer
-KERNEL fold_walsh(float *g, const float *p, int size, int splits, int stride) {
-    if (size % 4 == 0)
+// launch: grid (ceil(size/(32·V)), 1, layers ≤ 4), V = 4 or 1, for 4 size is a multiple of 4; block 256, no dynamic shared;
+//   (float *G0, float *G1, float *G2, float *G3, float *P, int size, int splits, int stride, int V);
+//   stride: from one part to the next, 8·size times the layers
+KERNEL fold_walsh(float *g0, float *g1, float *g2, float *g3, const float *p, int size, int splits, int stride, int V) {
+    float *g = blockIdx.z == 0 ? g0 : blockIdx.z == 1 ? g1 : blockIdx.z == 2 ? g2 : g3;
+    p += (size_t)blockIdx.z * 8 * size;
+    if (V == 4)
         fold_walsh_block<4>(g, p, size, splits, stride);
     else
         fold_walsh_block<1>(g, p, size, splits, stride);

@@ -30,10 +30,12 @@ DEVICE float quantized(float w, float gamma, int quantizer) {
     return rintf(fminf(1.f, fmaxf(-1.f, w)));
 }
 
-// refresh_sums: partial[layer][chunk] = Σ|w| of one of 64 chunks of the
+const int chunks = 128; // of a tensor, whose Σ|w| are added up first
+
+// refresh_sums: partial[layer][chunk] = Σ|w| of one of 128 chunks of the
 // tensor, in double; zeros = 0. The first of the two launches.
 //
-// launch: grid (64, layers), block 256, no dynamic shared; (Layer *layers, double *partial [layers, 64])
+// launch: grid (128, layers), block 256, no dynamic shared; (Layer *layers, double *partial [layers, 128])
 KERNEL __launch_bounds__(256) refresh_sums(const Layer *layers, double *partial) {
     __shared__ double scratch[32];
     const Layer &l = layers[blockIdx.y];
@@ -43,35 +45,116 @@ KERNEL __launch_bounds__(256) refresh_sums(const Layer *layers, double *partial)
     double sum = 0;
     if (size % 4 == 0) {
         const float4 *w = (const float4 *)l.w;
-        for (int i = blockIdx.x * 256 + threadIdx.x; i < size / 4; i += 64 * 256) {
+#pragma unroll 4
+        for (int i = blockIdx.x * 256 + threadIdx.x; i < size / 4; i += chunks * 256) {
             float4 v = w[i];
             sum += (double)fabsf(v.x) + (double)fabsf(v.y) + ((double)fabsf(v.z) + (double)fabsf(v.w));
         }
     } else {
-        for (int i = blockIdx.x * 256 + threadIdx.x; i < size; i += 64 * 256) sum += fabsf(l.w[i]);
+        for (int i = blockIdx.x * 256 + threadIdx.x; i < size; i += chunks * 256) sum += fabsf(l.w[i]);
     }
     sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) partial[blockIdx.y * 64 + blockIdx.x] = sum;
+    if (threadIdx.x == 0) partial[blockIdx.y * chunks + blockIdx.x] = sum;
 }
 
 // layer_gamma adds up the chunks the same way in every block.
 DEVICE float layer_gamma(const Layer &l, const double *partial, double *scratch) {
     if (l.quantizer != 2) return 1.f;
-    double sum = block_sum(threadIdx.x < 64 ? partial[threadIdx.x] : 0.0, scratch);
+    double sum = block_sum(threadIdx.x < chunks ? partial[threadIdx.x] : 0.0, scratch);
     return fmaxf((float)(sum / (double)(l.n * l.out * l.in)), 1e-8f);
+}
+
+DEVICE void write_scale(const Layer &l, float gamma) {
+    if (blockIdx.x != 0) return;
+    if (threadIdx.x == 0) *l.gamma = gamma;
+    for (int i = threadIdx.x; i < l.n * l.out; i += 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
+}
+
+// refresh_walsh: Ŵ and Ŵg; a thread does four columns of all 8 blocks.
+DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch, int *counts) {
+    int per_row = (l.in + 3) / 4, pieces = l.out * per_row;
+    if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
+    bool vector = l.in % 4 == 0;
+    float w[8][4];
+    auto load = [&](int piece) {
+        int c = piece % per_row * 4, r = piece / per_row;
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            const float *from = l.w + ((size_t)k * l.out + r) * l.in + c;
+            if (vector) {
+                float4 q = *(const float4 *)from;
+                w[k][0] = q.x, w[k][1] = q.y, w[k][2] = q.z, w[k][3] = q.w;
+            } else {
+#pragma unroll
+                for (int e = 0; e < 4; e++) w[k][e] = c + e < l.in ? from[e] : 0.f;
+            }
+        }
+    };
+    int piece = blockIdx.x * 256 + threadIdx.x;
+    if (piece < pieces) load(piece); // on its way while γ is added up
+    float gamma = layer_gamma(l, partial, scratch);
+    write_scale(l, gamma);
+    int zeros = 0;
+    while (piece < pieces) {
+        int c = piece % per_row * 4, r = piece / per_row;
+        float g = l.beta ? gamma * l.beta[r] : gamma;
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                w[k][e] = quantized(w[k][e], gamma, l.quantizer);
+                zeros += c + e < l.in && w[k][e] == 0.f;
+            }
+#pragma unroll
+        for (int s = 1; s < 8; s *= 2)
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                if (!(i & s))
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        float a = w[i][e], b = w[i + s][e];
+                        w[i][e] = a + b, w[i + s][e] = a - b;
+                    }
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            size_t to = ((size_t)k * l.out + r) * l.in + c;
+            float f[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++) f[e] = 0.125f * w[k][e];
+            if (vector) {
+                *(uint2 *)(l.d + to) = make_uint2(pack_bf16(f[0], f[1]), pack_bf16(f[2], f[3]));
+                if (l.dg) *(uint2 *)(l.dg + to) = make_uint2(pack_bf16(g * f[0], g * f[1]), pack_bf16(g * f[2], g * f[3]));
+            } else {
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    if (c + e < l.in) {
+                        l.d[to + e] = to_bf16(f[e]);
+                        if (l.dg) l.dg[to + e] = to_bf16(g * f[e]);
+                    }
+            }
+        }
+        if ((piece += gridDim.x * 256) < pieces) load(piece);
+    }
+    if (l.quantizer == 0) return;
+    zeros = block_sum(zeros, counts);
+    if (threadIdx.x == 0 && zeros) atomicAdd(l.zeros, zeros); // integers: any order
 }
 
 // refresh: γ, scale, zeros, D and Dg (or Ŵ, Ŵg) from the latents. The second
 // launch. D[i·N+r, j·K+c] = s[i][j]·Wq[i xor j][r][c].
 //
 // launch: grid (X, layers), block 256, no dynamic shared; (Layer *layers, double *partial);
-//   any X: ceil(largest n·N·ceil(K/8)/256) gives each thread at most one piece of 8 weights
+//   any X: ceil(largest n·N·ceil(K/8)/256) gives each thread at most one piece of 8 weights (Walsh: of 32)
 KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial) {
     __shared__ double scratch[32];
     __shared__ int counts[32];
     __shared__ uint32_t flips[16];
     const Layer l = layers[blockIdx.y];
-    int per_row = (l.in + 7) / 8, pieces = l.out * per_row * (l.walsh ? 1 : l.n);
+    if (l.walsh) {
+        refresh_walsh(l, partial + blockIdx.y * chunks, scratch, counts);
+        return;
+    }
+    int per_row = (l.in + 7) / 8, pieces = l.out * per_row * l.n;
     if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
     if ((int)threadIdx.x < l.n) flips[threadIdx.x] = l.signs[threadIdx.x];
     bool vector = l.in % 8 == 0;
@@ -89,59 +172,14 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
     };
     int piece = blockIdx.x * 256 + threadIdx.x;
     float f[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    if (!l.walsh && piece < pieces) load(piece, f); // on its way while γ is added up
-    float gamma = layer_gamma(l, partial + blockIdx.y * 64, scratch);
+    if (piece < pieces) load(piece, f); // on its way while γ is added up
+    float gamma = layer_gamma(l, partial + blockIdx.y * chunks, scratch);
     __syncthreads();
-    if (blockIdx.x == 0) {
-        if (threadIdx.x == 0) *l.gamma = gamma;
-        for (int i = threadIdx.x; i < l.n * l.out; i += 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
-    }
+    write_scale(l, gamma);
     int zeros = 0, width = l.n * l.in;
     for (; piece < pieces; piece += gridDim.x * 256) {
         int c = piece % per_row * 8, r = piece / per_row % l.out, count = l.in - c < 8 ? l.in - c : 8;
         float g = l.beta ? gamma * l.beta[r] : gamma;
-        if (l.walsh) {
-            float v[8][8];
-#pragma unroll
-            for (int k = 0; k < 8; k++)
-#pragma unroll
-                for (int e = 0; e < 8; e++) {
-                    v[k][e] = 0.f;
-                    if (e < count) {
-                        v[k][e] = quantized(l.w[((size_t)k * l.out + r) * l.in + c + e], gamma, l.quantizer);
-                        zeros += v[k][e] == 0.f;
-                    }
-                }
-#pragma unroll
-            for (int s = 1; s < 8; s *= 2)
-#pragma unroll
-                for (int i = 0; i < 8; i++)
-                    if (!(i & s))
-#pragma unroll
-                        for (int e = 0; e < 8; e++) {
-                            float a = v[i][e], b = v[i + s][e];
-                            v[i][e] = a + b, v[i + s][e] = a - b;
-                        }
-#pragma unroll
-            for (int k = 0; k < 8; k++) {
-                size_t to = ((size_t)k * l.out + r) * l.in + c;
-                float f[8], fg[8];
-#pragma unroll
-                for (int e = 0; e < 8; e++) f[e] = 0.125f * v[k][e], fg[e] = g * f[e];
-                if (vector) {
-                    *(uint4 *)(l.d + to) = pack8(f);
-                    if (l.dg) *(uint4 *)(l.dg + to) = pack8(fg);
-                } else {
-#pragma unroll
-                    for (int e = 0; e < 8; e++)
-                        if (e < count) {
-                            l.d[to + e] = to_bf16(f[e]);
-                            if (l.dg) l.dg[to + e] = to_bf16(fg[e]);
-                        }
-                }
-            }
-            continue;
-        }
         int k = piece / per_row / l.out;
         float fg[8];
 #pragma unroll

@@ -34,6 +34,9 @@ const (
 	fold
 	foldWalsh
 	walshBF16
+	walsh90NT
+	walsh90NN
+	walsh90TN
 	refreshSums
 	refresh
 	finishGradient
@@ -99,7 +102,7 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	gemm90TNF32Narrow: {"linear", "gemm90_tn_f32_128"}, gemm90TNF32Wide: {"linear", "gemm90_tn_f32_256"},
 	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"},
 	fold:             {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
-	walshBF16:   {"walsh", "walsh_bf16"},
+	walshBF16: {"walsh", "walsh_bf16"}, walsh90NT: {"walsh", "walsh90_nt"}, walsh90NN: {"walsh", "walsh90_nn"}, walsh90TN: {"walsh", "walsh90_tn"},
 	refreshSums: {"quantize", "refresh_sums"}, refresh: {"quantize", "refresh"}, finishGradient: {"quantize", "finish_gradient"},
 	attentionForward32: {"attention", "attention_forward_32"}, attentionForward64: {"attention", "attention_forward_64"},
 	attentionForward96: {"attention", "attention_forward_96"}, attentionForward128: {"attention", "attention_forward_128"},

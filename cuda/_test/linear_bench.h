@@ -93,7 +93,7 @@ static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f3
 static void bench_layer(const char *what, int tokens, int out, int in, int path, int splits, bool transposed, bool walsh) {
     Weights l(Case{8, out, in, tokens, transposed ? 0 : 2, transposed, transposed, walsh});
     Buffer<Layer> Table(std::vector<Layer>{l.layer});
-    Buffer<double> Partial(64);
+    Buffer<double> Partial(chunks);
     int nN = 8 * out, nK = 8 * in;
     size_t tx = (size_t)tokens * nK, ty = (size_t)tokens * nN;
     int sets = 3;
@@ -102,7 +102,7 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
     Buffer<float> P(l.w.size() * (walsh ? 1 : 8) * splits);
     int wave = 16 * multiprocessors();
     auto quantise = [&] {
-        LAUNCH(refresh_sums, dim3(64), dim3(256), 0, Table.p, Partial.p);
+        LAUNCH(refresh_sums, dim3(chunks), dim3(256), 0, Table.p, Partial.p);
         LAUNCH(refresh, dim3((pieces(l.c) + 255) / 256), dim3(256), 0, Table.p, Partial.p);
     };
     auto transform = [&](uint16_t *to, const uint16_t *from, float *s, int part) {
@@ -133,9 +133,9 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
     auto fold_grad = [&] {
         int rows = transposed ? in : out, cols = transposed ? out : in;
         if (walsh)
-            LAUNCH(fold_walsh, dim3((out * in + 127) / 128), dim3(256), 0, l.DW.p, P.p, out * in, splits, 8 * out * in);
+            LAUNCH(fold_walsh, dim3((out * in + 127) / 128), dim3(256), 0, l.DW.p, nullptr, nullptr, nullptr, P.p, out * in, splits, 8 * out * in, 4);
         else
-            LAUNCH(fold, dim3((rows * cols + 127) / 128, 8), dim3(256), 0, l.DW.p, P.p, l.Signs.p, 8, rows, cols, splits, h.strideC, transposed);
+            LAUNCH(fold, dim3((rows * cols + 127) / 128, 8), dim3(256), 0, l.DW.p, nullptr, nullptr, nullptr, P.p, l.Signs.p, 8, rows, cols, splits, h.strideC, transposed);
     };
     auto backward_x = [&](int i) {
         const uint16_t *dy = in_pool + (i % sets) * (tx + ty) + tx;
@@ -207,9 +207,9 @@ static void bench(int only) {
             t.push_back(ws.back()->layer);
         }
         Buffer<Layer> Table(t);
-        Buffer<double> Partial(64 * t.size());
+        Buffer<double> Partial(chunks * t.size());
         double ms = milliseconds([&](int) {
-            LAUNCH(refresh_sums, dim3(64, t.size()), dim3(256), 0, Table.p, Partial.p);
+            LAUNCH(refresh_sums, dim3(chunks, t.size()), dim3(256), 0, Table.p, Partial.p);
             LAUNCH(refresh, dim3(44, t.size()), dim3(256), 0, Table.p, Partial.p);
         });
         printf("refresh of 56 weights of d 512 (D and Dg): %.4f ms\n", ms);

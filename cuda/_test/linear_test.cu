@@ -287,8 +287,8 @@ static void test_layers(const std::vector<Case> &cases) {
     }
     static_assert(sizeof(Layer) == 128, "16 words");
     Buffer<Layer> Table(table);
-    Buffer<double> Partial(64 * cases.size());
-    LAUNCH(refresh_sums, dim3(64, cases.size()), dim3(256), 0, Table.p, Partial.p);
+    Buffer<double> Partial(chunks * cases.size());
+    LAUNCH(refresh_sums, dim3(chunks, cases.size()), dim3(256), 0, Table.p, Partial.p);
     LAUNCH(refresh, dim3(std::max(1, most / 2 / 256), cases.size()), dim3(256), 0, Table.p, Partial.p);
     for (auto *p : ws) {
         Weights &l = *p;
@@ -384,7 +384,7 @@ static void test_layers(const std::vector<Case> &cases) {
                 Buffer<float> P((size_t)splits * nN * nK);
                 launch_gemm(h, on(h), c.transposed ? X.p : DY.p, c.transposed ? DY.p : X.p, P.p, nullptr, 0);
                 int rows = c.transposed ? c.in : c.out, cols = c.transposed ? c.out : c.in, v = cols % 4 ? 1 : 4;
-                LAUNCH(fold, dim3((rows * cols + 32 * v - 1) / (32 * v), c.n), dim3(256), 0, l.DW.p, P.p, l.Signs.p, c.n, rows, cols, splits, h.strideC, c.transposed);
+                LAUNCH(fold, dim3((rows * cols + 32 * v - 1) / (32 * v), c.n), dim3(256), 0, l.DW.p, nullptr, nullptr, nullptr, P.p, l.Signs.p, c.n, rows, cols, splits, h.strideC, c.transposed);
                 synchronize();
             } else {
                 Buffer<uint16_t> Xh(x.size()), P(y.size()), DYh(dy.size()), DXh(dx.size());
@@ -410,7 +410,7 @@ static void test_layers(const std::vector<Case> &cases) {
                 transform(DX.p, DXh.p, nullptr, c.in);
                 launch_gemm(h, on(h), DYh.p, Xh.p, Q.p, nullptr, 0);
                 int v = c.out * c.in % 4 ? 1 : 4;
-                LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, Q.p, c.out * c.in, splits, 8 * c.out * c.in);
+                LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, nullptr, nullptr, nullptr, Q.p, c.out * c.in, splits, 8 * c.out * c.in, v);
                 synchronize();
             }
             // bf16 of Wq, D's products and the output; Walsh rounds X̂ and P too
