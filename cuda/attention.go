@@ -188,7 +188,7 @@ func (d *Device) crossEntropy(losses, dh, de, h, e *tensor.Tensor, targets *tens
 		if d.split(&p); p.splits > 1 {
 			p.c, p.add, p.strideC = d.need(scratchParts, 4*p.splits*vocab*width), false, vocab*width
 			d.gemm(p)
-			d.fold(de.Addr, p.c, d.rank1, 1, vocab, width, p.splits, p.strideC, false)
+			d.fold([foldedMost]uint64{uint64(de.Addr)}, 1, p.c, d.rank1, 1, vocab, width, p.splits, p.strideC, false)
 		} else {
 			d.gemm(p)
 		}

@@ -180,6 +180,10 @@ func TestLinear(t *testing.T) {
 		{"walsh", "absmean", 130, 264, 256, false, true},
 		{"walsh", "classic", 7, 256, 260, false, true},
 		{"walsh", "none", 64, 64, 64, true, true},
+		{"walsh", "absmean", 130, 64, 64, false, true},
+		{"walsh", "absmean", 1000, 176, 64, false, false},
+		{"walsh", "classic", 65, 40, 136, false, true},
+		{"walsh", "absmean", 300, 456, 464, false, true},
 		{"quaternion", "absmean", 257, 48, 16, false, false},
 		{"complex", "classic", 33, 24, 22, false, true},
 		{"real", "absmean", 33, 130, 70, false, true},
@@ -237,6 +241,7 @@ func TestLayersOfOneInput(t *testing.T) {
 		{"octonion", 33, 22, []int{40, 40}, 2},
 		{"walsh", 65, 256, []int{256, 256}, 2},
 		{"walsh", 512, 64, []int{176, 176}, 2},
+		{"walsh", 96, 64, []int{64, 64, 64}, 3},
 	} {
 		b := newBoth(t)
 		var g, w []*tensor.Weight

@@ -8,10 +8,21 @@ import (
 	"spinnet/tensor"
 )
 
+// foldedMost is how many layers one launch of a fold does.
+const foldedMost = 4
+
+// gradients are the addresses of at most foldedMost layers' DW, as arguments.
+func gradients(ws []*tensor.Weight) (g [foldedMost]uint64) {
+	for i, w := range ws {
+		g[i] = uint64(w.DW.Addr)
+	}
+	return g
+}
+
 // fold adds up the parts of P, stride apart, with their signs into the folded
-// gradient.
-func (d *Device) fold(g, p, signs uintptr, n, rows, cols, splits, stride int, transposed bool) {
-	d.launch(fold, grid{x: per(rows*cols, 32*vector(cols)), y: n, threads: 256}, uint64(g), uint64(p), uint64(signs),
+// gradients of layers whose P follow each other.
+func (d *Device) fold(g [foldedMost]uint64, layers int, p, signs uintptr, n, rows, cols, splits, stride int, transposed bool) {
+	d.launch(fold, grid{x: per(rows*cols, 32*vector(cols)), y: n, z: layers, threads: 256}, g[0], g[1], g[2], g[3], uint64(p), uint64(signs),
 		i32(n), i32(rows), i32(cols), i32(splits), i32(stride), flag(transposed))
 }
 
@@ -27,11 +38,15 @@ func vector(n int) int {
 type weight struct {
 	n, out, in int
 	walsh      bool    // by transforms and block products (walsh.cu), not dense
+	fused      bool    // those in one launch
 	signs      uintptr // [n] bits
 	d, dg      uintptr // bf16: the product's matrix, and times the scale for the backward
 	scale      uintptr // [n·out]
 	gamma      uintptr
 }
+
+// sumChunks is chunks of quantize.cu.
+const sumChunks = 128
 
 // layer is struct Layer of quantize.cu.
 type layer struct {
@@ -50,10 +65,6 @@ type layerTable struct {
 	pieces   int // of the largest weight
 	rows     int // the largest N
 }
-
-// walshFrom is the width from which transforms and block products beat the
-// dense product.
-const walshFrom = 2048
 
 // matrix is the bytes of d, and of dg.
 func (s *weight) matrix() int {
@@ -76,7 +87,7 @@ func (d *Device) derive(ws []*tensor.Weight, backward bool) {
 		if !ok {
 			n := w.Algebra.N
 			s = &weight{n: n, out: w.Out, in: w.In, signs: d.signsOf(w)}
-			s.walsh = w.Algebra.Name == "walsh" && !w.Transposed && n*min(w.In, w.Out) >= walshFrom
+			s.walsh, s.fused = d.byTransforms(w)
 			w.State = s
 			fresh = append(fresh, s)
 			matrices, scales = matrices+s.matrix(), scales+round(4*n*w.Out)
@@ -131,7 +142,7 @@ func (d *Device) table(ws []*tensor.Weight, backward bool) *layerTable {
 		return t
 	}
 	d.derive(ws, backward)
-	t := &layerTable{first: &ws[0], n: len(ws), backward: backward, partial: d.malloc(8 * 64 * len(ws))}
+	t := &layerTable{first: &ws[0], n: len(ws), backward: backward, partial: d.malloc(8 * sumChunks * len(ws))}
 	all := make([]layer, len(ws))
 	addr := func(x *tensor.Tensor) uint64 {
 		if x == nil {
@@ -167,7 +178,7 @@ func (d *Device) Refresh(ws []*tensor.Weight, backward bool) {
 	d.flush()
 	if len(ws) > 0 {
 		t := d.table(ws, backward)
-		d.launch(refreshSums, grid{x: 64, y: t.n, threads: 256}, uint64(t.addr), uint64(t.partial))
+		d.launch(refreshSums, grid{x: sumChunks, y: t.n, threads: 256}, uint64(t.addr), uint64(t.partial))
 		d.launch(refresh, grid{x: per(t.pieces, 256), y: t.n, threads: 256}, uint64(t.addr), uint64(t.partial))
 	}
 	for _, t := range d.tables {
@@ -191,7 +202,7 @@ func alike(ys []uintptr, ws []*tensor.Weight) int {
 	n := 1
 	for ; n < len(ws); n++ {
 		o, p := state(ws[n]), state(ws[n-1])
-		if o.n != s.n || o.out != s.out || o.in != s.in || o.walsh != s.walsh || ws[n].Transposed != ws[0].Transposed {
+		if o.n != s.n || o.out != s.out || o.in != s.in || o.walsh != s.walsh || o.fused != s.fused || ws[n].Transposed != ws[0].Transposed {
 			break
 		}
 		q := state(ws[1])
@@ -202,7 +213,7 @@ func alike(ys []uintptr, ws []*tensor.Weight) int {
 	if n > 1 && (ys[1] <= ys[0] || state(ws[1]).d <= s.d) {
 		return 1
 	}
-	return n
+	return min(n, foldedMost)
 }
 
 // addresses collects those of tensors, as bf16.
@@ -214,24 +225,19 @@ func (d *Device) addresses(ts []*tensor.Tensor) []uintptr {
 	return d.addrs
 }
 
-// Linear is the forward of hypercomplex layers: Y = (X·Dᵀ)∘scale, or between
-// two Walsh transforms Y = (H (HX)·Ŵᵀ)∘scale.
+// Linear is the forward of hypercomplex layers: Y = (X·Dᵀ)∘scale, or by Walsh
+// transforms (walsh.go).
 func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weight) {
 	d.flush()
 	to := d.addresses(ys)
-	var xt uintptr // HX
 	for len(ws) > 0 {
 		s, many := state(ws[0]), alike(to, ws)
 		m, wide, narrow := x.Len()/(s.n*s.in), s.n*s.out, s.n*s.in
-		if s.walsh {
+		if s.fused {
+			many = d.walshLinear(to[:many], x.Addr, ws[:many], m)
+		} else if s.walsh {
 			many = 1
-			if xt == 0 {
-				xt = d.transform(scratchWalshX, x.Addr, m, s.in)
-			}
-			yt := d.need(scratchWalshY, 2*m*wide)
-			d.gemm(product{kind: nt, a: xt, b: s.d, c: yt, m: m, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide,
-				batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out})
-			d.walshTransform(to[0], yt, s.scale, m, s.out, false)
+			d.walshForward(to[0], x.Addr, s, m)
 		} else {
 			p := product{kind: nt, a: x.Addr, b: s.d, c: to[0], scale: s.scale, m: m, n: wide, k: narrow, lda: narrow, ldb: narrow, ldc: wide, batch: many}
 			if many > 1 {
@@ -259,7 +265,10 @@ func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tenso
 	for len(ws) > 0 {
 		s, many := state(ws[0]), alike(from, ws)
 		m, wide, narrow := x.Len()/(s.n*s.in), s.n*s.out, s.n*s.in
-		if s.walsh {
+		if s.fused {
+			many = d.walshLinearBackward(dx.Addr, acc, from[:many], x.Addr, ws[:many], m)
+			acc = true
+		} else if s.walsh {
 			many = 1
 			d.walshBackward(&walsh, from[0], x.Addr, ws[0], m)
 		} else {
@@ -297,49 +306,5 @@ func (d *Device) weightGradient(dy uintptr, apart int, x uintptr, ws []*tensor.W
 	p.strideC = p.m * p.n
 	p.c = d.need(scratchParts, 4*p.splits*p.batch*p.strideC)
 	d.gemm(p)
-	for i, w := range ws {
-		d.fold(w.DW.Addr, p.c+uintptr(4*i*p.strideC), s.signs, s.n, rows, cols, p.splits, p.batch*p.strideC, w.Transposed)
-	}
-}
-
-// transform is H x of rows of 8 parts into scratch memory.
-func (d *Device) transform(slot int, x uintptr, rows, part int) uintptr {
-	to := d.need(slot, 16*rows*part)
-	d.walshTransform(to, x, 0, rows, part, false)
-	return to
-}
-
-func (d *Device) walshTransform(y, x, scale uintptr, rows, part int, add bool) {
-	d.launch(walshBF16, grid{x: min(per(rows*per(part, 8), 256), 16*d.multi), threads: 256}, uint64(y), uint64(x), uint64(scale),
-		i32(rows), i32(part), flag(add))
-}
-
-// walshSum is what the backward of Walsh layers of one input gathers: the
-// input's transform and the sum of dx's.
-type walshSum struct {
-	xt, dx uintptr
-	in     int
-}
-
-// walshBackward is the backward of one layer by transforms: Ĝ = H dY,
-// dŴ_k = Ĝ_kᵀ X̂_k folded, dX̂_k = Ĝ_k Ŵg_k.
-func (d *Device) walshBackward(sum *walshSum, dy, x uintptr, w *tensor.Weight, m int) {
-	s := state(w)
-	wide, narrow := 8*s.out, 8*s.in
-	g := d.transform(scratchWalshDY, dy, m, s.out)
-	first := sum.dx == 0
-	if first {
-		sum.in = s.in
-		sum.xt = d.transform(scratchWalshX, x, m, s.in)
-		sum.dx = d.need(scratchWalshY, 2*m*narrow)
-	}
-	p := product{kind: tn, float: true, a: g, b: sum.xt, m: s.out, n: s.in, k: m, lda: wide, ldb: narrow, ldc: s.in,
-		batch: 8, strideA: s.out, strideB: s.in}
-	d.split(&p)
-	p.strideC = s.out * s.in
-	p.c = d.need(scratchParts, 32*p.splits*p.strideC)
-	d.gemm(p)
-	d.launch(foldWalsh, grid{x: per(p.strideC, 32*vector(p.strideC)), threads: 256}, uint64(w.DW.Addr), uint64(p.c), i32(p.strideC), i32(p.splits), i32(8*p.strideC))
-	d.gemm(product{kind: nn, a: g, b: s.dg, c: sum.dx, m: m, n: s.in, k: s.out, lda: wide, ldb: s.in, ldc: narrow,
-		batch: 8, strideA: s.out, strideB: s.out * s.in, strideC: s.in, add: !first})
+	d.fold(gradients(ws), len(ws), p.c, s.signs, s.n, rows, cols, p.splits, p.batch*p.strideC, ws[0].Transposed)
 }

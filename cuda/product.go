@@ -105,8 +105,8 @@ func (d *Device) gemm90(p product) {
 	if p.strideB == 0 {
 		manyB, sharing = 1, sharing|2
 	}
-	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, manyA, p.strideA})
-	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, manyB, p.strideB})
+	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, manyA, p.strideA, 64})
+	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, manyB, p.strideB, 64})
 	rows, columns := per(p.m, 128), per(p.n, v.width())*p.batch
 	blocks := min(d.multi, rows*columns*p.splits)
 	if v == resident128 {
@@ -160,8 +160,8 @@ func (d *Device) split(p *product) {
 
 // mapKey is what a tensor map says: a batch of bf16 matrices.
 type mapKey struct {
-	addr                          uintptr
-	rows, cols, ld, batch, stride int
+	addr                               uintptr
+	rows, cols, ld, batch, stride, box int // box: rows of one copy
 }
 
 // tensorMap is a CUtensorMap with room to be at a multiple of 64.
@@ -195,7 +195,7 @@ func (d *Device) mapOf(k mapKey) *tensorMap {
 	a := &mapArguments{
 		dims:    [3]uint64{uint64(k.cols), uint64(batch), uint64(k.rows)},
 		strides: [3]uint64{uint64(2 * stride), uint64(2 * k.ld)},
-		box:     [3]uint32{64, 1, 64},
+		box:     [3]uint32{64, 1, uint32(k.box)},
 		steps:   [3]uint32{1, 1, 1},
 	}
 	d.hold = unsafe.Pointer(a)

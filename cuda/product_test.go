@@ -105,11 +105,10 @@ func BenchmarkProducts(b *testing.B) {
 					switch {
 					case p.kind != tn || q.add:
 					case head:
-						d.fold(gradient, out, d.rank1, 1, p.m, p.n, splits, q.strideC, false)
+						d.fold([foldedMost]uint64{uint64(gradient)}, 1, out, d.rank1, 1, p.m, p.n, splits, q.strideC, false)
 					default:
-						for j := range p.batch {
-							d.fold(gradient, out+uintptr(4*j*q.strideC), signs, 8, p.m/8, p.n/8, splits, p.batch*q.strideC, false)
-						}
+						g := uint64(gradient)
+						d.fold([foldedMost]uint64{g, g + 1<<26, g + 2<<26}, p.batch, out, signs, 8, p.m/8, p.n/8, splits, p.batch*q.strideC, false)
 					}
 				}
 				return d.microseconds(b, each)
@@ -180,14 +179,28 @@ func BenchmarkLayers(b *testing.B) {
 	for _, c := range []struct {
 		alg             string
 		tokens, in, out int
+		fused, chunk    int // of walsh.go; 0: as they are, −1: never
 	}{
-		{"octonion", 16384, 512, 512}, {"octonion", 16384, 512, 1408}, {"octonion", 16384, 1408, 512},
-		{"octonion", 8192, 1280, 1280}, {"octonion", 8192, 4096, 4096},
-		{"walsh", 16384, 512, 512}, {"walsh", 16384, 512, 1408}, {"walsh", 16384, 1408, 512},
-		{"walsh", 8192, 1280, 1280}, {"walsh", 8192, 4096, 4096},
+		{"octonion", 16384, 512, 512, 0, 0}, {"octonion", 16384, 512, 1408, 0, 0}, {"octonion", 16384, 1408, 512, 0, 0},
+		{"octonion", 8192, 1280, 1280, 0, 0}, {"octonion", 8192, 4096, 4096, 0, 0},
+		{"walsh", 16384, 512, 512, 0, 0}, {"walsh", 16384, 512, 1408, 0, 0}, {"walsh", 16384, 1408, 512, 0, 0},
+		{"walsh", 16384, 512, 1408, -1, 0}, {"walsh", 8192, 1280, 1280, 0, 0}, {"walsh", 8192, 1280, 1280, -1, 0},
+		{"walsh", 8192, 2048, 2048, 0, 0}, {"walsh", 8192, 2048, 2048, -1, 0},
+		{"walsh", 8192, 4096, 4096, 0, 0}, {"walsh", 8192, 4096, 4096, 0, 1 << 30}, {"walsh", 8192, 4096, 4096, 0, 17 << 20},
+		{"walsh", 8192, 4096, 4096, 512, 0},
 	} {
-		b.Run(fmt.Sprintf("%s %d×%d→%d", c.alg, c.tokens, c.in, c.out), func(b *testing.B) {
+		name := fmt.Sprintf("%s %d×%d→%d", c.alg, c.tokens, c.in, c.out)
+		if c.fused != 0 || c.chunk != 0 {
+			name += fmt.Sprintf(" fused %d chunk %d", c.fused, c.chunk)
+		}
+		b.Run(name, func(b *testing.B) {
 			d := needDevice(b)
+			if c.fused != 0 {
+				d.fusedMost = c.fused
+			}
+			if c.chunk != 0 {
+				d.chunkMost = c.chunk
+			}
 			r := tensor.MakeRandom(tensor.Key{Seed: testSeed})
 			random := func(t *tensor.Tensor) *tensor.Tensor {
 				x := make([]float32, t.Len())

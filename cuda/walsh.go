@@ -1,0 +1,178 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"math"
+
+	"spinnet/tensor"
+)
+
+// Walsh layers. On Hopper one launch does the transforms and the products of a
+// layer whose parts are not too wide (walsh90_* of walsh.cu); else wide layers
+// are done by launches for transforms and products, and narrow ones as dense
+// products like those of any algebra.
+
+const (
+	walshFrom = 2048     // width from which transforms and block products beat the dense product
+	fusedMost = 448      // width of a part up to which one launch beats those
+	chunkMost = 34 << 20 // bytes of transformed rows that stay in the L2 cache
+)
+
+// byTransforms says how a layer is computed.
+func (d *Device) byTransforms(w *tensor.Weight) (walsh, fused bool) {
+	if w.Algebra.Name != "walsh" || w.Transposed {
+		return false, false
+	}
+	fused = d.info.Major == 9 && (w.In|w.Out)%8 == 0 && max(w.In, w.Out) <= d.fusedMost
+	return fused || 8*min(w.In, w.Out) >= walshFrom, fused
+}
+
+// walshLinear is the forward of layers of one shape that read x, whose results
+// lie at equal distances, and says how many it did.
+func (d *Device) walshLinear(to []uintptr, x uintptr, ws []*tensor.Weight, m int) int {
+	s := state(ws[0])
+	many := d.together(ws, func(s *weight) uintptr { return s.d })
+	strideY, strideS := 0, 0
+	if many > 1 {
+		strideY, strideS = int(to[1]-to[0])/2, int(state(ws[1]).scale-s.scale)/4
+	}
+	d.launchWalsh90(walsh90NT, d.partsOf(x, m, s.in, 64), d.mapOf(mapKey{s.d, s.out, s.in, s.in, 8 * many, s.out * s.in, 64}),
+		to[0], s.scale, m, s.out, s.in, 0, many, 1, strideY, strideS, false)
+	return many
+}
+
+// launchWalsh90 launches walsh90_nt or walsh90_nn.
+func (d *Device) launchWalsh90(k kernelID, a, b *tensorMap, y, scale uintptr, m, n, contraction, rowsA, batch, chain, strideY, strideS int, add bool) {
+	rows, columns := per(m, 64), per(n, 64)*batch
+	blocks := min(d.multi, columns*rows)
+	if contraction <= 64 && chain == 1 {
+		blocks = columns * max(1, min(rows, d.multi/columns))
+	}
+	d.launchMaps(k, grid{x: blocks, threads: 288, shared: 231424}, a, b, uint64(y), uint64(scale), i32(m), i32(n), i32(contraction),
+		i32(rowsA), i32(batch), i32(chain), i32(strideY), i32(strideS), flag(add))
+}
+
+// partsOf is the map of the 8 parts of rows.
+func (d *Device) partsOf(x uintptr, rows, part, box int) *tensorMap {
+	return d.mapOf(mapKey{x, rows, part, 8 * part, 8, part, box})
+}
+
+// together is how many of the layers have their matrices one right after the
+// other.
+func (d *Device) together(ws []*tensor.Weight, matrix func(*weight) uintptr) int {
+	s := state(ws[0])
+	n := 1
+	for n < len(ws) && matrix(state(ws[n]))-matrix(state(ws[n-1])) == uintptr(16*s.out*s.in) {
+		n++
+	}
+	return n
+}
+
+// walshLinearBackward is the backward of such layers, whose dy lie at equal
+// distances: dx, and the folded gradients. It says how many it did.
+func (d *Device) walshLinearBackward(dx uintptr, acc bool, from []uintptr, x uintptr, ws []*tensor.Weight, m int) int {
+	s := state(ws[0])
+	many, rows := d.together(ws, func(s *weight) uintptr { return s.dg }), 0
+	if many > 1 { // the dy of one layer after the other as rows of one matrix
+		apart := int(from[1] - from[0])
+		if rows = apart / (16 * s.out); apart%(16*s.out) != 0 || m%32 != 0 {
+			many = 1
+		}
+	}
+	d.launchWalsh90(walsh90NN, d.partsOf(from[0], m+(many-1)*rows, s.out, 64), d.mapOf(mapKey{s.dg, s.out, s.in, s.in, 8 * many, s.out * s.in, 64}),
+		dx, 0, m, s.in, s.out, rows, 1, many, 0, 0, acc)
+	size, tiles := s.out*s.in, per(s.out, 64)*per(s.in, 64)*many
+	splits := d.splitWalsh(tiles, m, 32*size*many)
+	parts := d.need(scratchParts, 32*splits*many*size)
+	d.launchMaps(walsh90TN, grid{x: min(d.multi, tiles*splits), threads: 288, shared: 197632},
+		d.partsOf(from[0], m+(many-1)*rows, s.out, 32), d.partsOf(x, m, s.in, 32), uint64(parts), i32(m), i32(s.out), i32(s.in), i32(rows), i32(many), i32(splits))
+	d.foldWalsh(ws[:many], parts, splits)
+	return many
+}
+
+// splitWalsh is in how many parts the rows of a gradient go: a step of 32 rows
+// takes a multiprocessor a time that its copies decide, parts are written and
+// read again.
+func (d *Device) splitWalsh(tiles, m, bytes int) int {
+	const step, bandwidth = 1.6, 4e6 // microseconds, bytes a microsecond
+	best, least := 1, math.Inf(1)
+	steps := per(m, 32)
+	for splits := 1; splits <= min(d.multi, steps); splits++ {
+		t := float64(per(tiles*splits, d.multi)*per(steps, splits))*step + float64(2*splits*bytes)/bandwidth
+		if t < least {
+			best, least = splits, t
+		}
+	}
+	return best
+}
+
+// foldWalsh adds the parts of layers' gradients in the transforms' domain to
+// the gradients.
+func (d *Device) foldWalsh(ws []*tensor.Weight, parts uintptr, splits int) {
+	s, g := state(ws[0]), gradients(ws)
+	size, v := s.out*s.in, 1
+	if size%4 == 0 && size*len(ws) >= 128*d.multi { // else more blocks are worth more
+		v = 4
+	}
+	d.launch(foldWalsh, grid{x: per(size, 32*v), z: len(ws), threads: 256}, g[0], g[1], g[2], g[3], uint64(parts),
+		i32(size), i32(splits), i32(8*size*len(ws)), i32(v))
+}
+
+// walshForward is the forward of a wide layer, in chunks of rows whose
+// transforms stay in the cache.
+func (d *Device) walshForward(y, x uintptr, s *weight, m int) {
+	wide, narrow := 8*s.out, 8*s.in
+	chunk := max(128, d.chunkMost/(2*(wide+narrow))/128*128)
+	chunk = per(per(m, per(m, chunk)), 128) * 128
+	xt, yt := d.need(scratchWalshX, 2*min(chunk, m)*narrow), d.need(scratchWalshY, 2*min(chunk, m)*wide)
+	for i := 0; i < m; i += chunk {
+		n := min(chunk, m-i)
+		d.walshTransform(xt, x+uintptr(2*i*narrow), 0, n, s.in, false)
+		d.gemm(product{kind: nt, a: xt, b: s.d, c: yt, m: n, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide,
+			batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out})
+		d.walshTransform(y+uintptr(2*i*wide), yt, s.scale, n, s.out, false)
+	}
+}
+
+// transform is H x of rows of 8 parts into scratch memory.
+func (d *Device) transform(slot int, x uintptr, rows, part int) uintptr {
+	to := d.need(slot, 16*rows*part)
+	d.walshTransform(to, x, 0, rows, part, false)
+	return to
+}
+
+func (d *Device) walshTransform(y, x, scale uintptr, rows, part int, add bool) {
+	d.launch(walshBF16, grid{x: min(per(rows*per(part, 8), 256), 16*d.multi), threads: 256}, uint64(y), uint64(x), uint64(scale),
+		i32(rows), i32(part), flag(add))
+}
+
+// walshSum is what the backward of Walsh layers of one input gathers: the
+// input's transform and the sum of dx's.
+type walshSum struct {
+	xt, dx uintptr
+	in     int
+}
+
+// walshBackward is the backward of one layer by transforms: Ĝ = H dY,
+// dŴ_k = Ĝ_kᵀ X̂_k folded, dX̂_k = Ĝ_k Ŵg_k.
+func (d *Device) walshBackward(sum *walshSum, dy, x uintptr, w *tensor.Weight, m int) {
+	s := state(w)
+	wide, narrow := 8*s.out, 8*s.in
+	g := d.transform(scratchWalshDY, dy, m, s.out)
+	first := sum.dx == 0
+	if first {
+		sum.in = s.in
+		sum.xt = d.transform(scratchWalshX, x, m, s.in)
+		sum.dx = d.need(scratchWalshY, 2*m*narrow)
+	}
+	p := product{kind: tn, float: true, a: g, b: sum.xt, m: s.out, n: s.in, k: m, lda: wide, ldb: narrow, ldc: s.in,
+		batch: 8, strideA: s.out, strideB: s.in}
+	d.split(&p)
+	p.strideC = s.out * s.in
+	p.c = d.need(scratchParts, 32*p.splits*p.strideC)
+	d.gemm(p)
+	d.foldWalsh([]*tensor.Weight{w}, p.c, p.splits)
+	d.gemm(product{kind: nn, a: g, b: s.dg, c: sum.dx, m: m, n: s.in, k: s.out, lda: wide, ldb: s.in, ldc: narrow,
+		batch: 8, strideA: s.out, strideB: s.out * s.in, strideC: s.in, add: !first})
+}
