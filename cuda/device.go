@@ -31,7 +31,7 @@ type Device struct {
 	rank1   uintptr            // one word without signs, for n = 1
 	forced  variant            // of all products on Hopper that it can do; variants: choose
 
-	fusedMost, chunkMost int // see walsh.go; others in tests
+	fusedMost, octonionFrom, chunkMost int // see walsh.go; others in tests
 
 	// What one operation leaves for the next (see flush and copyOf).
 	sum    pendingSum
@@ -54,7 +54,8 @@ func Open(number int) (tensor.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, signs: map[string]uintptr{}, forced: variants, fusedMost: fusedMost, chunkMost: chunkMost}
+	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, signs: map[string]uintptr{}, forced: variants,
+		fusedMost: fusedMost, octonionFrom: octonionFrom, chunkMost: chunkMost}
 	if name := os.Getenv("SPINNET_CUDA_PRODUCT"); name != "" {
 		if d.forced = variant(slices.Index(variantNames[:], name)); d.forced < 0 {
 			g.close()

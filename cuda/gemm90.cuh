@@ -198,10 +198,18 @@ template <int WIDTH, int MODE> struct Gemm90 {
     static const int halves = MODE == TOGETHER ? 1 : 2; // of 64 rows, of one warpgroup
 };
 
+// octonion_pair is the part of x in term c of the corrections of part i, all of
+// them + 2·x_j·W_{i xor j}: three terms, of part 0 the first alone.
+DEVICE int octonion_pair(int i, int c) {
+    uint32_t parts = c == 0 ? 0x21151320u : c == 1 ? 0x32364440u : 0x65776570u;
+    return parts >> 4 * i & 7;
+}
+
 // gemm90_tiles: 288 threads, two warpgroups that compute and a ninth warp that
 // fetches for them. The grid's blocks take turns at the tiles of all products
 // and all parts of the contraction.
-template <int WIDTH, int MODE, bool TA, bool TB, class T>
+// PAIRS: product z is the sum of the corrections of part z of an octonion layer.
+template <int WIDTH, int MODE, bool TA, bool TB, class T, bool PAIRS = false>
 DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, const float *scale, int M, int N, int K,
                          int ldc, int batch, int chain, int splits, int strideC, int strideS, int shared_operand, int add) {
 #ifdef HOPPER
@@ -247,11 +255,13 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 int tm, tn, z, part;
                 locate(number, tm, tn, z, part);
                 int row = tm * 128, col = tn * 64 * WIDTH;
-                int step = part * each, end = step + each < steps ? step + each : steps;
+                int limit = PAIRS && z == 0 ? link : steps;
+                int step = part * each, end = step + each < limit ? step + each : limit;
                 int c = step / link, k = (step - c * link) * 64;
                 for (c += z * chain; step < end; step++) {
                     uint32_t a = base + slot * G::stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot, barB = bar;
                     int za = shared_operand & 1 ? 0 : c, zb = shared_operand & 2 ? 0 : c;
+                    if (PAIRS) za = octonion_pair(z, c - z * chain), zb = z ^ za;
                     mbarrier_wait(empty + 8 * slot, phase ^ 1);
                     mbarrier_expect(bar, G::stage_bytes);
 #pragma unroll
@@ -283,8 +293,8 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
         for (int number = first; number < count; number += stride) {
             int tm, tn, z, part;
             locate(number, tm, tn, z, part);
-            int col = tn * 64 * WIDTH;
-            int step = part * each, end = step + each < steps ? step + each : steps;
+            int col = tn * 64 * WIDTH, limit = PAIRS && z == 0 ? link : steps;
+            int step = part * each, end = step + each < limit ? step + each : limit;
             if (MODE != TOGETHER && (turn++ & 1) != group) { // the other's tile: only its stages count
                 if (step < end) slot += end - step, phase ^= slot / G::stages & 1, slot %= G::stages;
                 continue;

@@ -93,6 +93,16 @@ GEMM90(nt_f32_128r, 2, RESIDENT, false, false, float)
 GEMM90(nn_bf16_128r, 2, RESIDENT, false, true, bf16)
 GEMM90(nn_f32_128r, 2, RESIDENT, false, true, float)
 
+// gemm90_octonion: C_i = scale ∘ Σ of the corrections of part i (EVIDENCE §3),
+// A x [rows, 8, K], B 2·W [8, N, K], C [rows, 8, N]; as gemm90_nt_bf16_256 with
+// batch 8, chain 3, splits 1.
+KERNEL __launch_bounds__(288, 1)
+gemm90_octonion(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, bf16 *C,
+                const float *scale, int M, int N, int K, int ldc, int batch, int chain, int splits, int strideC,
+                int strideS, int shared, int add) {
+    gemm90_tiles<4, TOGETHER, false, false, bf16, true>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, shared, add);
+}
+
 // ---- folding -------------------------------------------------------------
 
 // fold_sum adds up V neighbouring values over the parts of the contraction.

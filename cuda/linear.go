@@ -37,8 +37,7 @@ func vector(n int) int {
 // weight is what the device derives from a tensor.Weight.
 type weight struct {
 	n, out, in int
-	walsh      bool    // by transforms and block products (walsh.cu), not dense
-	fused      bool    // those in one launch
+	form       form
 	signs      uintptr // [n] bits
 	d, dg      uintptr // bf16: the product's matrix, and times the scale for the backward
 	scale      uintptr // [n·out]
@@ -66,12 +65,21 @@ type layerTable struct {
 	rows     int // the largest N
 }
 
-// matrix is the bytes of d, and of dg.
-func (s *weight) matrix() int {
-	if s.walsh {
-		return round(2 * s.n * s.out * s.in)
+// blocks is how many matrices of out × in values d and dg hold.
+func (s *weight) blocks() (d, dg int) {
+	switch s.form {
+	case inOne, transformed:
+		return 8, 8
+	case corrected:
+		return 16, 64
 	}
-	return round(2 * s.n * s.out * s.n * s.in)
+	return s.n * s.n, s.n * s.n
+}
+
+// matrices is the bytes of d and dg.
+func (s *weight) matrices() (d, dg int) {
+	d, dg = s.blocks()
+	return round(2 * d * s.out * s.in), round(2 * dg * s.out * s.in)
 }
 
 // round is up to whole cache lines.
@@ -87,10 +95,11 @@ func (d *Device) derive(ws []*tensor.Weight, backward bool) {
 		if !ok {
 			n := w.Algebra.N
 			s = &weight{n: n, out: w.Out, in: w.In, signs: d.signsOf(w)}
-			s.walsh, s.fused = d.byTransforms(w)
+			s.form = d.formOf(w)
 			w.State = s
 			fresh = append(fresh, s)
-			matrices, scales = matrices+s.matrix(), scales+round(4*n*w.Out)
+			bytes, _ := s.matrices()
+			matrices, scales = matrices+bytes, scales+round(4*n*w.Out)
 			if d.results.counts == nil {
 				d.results.counts = map[*tensor.Scalar]bool{}
 			}
@@ -98,21 +107,24 @@ func (d *Device) derive(ws []*tensor.Weight, backward bool) {
 		}
 		if backward && s.dg == 0 {
 			ungraded = append(ungraded, s)
-			graded += s.matrix()
+			_, bytes := s.matrices()
+			graded += bytes
 		}
 	}
 	if len(fresh) > 0 {
 		matrix, scale, gamma := d.malloc(matrices), d.malloc(scales), d.malloc(4*len(fresh))
 		for i, s := range fresh {
 			s.d, s.scale, s.gamma = matrix, scale, gamma+uintptr(4*i)
-			matrix, scale = matrix+uintptr(s.matrix()), scale+uintptr(round(4*s.n*s.out))
+			bytes, _ := s.matrices()
+			matrix, scale = matrix+uintptr(bytes), scale+uintptr(round(4*s.n*s.out))
 		}
 	}
 	if len(ungraded) > 0 {
 		matrix := d.malloc(graded)
 		for _, s := range ungraded {
 			s.dg = matrix
-			matrix += uintptr(s.matrix())
+			_, bytes := s.matrices()
+			matrix += uintptr(bytes)
 		}
 	}
 }
@@ -154,7 +166,7 @@ func (d *Device) table(ws []*tensor.Weight, backward bool) *layerTable {
 		s := state(w)
 		all[i] = layer{w: addr(w.W), beta: addr(w.Beta), dw: addr(w.DW), dbeta: addr(w.DBeta), d: uint64(s.d), dg: uint64(s.dg),
 			scale: uint64(s.scale), gamma: uint64(s.gamma), zeros: uint64(w.Zeros.Addr), signs: uint64(s.signs),
-			n: int32(s.n), walsh: int32(flag(s.walsh)), out: int32(w.Out), in: int32(w.In),
+			n: int32(s.n), walsh: [...]int32{dense: 0, transformed: 1, inOne: 1, corrected: 2}[s.form], out: int32(w.Out), in: int32(w.In),
 			quantizer: map[string]int32{"classic": 1, "absmean": 2}[w.Quantizer], transposed: int32(flag(w.Transposed))}
 		t.pieces, t.rows = max(t.pieces, s.n*w.Out*per(w.In, 8)), max(t.rows, w.Out)
 	}
@@ -202,7 +214,7 @@ func alike(ys []uintptr, ws []*tensor.Weight) int {
 	n := 1
 	for ; n < len(ws); n++ {
 		o, p := state(ws[n]), state(ws[n-1])
-		if o.n != s.n || o.out != s.out || o.in != s.in || o.walsh != s.walsh || o.fused != s.fused || ws[n].Transposed != ws[0].Transposed {
+		if o.n != s.n || o.out != s.out || o.in != s.in || o.form != s.form || ws[n].Transposed != ws[0].Transposed {
 			break
 		}
 		q := state(ws[1])
@@ -233,12 +245,13 @@ func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weig
 	for len(ws) > 0 {
 		s, many := state(ws[0]), alike(to, ws)
 		m, wide, narrow := x.Len()/(s.n*s.in), s.n*s.out, s.n*s.in
-		if s.fused {
+		switch s.form {
+		case inOne:
 			many = d.walshLinear(to[:many], x.Addr, ws[:many], m)
-		} else if s.walsh {
+		case transformed, corrected:
 			many = 1
-			d.walshForward(to[0], x.Addr, s, m)
-		} else {
+			d.wideForward(to[0], x.Addr, s, m)
+		default:
 			p := product{kind: nt, a: x.Addr, b: s.d, c: to[0], scale: s.scale, m: m, n: wide, k: narrow, lda: narrow, ldb: narrow, ldc: wide, batch: many}
 			if many > 1 {
 				q := state(ws[1])
@@ -265,13 +278,14 @@ func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tenso
 	for len(ws) > 0 {
 		s, many := state(ws[0]), alike(from, ws)
 		m, wide, narrow := x.Len()/(s.n*s.in), s.n*s.out, s.n*s.in
-		if s.fused {
+		switch s.form {
+		case inOne:
 			many = d.walshLinearBackward(dx.Addr, acc, from[:many], x.Addr, ws[:many], m)
 			acc = true
-		} else if s.walsh {
+		case transformed:
 			many = 1
 			d.walshBackward(&walsh, from[0], x.Addr, ws[0], m)
-		} else {
+		default:
 			apart := 0
 			if many > 1 {
 				apart = int(from[1]-from[0]) / 2
@@ -287,7 +301,7 @@ func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tenso
 		from, ws = from[many:], ws[many:]
 	}
 	if walsh.dx != 0 {
-		d.walshTransform(dx.Addr, walsh.dx, 0, x.Len()/(8*walsh.in), walsh.in, acc)
+		d.walshTransform(dx.Addr, walsh.dx, 0, x.Len()/(8*walsh.in), walsh.in, acc, false)
 	}
 }
 

@@ -179,10 +179,11 @@ func BenchmarkLayers(b *testing.B) {
 	for _, c := range []struct {
 		alg             string
 		tokens, in, out int
-		fused, chunk    int // of walsh.go; 0: as they are, −1: never
+		fused, chunk    int // of walsh.go; 0: as they are; −1: never, for octonions the form that is not chosen
 	}{
 		{"octonion", 16384, 512, 512, 0, 0}, {"octonion", 16384, 512, 1408, 0, 0}, {"octonion", 16384, 1408, 512, 0, 0},
-		{"octonion", 8192, 1280, 1280, 0, 0}, {"octonion", 8192, 4096, 4096, 0, 0},
+		{"octonion", 8192, 1280, 1280, 0, 0}, {"octonion", 8192, 2048, 2048, 0, 0}, {"octonion", 8192, 2048, 2048, -1, 0},
+		{"octonion", 8192, 4096, 4096, 0, 0}, {"octonion", 8192, 4096, 4096, -1, 0}, {"octonion", 8192, 4096, 4096, 0, 17 << 20},
 		{"walsh", 16384, 512, 512, 0, 0}, {"walsh", 16384, 512, 1408, 0, 0}, {"walsh", 16384, 1408, 512, 0, 0},
 		{"walsh", 16384, 512, 1408, -1, 0}, {"walsh", 8192, 1280, 1280, 0, 0}, {"walsh", 8192, 1280, 1280, -1, 0},
 		{"walsh", 8192, 2048, 2048, 0, 0}, {"walsh", 8192, 2048, 2048, -1, 0},
@@ -197,6 +198,9 @@ func BenchmarkLayers(b *testing.B) {
 			d := needDevice(b)
 			if c.fused != 0 {
 				d.fusedMost = c.fused
+				if d.octonionFrom = 2048; c.in > 2048 {
+					d.octonionFrom = 1 << 20
+				}
 			}
 			if c.chunk != 0 {
 				d.chunkMost = c.chunk

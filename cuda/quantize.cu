@@ -10,13 +10,13 @@ struct Layer {
     const float *beta;     // [N] or nil
     float *dw;             // G, shape of w
     float *dbeta;          // [N] or nil
-    bf16 *d;               // [n·N, n·K] signed Wq; Walsh: Ŵ = H Wq/8 [8, N, K]
+    bf16 *d;               // [n·N, n·K] signed Wq; walsh 1: Ŵ = H Wq/8 [8, N, K]; 2: H (Wq_0, −Wq_1, …)/8 and 2·Wq
     bf16 *dg;              // the same with rows multiplied by scale; nil: not wanted
     float *scale;          // [n·N] γ·beta[r], repeated n times
     float *gamma;          // [1]
     int *zeros;            // [1] how many Wq are 0
     const uint16_t *signs; // [n] bit j of signs[i]: s[i][j] = −1
-    int n, walsh;          // walsh 1: build Ŵ instead of D; needs n = 8, not transposed
+    int n, walsh;          // walsh 1: build Ŵ instead of D and Dg, 2: instead of D; needs n = 8, not transposed
     int out, in;           // N, K
     int quantizer;         // 0 none, 1 classic, 2 absmean
     int transposed;
@@ -64,13 +64,25 @@ DEVICE float layer_gamma(const Layer &l, const double *partial, double *scratch)
     return fmaxf((float)(sum / (double)(l.n * l.out * l.in)), 1e-8f);
 }
 
+// store4 writes up to four values times s, in one access if vector.
+DEVICE void store4(bf16 *to, const float (&v)[4], float s, int count, bool vector) {
+    if (vector) {
+        *(uint2 *)to = make_uint2(pack_bf16(s * v[0], s * v[1]), pack_bf16(s * v[2], s * v[3]));
+        return;
+    }
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+        if (e < count) to[e] = to_bf16(s * v[e]);
+}
+
 DEVICE void write_scale(const Layer &l, float gamma) {
     if (blockIdx.x != 0) return;
     if (threadIdx.x == 0) *l.gamma = gamma;
     for (int i = threadIdx.x; i < l.n * l.out; i += 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
 }
 
-// refresh_walsh: Ŵ and Ŵg; a thread does four columns of all 8 blocks.
+// refresh_walsh: Ŵ and Ŵg, or for octonions Ŵ and 2·Wq; a thread does four
+// columns of all 8 blocks.
 DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch, int *counts) {
     int per_row = (l.in + 3) / 4, pieces = l.out * per_row;
     if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
@@ -105,6 +117,14 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
                 w[k][e] = quantized(w[k][e], gamma, l.quantizer);
                 zeros += c + e < l.in && w[k][e] == 0.f;
             }
+        bf16 *second = l.walsh == 1 ? l.dg : nullptr;
+        if (l.walsh == 2)
+#pragma unroll
+            for (int k = 0; k < 8; k++) {
+                store4(l.d + ((size_t)(8 + k) * l.out + r) * l.in + c, w[k], 2.f, l.in - c, vector);
+#pragma unroll
+                for (int e = 0; e < 4; e++) w[k][e] = k ? -w[k][e] : w[k][e];
+            }
 #pragma unroll
         for (int s = 1; s < 8; s *= 2)
 #pragma unroll
@@ -118,20 +138,8 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
 #pragma unroll
         for (int k = 0; k < 8; k++) {
             size_t to = ((size_t)k * l.out + r) * l.in + c;
-            float f[4];
-#pragma unroll
-            for (int e = 0; e < 4; e++) f[e] = 0.125f * w[k][e];
-            if (vector) {
-                *(uint2 *)(l.d + to) = make_uint2(pack_bf16(f[0], f[1]), pack_bf16(f[2], f[3]));
-                if (l.dg) *(uint2 *)(l.dg + to) = make_uint2(pack_bf16(g * f[0], g * f[1]), pack_bf16(g * f[2], g * f[3]));
-            } else {
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    if (c + e < l.in) {
-                        l.d[to + e] = to_bf16(f[e]);
-                        if (l.dg) l.dg[to + e] = to_bf16(g * f[e]);
-                    }
-            }
+            store4(l.d + to, w[k], 0.125f, l.in - c, vector);
+            if (second) store4(second + to, w[k], 0.125f * g, l.in - c, vector);
         }
         if ((piece += gridDim.x * 256) < pieces) load(piece);
     }
@@ -152,7 +160,7 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
     const Layer l = layers[blockIdx.y];
     if (l.walsh) {
         refresh_walsh(l, partial + blockIdx.y * chunks, scratch, counts);
-        return;
+        if (l.walsh == 1 || !l.dg) return;
     }
     int per_row = (l.in + 7) / 8, pieces = l.out * per_row * l.n;
     if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
@@ -197,20 +205,20 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
             uint4 q = make_uint4(p.x ^ flip, p.y ^ flip, p.z ^ flip, p.w ^ flip);
             uint4 qg = make_uint4(pg.x ^ flip, pg.y ^ flip, pg.z ^ flip, pg.w ^ flip);
             if (vector) {
-                *(uint4 *)(l.d + to) = q;
+                if (!l.walsh) *(uint4 *)(l.d + to) = q;
                 if (l.dg) *(uint4 *)(l.dg + to) = qg;
             } else {
                 const uint32_t h[4] = {q.x, q.y, q.z, q.w}, hg[4] = {qg.x, qg.y, qg.z, qg.w};
 #pragma unroll
                 for (int e = 0; e < 8; e++)
                     if (e < count) {
-                        l.d[to + e] = (bf16)(h[e / 2] >> 16 * (e & 1));
+                        if (!l.walsh) l.d[to + e] = (bf16)(h[e / 2] >> 16 * (e & 1));
                         if (l.dg) l.dg[to + e] = (bf16)(hg[e / 2] >> 16 * (e & 1));
                     }
             }
         }
     }
-    if (l.quantizer == 0) return;
+    if (l.quantizer == 0 || l.walsh) return;
     zeros = block_sum(zeros, counts);
     if (threadIdx.x == 0 && zeros) atomicAdd(l.zeros, zeros); // integers: any order
 }

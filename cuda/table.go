@@ -31,6 +31,7 @@ const (
 	gemm90TNF32Narrow
 	gemm90TNF32Wide
 	gemm90TNF32Turns
+	gemm90Octonion
 	fold
 	foldWalsh
 	walshBF16
@@ -100,8 +101,8 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	gemm90NNF32Narrow: {"linear", "gemm90_nn_f32_128"}, gemm90NNF32Wide: {"linear", "gemm90_nn_f32_256"},
 	gemm90NNF32Turns: {"linear", "gemm90_nn_f32_128p"}, gemm90NNF32Resident: {"linear", "gemm90_nn_f32_128r"},
 	gemm90TNF32Narrow: {"linear", "gemm90_tn_f32_128"}, gemm90TNF32Wide: {"linear", "gemm90_tn_f32_256"},
-	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"},
-	fold:             {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
+	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"}, gemm90Octonion: {"linear", "gemm90_octonion"},
+	fold: {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
 	walshBF16: {"walsh", "walsh_bf16"}, walsh90NT: {"walsh", "walsh90_nt"}, walsh90NN: {"walsh", "walsh90_nn"}, walsh90TN: {"walsh", "walsh90_tn"},
 	refreshSums: {"quantize", "refresh_sums"}, refresh: {"quantize", "refresh"}, finishGradient: {"quantize", "finish_gradient"},
 	attentionForward32: {"attention", "attention_forward_32"}, attentionForward64: {"attention", "attention_forward_64"},

@@ -6,6 +6,11 @@
 //   Ĝ = H dY; dX̂_k = Ĝ_k Ŵg_k (Ŵg = Ŵ ∘ scale); dX = H dX̂;
 //   dŴ_k = Ĝ_kᵀ X̂_k, folded by fold_walsh
 //
+// An octonion layer is the same with signs, and corrections:
+//   X̂ = H (−x_0, x_1, …);  Ŵ = H (W_0, −W_1, …)/8;  Y = (H P + C) ∘ scale,
+//   C_i the sums of 2·x_j·W_{i xor j}ᵀ over 22 pairs (gemm90_octonion of linear.cu)
+// which is 30 block products for the dense layer's 64.
+//
 // The products are gemm_nt, gemm_nn, gemm_tn (linear.cu) with batch 8: of X̂
 // and P [rows, 8, K] product k is the columns k·K …, so row stride 8K and
 // batch stride K; of Ŵ [8, N, K] row stride K and batch stride N·K.
@@ -60,7 +65,7 @@ DEVICE void walsh_out(float *y, const float (&v)[8], int count, bool add) {
         if (e < count) y[e] = add ? y[e] + v[e] : v[e];
 }
 
-template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scale, int rows, int part, int add) {
+template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scale, int rows, int part, int add, int flip) {
     int per_row = (part + 7) / 8;
     size_t total = (size_t)rows * per_row;
     bool vector = part % 8 == 0;
@@ -81,6 +86,9 @@ template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scal
 #pragma unroll
                 for (int e = 0; e < 8; e++) v[i][e] = count < 0 || e < count ? to_float(x[from + (size_t)i * part + e]) : 0.f;
         }
+        if (flip)
+#pragma unroll
+            for (int e = 0; e < 8; e++) v[0][e] = -v[0][e];
         walsh8(v);
         float s[8];
 #pragma unroll
@@ -103,17 +111,17 @@ template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scal
     }
 }
 
-// walsh_bf16, walsh_f32: y = scale ∘ H x (+ y when add is not 0); x, y
-// [rows, 8, part]; scale nil or [part], the same for all 8 parts. y may be x
-// (bf16, add 0).
+// walsh_bf16, walsh_f32: y = scale ∘ H x (+ y when add is not 0), with the first
+// part of x negated when flip is not 0; x, y [rows, 8, part]; scale nil or
+// [part], the same for all 8 parts. y may be x (bf16, add 0).
 //
 // launch: grid min(ceil(rows·ceil(part/8)/256), 16·multiprocessors), block 256, no dynamic shared;
-//   (T *y, bf16 *x, float *scale, int rows, int part, int add)
-KERNEL __launch_bounds__(256) walsh_bf16(bf16 *y, const bf16 *x, const float *scale, int rows, int part, int add) {
-    walsh_rows(y, x, scale, rows, part, add);
+//   (T *y, bf16 *x, float *scale, int rows, int part, int add, int flip)
+KERNEL __launch_bounds__(256) walsh_bf16(bf16 *y, const bf16 *x, const float *scale, int rows, int part, int add, int flip) {
+    walsh_rows(y, x, scale, rows, part, add, flip);
 }
-KERNEL __launch_bounds__(256) walsh_f32(float *y, const bf16 *x, const float *scale, int rows, int part, int add) {
-    walsh_rows(y, x, scale, rows, part, add);
+KERNEL __launch_bounds__(256) walsh_f32(float *y, const bf16 *x, const float *scale, int rows, int part, int add, int flip) {
+    walsh_rows(y, x, scale, rows, part, add, flip);
 }
 
 // ---- transforms and products in one launch, sm_90a -----------------------

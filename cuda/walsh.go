@@ -8,24 +8,39 @@ import (
 	"spinnet/tensor"
 )
 
-// Walsh layers. On Hopper one launch does the transforms and the products of a
-// layer whose parts are not too wide (walsh90_* of walsh.cu); else wide layers
-// are done by launches for transforms and products, and narrow ones as dense
-// products like those of any algebra.
+// form is how a layer is computed.
+type form int
 
 const (
-	walshFrom = 2048     // width from which transforms and block products beat the dense product
-	fusedMost = 448      // width of a part up to which one launch beats those
-	chunkMost = 34 << 20 // bytes of transformed rows that stay in the L2 cache
+	dense       form = iota // as the product with the signed matrix: any algebra
+	inOne                   // Walsh, Hopper: transforms and products in one launch (walsh90_* of walsh.cu)
+	transformed             // Walsh: launches for transforms and for 8 block products
+	corrected               // octonions, Hopper, forward alone: so with 30 block products
 )
 
-// byTransforms says how a layer is computed.
-func (d *Device) byTransforms(w *tensor.Weight) (walsh, fused bool) {
-	if w.Algebra.Name != "walsh" || w.Transposed {
-		return false, false
+// From which width on, or up to which width of a part, a form is quickest, as
+// measured on an H100 (docs/benchmarks.md).
+const (
+	walshFrom    = 2048
+	octonionFrom = 4096
+	fusedMost    = 448
+	chunkMost    = 34 << 20 // bytes of transformed rows that stay in the L2 cache
+)
+
+// formOf chooses.
+func (d *Device) formOf(w *tensor.Weight) form {
+	hopper := d.info.Major == 9 && (w.In|w.Out)%8 == 0
+	width := 8 * min(w.In, w.Out)
+	switch {
+	case w.Transposed:
+	case w.Algebra.Name == "walsh" && hopper && max(w.In, w.Out) <= d.fusedMost:
+		return inOne
+	case w.Algebra.Name == "walsh" && width >= walshFrom:
+		return transformed
+	case w.Algebra.Name == "octonion" && hopper && width >= d.octonionFrom:
+		return corrected
 	}
-	fused = d.info.Major == 9 && (w.In|w.Out)%8 == 0 && max(w.In, w.Out) <= d.fusedMost
-	return fused || 8*min(w.In, w.Out) >= walshFrom, fused
+	return dense
 }
 
 // walshLinear is the forward of layers of one shape that read x, whose results
@@ -119,32 +134,50 @@ func (d *Device) foldWalsh(ws []*tensor.Weight, parts uintptr, splits int) {
 		i32(size), i32(splits), i32(8*size*len(ws)), i32(v))
 }
 
-// walshForward is the forward of a wide layer, in chunks of rows whose
-// transforms stay in the cache.
-func (d *Device) walshForward(y, x uintptr, s *weight, m int) {
+// wideForward is the forward of a layer by transforms, in chunks of rows that
+// stay in the cache.
+func (d *Device) wideForward(y, x uintptr, s *weight, m int) {
 	wide, narrow := 8*s.out, 8*s.in
 	chunk := max(128, d.chunkMost/(2*(wide+narrow))/128*128)
 	chunk = per(per(m, per(m, chunk)), 128) * 128
 	xt, yt := d.need(scratchWalshX, 2*min(chunk, m)*narrow), d.need(scratchWalshY, 2*min(chunk, m)*wide)
+	octonion := s.form == corrected
 	for i := 0; i < m; i += chunk {
 		n := min(chunk, m-i)
-		d.walshTransform(xt, x+uintptr(2*i*narrow), 0, n, s.in, false)
-		d.gemm(product{kind: nt, a: xt, b: s.d, c: yt, m: n, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide,
-			batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out})
-		d.walshTransform(y+uintptr(2*i*wide), yt, s.scale, n, s.out, false)
+		x, y := x+uintptr(2*i*narrow), y+uintptr(2*i*wide)
+		p := product{kind: nt, a: xt, b: s.d, c: yt, m: n, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide,
+			batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out}
+		d.walshTransform(xt, x, 0, n, s.in, false, octonion)
+		d.gemm(p)
+		if octonion {
+			p.a, p.b, p.c, p.scale = x, s.d+uintptr(16*s.out*s.in), y, s.scale
+			d.octonionCorrections(p)
+		}
+		d.walshTransform(y, yt, s.scale, n, s.out, octonion, false)
 	}
+}
+
+// octonionCorrections launches the 22 products of parts of x with weights that
+// the transforms leave out; p is the batch of 8 for the first of each.
+func (d *Device) octonionCorrections(p product) {
+	a := d.mapOf(mapKey{p.a, p.m, p.k, p.lda, 8, p.strideA, 64})
+	b := d.mapOf(mapKey{p.b, p.n, p.k, p.ldb, 8, p.strideB, 64})
+	d.launchMaps(gemm90Octonion, grid{x: min(d.multi, per(p.m, 128)*per(p.n, 256)*8), threads: 288, shared: 205824}, a, b,
+		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), 8, 3, 1, i32(p.strideC), 0, 0, 0)
 }
 
 // transform is H x of rows of 8 parts into scratch memory.
 func (d *Device) transform(slot int, x uintptr, rows, part int) uintptr {
 	to := d.need(slot, 16*rows*part)
-	d.walshTransform(to, x, 0, rows, part, false)
+	d.walshTransform(to, x, 0, rows, part, false, false)
 	return to
 }
 
-func (d *Device) walshTransform(y, x, scale uintptr, rows, part int, add bool) {
+// walshTransform is y = scale ∘ H x (+ y), for octonions with the first part of
+// x negated.
+func (d *Device) walshTransform(y, x, scale uintptr, rows, part int, add, flip bool) {
 	d.launch(walshBF16, grid{x: min(per(rows*per(part, 8), 256), 16*d.multi), threads: 256}, uint64(y), uint64(x), uint64(scale),
-		i32(rows), i32(part), flag(add))
+		i32(rows), i32(part), flag(add), flag(flip))
 }
 
 // walshSum is what the backward of Walsh layers of one input gathers: the

@@ -106,7 +106,7 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
         LAUNCH(refresh, dim3((pieces(l.c) + 255) / 256), dim3(256), 0, Table.p, Partial.p);
     };
     auto transform = [&](uint16_t *to, const uint16_t *from, float *s, int part) {
-        LAUNCH(walsh_bf16, dim3(std::min(wave, (int)(((size_t)tokens * (part / 8) + 255) / 256))), dim3(256), 0, to, from, s, tokens, part, 0);
+        LAUNCH(walsh_bf16, dim3(std::min(wave, (int)(((size_t)tokens * (part / 8) + 255) / 256))), dim3(256), 0, to, from, s, tokens, part, 0, 0);
     };
     Gemm f{NT, tokens, nN, nK}, b{NN, tokens, nK, nN}, h{TN, nN, nK, tokens};
     f.layout(), b.layout();

@@ -228,7 +228,7 @@ static std::vector<std::vector<int>> cayley_dickson(int n) { // s[i][j]
     return s;
 }
 
-struct Case { int n, out, in, tokens, quantizer, transposed, beta, walsh; };
+struct Case { int n, out, in, tokens, quantizer, transposed, beta, walsh; }; // walsh as in quantize.cu
 
 static int pieces(const Case &c) { return c.n * c.out * ((c.in + 7) / 8); }
 
@@ -245,10 +245,10 @@ struct Weights {
     Weights(Case c)
         : c(c), w(normal((size_t)c.n * c.out * c.in, c.quantizer == 1 ? 1.0f : 0.3f)), beta(normal(c.out)), s(cayley_dickson(c.n)), bits(c.n),
           W(w), Beta(beta), DW(normal(w.size())), DBeta(normal(c.out)), Scale(c.n * c.out), Gamma(1), Zeros(1),
-          D((c.walsh ? 1 : c.n) * w.size()), Dg((c.walsh ? 1 : c.n) * w.size()), Signs(c.n) {
+          D((c.walsh ? c.walsh : c.n) * w.size()), Dg((c.walsh == 1 ? 1 : c.n) * w.size()), Signs(c.n) {
         for (int i = 0; i < c.n; i++)
             for (int j = 0; j < c.n; j++) {
-                if (c.walsh) s[i][j] = 1;
+                if (c.walsh == 1) s[i][j] = 1;
                 bits[i] |= (s[i][j] < 0) << j;
             }
         Signs.put(bits);
@@ -276,6 +276,21 @@ struct Weights {
 
 static int popcount(unsigned v) { return __builtin_popcount(v); }
 
+// octonion_forward is the form with 30 products.
+static void octonion_forward(const Case &c, int T, const uint16_t *x, const Weights &l, uint16_t *y) {
+    int nN = 8 * c.out, nK = 8 * c.in;
+    size_t size = l.w.size();
+    Buffer<uint16_t> Xh((size_t)T * nK), P((size_t)T * nN);
+    LAUNCH(walsh_bf16, dim3(7), dim3(256), 0, Xh.p, x, nullptr, T, c.in, 0, 1);
+    Gemm f{NT, T, c.out, c.in, 8, 1, nK, c.in, nN, c.in, c.out * c.in, c.out};
+    launch_gemm(f, 256, Xh.p, l.D.p, P.p, nullptr, 0);
+    TensorMap a = tensor_map(x, c.in, T, nK, 8, c.in), b = tensor_map(l.D.p + size, c.in, c.out, c.in, 8, c.out * c.in);
+    LAUNCH(gemm90_octonion, dim3(grid90(f, 256, TOGETHER)), dim3(288), (Gemm90<4, TOGETHER>::shared), a, b, y, l.Scale.p, T, c.out, c.in,
+           nN, 8, 3, 1, c.out, 0, 0, 0);
+    LAUNCH(walsh_bf16, dim3(7), dim3(256), 0, y, P.p, l.Scale.p, T, c.out, 1, 0);
+    synchronize();
+}
+
 static void test_layers(const std::vector<Case> &cases) {
     std::vector<Weights *> ws;
     std::vector<Layer> table;
@@ -295,7 +310,7 @@ static void test_layers(const std::vector<Case> &cases) {
         Case c = l.c;
         char name[200];
         snprintf(name, sizeof name, "layer n %d N %d K %d tokens %d quantizer %d%s%s%s", c.n, c.out, c.in, c.tokens, c.quantizer,
-                 c.transposed ? " transposed" : "", c.beta ? " beta" : "", c.walsh ? " walsh" : "");
+                 c.transposed ? " transposed" : "", c.beta ? " beta" : "", c.walsh == 1 ? " walsh" : c.walsh ? " 30 products" : "");
         std::string label = name;
         float gamma = l.gamma();
         report(l.Gamma.get()[0] == gamma, label, "gamma");
@@ -320,8 +335,8 @@ static void test_layers(const std::vector<Case> &cases) {
                         double v = l.s[i][j] * value(round_bf16(l.quant(l.at(i ^ j, r, q), gamma)));
                         size_t at = (size_t)(i * c.out + r) * nK + j * c.in + q;
                         dense[at] = v;
-                        if (!c.walsh) {
-                            good &= value(d[at]) == v;
+                        if (c.walsh != 1) {
+                            good &= c.walsh || value(d[at]) == v;
                             double vg = l.s[i][j] * l.quant(l.at(i ^ j, r, q), gamma) * g[r];
                             good &= std::fabs(value(dg[at]) - vg) <= std::fabs(vg) / 250;
                         }
@@ -331,10 +346,11 @@ static void test_layers(const std::vector<Case> &cases) {
                 for (int r = 0; r < c.out; r++)
                     for (int q = 0; q < c.in; q++) {
                         double v = 0;
-                        for (int j = 0; j < 8; j++) v += (popcount(k & j) & 1 ? -1 : 1) * l.quant(l.at(j, r, q), gamma) / 8;
+                        for (int j = 0; j < 8; j++) v += (popcount(k & j) & 1 ? -1 : 1) * (c.walsh == 2 && j ? -1 : 1) * l.quant(l.at(j, r, q), gamma) / 8;
                         size_t at = l.at(k, r, q);
+                        if (c.walsh == 2) good &= value(d[l.w.size() + at]) == value(round_bf16(2 * l.quant(at, gamma)));
                         good &= c.quantizer ? value(d[at]) == v : std::fabs(value(d[at]) - v) <= std::fabs(v) / 250 + 1e-6;
-                        good &= std::fabs(value(dg[at]) - v * g[r]) <= std::fabs(v * g[r]) / 250 + 1e-6;
+                        good &= c.walsh == 2 || std::fabs(value(dg[at]) - v * g[r]) <= std::fabs(v * g[r]) / 250 + 1e-6;
                     }
         report(good, label, "D or Dg");
 
@@ -372,14 +388,18 @@ static void test_layers(const std::vector<Case> &cases) {
             l.DW.put(before);
             std::string which = label + " path " + std::to_string(path);
             int splits = 1 + rng() % 4;
-            if (!c.walsh) {
+            if (c.walsh == 2 && path != 256) continue;
+            if (c.walsh != 1) {
                 Gemm f{NT, T, nN, nK}, b{NN, T, nK, nN}, h{TN, nN, nK, T};
                 f.layout(), b.layout();
                 if (c.transposed) std::swap(h.M, h.N);
                 h.splits = splits;
                 h.layout();
                 auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
-                launch_gemm(f, on(f), X.p, l.D.p, Y.p, l.Scale.p, 0);
+                if (c.walsh == 2)
+                    octonion_forward(c, T, X.p, l, Y.p);
+                else
+                    launch_gemm(f, on(f), X.p, l.D.p, Y.p, l.Scale.p, 0);
                 launch_gemm(b, on(b), DY.p, l.Dg.p, DX.p, nullptr, 0);
                 Buffer<float> P((size_t)splits * nN * nK);
                 launch_gemm(h, on(h), c.transposed ? X.p : DY.p, c.transposed ? DY.p : X.p, P.p, nullptr, 0);
@@ -389,7 +409,7 @@ static void test_layers(const std::vector<Case> &cases) {
             } else {
                 Buffer<uint16_t> Xh(x.size()), P(y.size()), DYh(dy.size()), DXh(dx.size());
                 auto transform = [&](uint16_t *to, uint16_t *from, float *s, int part) {
-                    LAUNCH(walsh_bf16, dim3(std::min(64, (T * ((part + 7) / 8) + 255) / 256)), dim3(256), 0, to, from, s, T, part, 0);
+                    LAUNCH(walsh_bf16, dim3(std::min(64, (T * ((part + 7) / 8) + 255) / 256)), dim3(256), 0, to, from, s, T, part, 0, 0);
                 };
                 transform(Xh.p, X.p, nullptr, c.in);
                 transform(DYh.p, DY.p, nullptr, c.out);
@@ -403,7 +423,7 @@ static void test_layers(const std::vector<Case> &cases) {
                 Buffer<float> DX32(dx.size()), Q((size_t)splits * 8 * c.out * c.in);
                 auto base = normal(dx.size());
                 DX32.put(base);
-                LAUNCH(walsh_f32, dim3(5), dim3(256), 0, DX32.p, DXh.p, nullptr, T, c.in, 1);
+                LAUNCH(walsh_f32, dim3(5), dim3(256), 0, DX32.p, DXh.p, nullptr, T, c.in, 1, 0);
                 auto dx32 = DX32.get();
                 for (size_t i = 0; i < base.size(); i++) dx32[i] -= base[i];
                 compare(which + " dx f32", dx32, dx, dxm, 1.0 / 250, 6e-3);
@@ -416,8 +436,8 @@ static void test_layers(const std::vector<Case> &cases) {
             // bf16 of Wq, D's products and the output; Walsh rounds X̂ and P too
             double slack = c.walsh ? 6e-3 : 2e-6;
             compare(which + " y", Y.get(), y, ym, 1.0 / 250, slack);
-            compare(which + " dx", DX.get(), dx, dxm, 1.0 / 250, c.walsh ? 6e-3 : c.beta || c.quantizer != 1 ? 2e-3 : 2e-6);
-            compare(which + " G", l.DW.get(), G, Gm, 1e-6, c.walsh ? 3e-3 : 2e-6);
+            compare(which + " dx", DX.get(), dx, dxm, 1.0 / 250, c.walsh == 1 ? 6e-3 : c.beta || c.quantizer != 1 ? 2e-3 : 2e-6);
+            compare(which + " G", l.DW.get(), G, Gm, 1e-6, c.walsh == 1 ? 3e-3 : 2e-6);
         }
     }
     // finish_gradient from known G
@@ -614,7 +634,7 @@ int main(int argc, char **argv) {
     }
     test_gemms(quick);
     if (quick) {
-        test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}});
+        test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}, {8, 40, 24, 33, 2, 0, 1, 2}});
         test_fake_quant(33, 1408);
         printf("%d passed, %d failed\n", passes, failures);
         return failures > 0;
@@ -623,7 +643,8 @@ int main(int argc, char **argv) {
     test_layers({{8, 8, 8, 7, 2, 0, 0, 0}, {8, 64, 64, 33, 2, 0, 0, 0}, {8, 22, 171, 33, 1, 0, 1, 0}, {8, 171, 22, 7, 2, 0, 1, 0},
                  {4, 16, 24, 130, 1, 0, 1, 0}, {2, 24, 40, 33, 2, 0, 0, 0}, {1, 33, 65, 7, 1, 0, 1, 0}, {16, 8, 16, 33, 2, 0, 0, 0},
                  {8, 16, 16, 130, 0, 1, 1, 0}, {8, 8, 8, 33, 0, 1, 1, 0}, {8, 64, 64, 33, 0, 1, 1, 0}, {8, 3, 5, 7, 2, 1, 0, 0},
-                 {8, 8, 8, 33, 2, 0, 0, 1}, {8, 64, 64, 33, 1, 0, 1, 1}, {8, 24, 176, 33, 2, 0, 1, 1}, {8, 22, 3, 7, 2, 0, 0, 1}, {8, 3, 9, 7, 0, 0, 0, 1}});
+                 {8, 8, 8, 33, 2, 0, 0, 1}, {8, 64, 64, 33, 1, 0, 1, 1}, {8, 24, 176, 33, 2, 0, 1, 1}, {8, 22, 3, 7, 2, 0, 0, 1}, {8, 3, 9, 7, 0, 0, 0, 1},
+                 {8, 64, 72, 130, 2, 0, 1, 2}, {8, 72, 136, 33, 1, 0, 0, 2}});
 #ifndef EMULATE
     test_layers({{8, 176, 64, 130, 2, 0, 0, 0}, {8, 64, 176, 130, 1, 0, 1, 0}, {8, 160, 160, 200, 2, 0, 0, 0}, {8, 176, 64, 300, 2, 0, 0, 1}, {8, 64, 64, 1000, 0, 1, 1, 0}});
 #endif
