@@ -114,6 +114,24 @@ template <int TA, int TB> DEVICE void wgmma(float (&d)[16][4], uint64_t a, uint6
         : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
 }
 
+template <int TA, int TB> DEVICE void wgmma(float (&d)[20][4], uint64_t a, uint64_t b, int add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %82, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79}, "
+        "%80, %81, p, 1, 1, %83, %84;\n}\n"
+        : ACC4(0),
+          ACC4(4),
+          ACC4(8),
+          ACC4(12),
+          ACC4(16)
+        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+}
+
 template <int TA, int TB> DEVICE void wgmma(float (&d)[24][4], uint64_t a, uint64_t b, int add) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
@@ -187,14 +205,16 @@ DEVICE uint64_t descriptor(uint32_t address) {
 // with its chain, of at most eight steps of 64, and no splits.
 enum { TOGETHER, TURNS, RESIDENT };
 
-// Gemm90: tiles of 128 × 64·WIDTH.
+// Gemm90: tiles of 128 × WIDTH, which is a multiple of 32; B arrives in boxes of
+// 64 columns.
 template <int WIDTH, int MODE> struct Gemm90 {
-    static const int resident_bytes = MODE == RESIDENT ? 8 * WIDTH * 8192 : 0;
-    static const int stage_bytes = (MODE == RESIDENT ? 2 : 2 + WIDTH) * 8192;
+    static const int boxes = (WIDTH + 63) / 64;
+    static const int resident_bytes = MODE == RESIDENT ? 8 * boxes * 8192 : 0;
+    static const int stage_bytes = (MODE == RESIDENT ? 2 : 2 + boxes) * 8192;
     static const int stages = (24 * 8192 - resident_bytes) / stage_bytes;
     static const int barriers = resident_bytes + stages * stage_bytes; // where they are
-    static const int scale_bytes = 256 * WIDTH;                        // of one warp
-    static const int shared = barriers + 1024 + 8 * scale_bytes;
+    static const int scale_bytes = 4 * WIDTH;                          // of one warp
+    static const int shared = 24 * 8192 + 1024 + 8 * scale_bytes;
     static const int halves = MODE == TOGETHER ? 1 : 2; // of 64 rows, of one warpgroup
 };
 
@@ -231,7 +251,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
     }
     __syncthreads();
 
-    int tiles_m = (M + 127) / 128, tiles_n = (N + 64 * WIDTH - 1) / (64 * WIDTH), tiles = tiles_m * tiles_n;
+    int tiles_m = (M + 127) / 128, tiles_n = (N + WIDTH - 1) / WIDTH, tiles = tiles_m * tiles_n;
     int link = (K + 63) / 64, steps = link * chain, each = (steps + splits - 1) / splits;
     // This block's tiles: number first, first + stride, …
     int columns = tiles_n * batch, first = blockIdx.x, stride = gridDim.x, count = tiles * batch * splits;
@@ -254,7 +274,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
             for (int number = first; number < count; number += stride) {
                 int tm, tn, z, part;
                 locate(number, tm, tn, z, part);
-                int row = tm * 128, col = tn * 64 * WIDTH;
+                int row = tm * 128, col = tn * WIDTH;
                 int limit = PAIRS && z == 0 ? link : steps;
                 int step = part * each, end = step + each < limit ? step + each : limit;
                 int c = step / link, k = (step - c * link) * 64;
@@ -271,10 +291,10 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                         else
                             tma_load(a + i * 8192, mapA, bar, k, za, row + 64 * i);
                     }
-                    if (MODE == RESIDENT) b = kept + step * WIDTH * 8192, barB = ready + 8 * step;
-                    if (MODE == RESIDENT && number == first) mbarrier_expect(barB, WIDTH * 8192);
+                    if (MODE == RESIDENT) b = kept + step * G::boxes * 8192, barB = ready + 8 * step;
+                    if (MODE == RESIDENT && number == first) mbarrier_expect(barB, G::boxes * 8192);
 #pragma unroll
-                    for (int i = 0; i < WIDTH; i++) {
+                    for (int i = 0; i < G::boxes; i++) {
                         if (MODE == RESIDENT && number != first) continue;
                         if (TB)
                             tma_load(b + i * 8192, mapB, barB, col + 64 * i, zb, k);
@@ -287,13 +307,13 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
             }
         }
     } else {
-        float acc[G::halves][8 * WIDTH][4];
+        float acc[G::halves][WIDTH / 8][4];
         int lane = threadIdx.x & 31, group = warp >> 2, turn = 0, mine = 0;
         float *scales = (float *)(shared + G::barriers + 1024 + warp * G::scale_bytes);
         for (int number = first; number < count; number += stride) {
             int tm, tn, z, part;
             locate(number, tm, tn, z, part);
-            int col = tn * 64 * WIDTH, limit = PAIRS && z == 0 ? link : steps;
+            int col = tn * WIDTH, limit = PAIRS && z == 0 ? link : steps;
             int step = part * each, end = step + each < limit ? step + each : limit;
             if (MODE != TOGETHER && (turn++ & 1) != group) { // the other's tile: only its stages count
                 if (step < end) slot += end - step, phase ^= slot / G::stages & 1, slot %= G::stages;
@@ -302,7 +322,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
             if (scale) { // the tile's scales arrive during the products
                 __syncwarp();
 #pragma unroll
-                for (int i = 0; i < 2 * WIDTH; i++) {
+                for (int i = 0; i < WIDTH / 32; i++) {
                     int q = lane + 32 * i;
                     scales[q] = col + q < N ? scale[(size_t)z * strideS + col + q] : 0.f;
                 }
@@ -312,7 +332,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
 #pragma unroll
                 for (int h = 0; h < G::halves; h++)
 #pragma unroll
-                    for (int i = 0; i < 8 * WIDTH; i++) acc[h][i][0] = acc[h][i][1] = acc[h][i][2] = acc[h][i][3] = 0.f;
+                    for (int i = 0; i < WIDTH / 8; i++) acc[h][i][0] = acc[h][i][1] = acc[h][i][2] = acc[h][i][3] = 0.f;
             }
             // In turn, also because a wait can only tell a phase from the next:
             // all stages before this tile's must have been waited for.
@@ -324,7 +344,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 uint32_t a = base + slot * G::stage_bytes, b = a + 2 * 8192;
                 if (MODE == TOGETHER) a += group * 8192;
                 if (MODE == RESIDENT) {
-                    b = kept + step * WIDTH * 8192;
+                    b = kept + step * G::boxes * 8192;
                     mbarrier_wait(ready + 8 * step, 0);
                 }
                 wgmma_fence();
@@ -354,7 +374,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 if (scale) {
                     const float2 *s = (const float2 *)scales + (lane & 3);
 #pragma unroll
-                    for (int b = 0; b < 8 * WIDTH; b++) {
+                    for (int b = 0; b < WIDTH / 8; b++) {
                         float2 v = s[4 * b];
                         acc[h][b][0] *= v.x, acc[h][b][1] *= v.y, acc[h][b][2] *= v.x, acc[h][b][3] *= v.y;
                     }

@@ -49,28 +49,21 @@ GEMM(tn_f32, true, true, float)
 
 // ---- sm_90a --------------------------------------------------------------
 //
-// gemm90_{nt,nn,tn}_{bf16,f32}_{256,128,128p,128r}: the same with tensor maps (see
+// gemm90_{nt,nn,tn}_{bf16,f32}_{256,192,160,128,128p,128r}: the same with tensor maps (see
 // TensorMap in gemm90.cuh), so strides and pointers of A and B must be
 // multiples of 16 bytes; C as above. The number is the width of a tile, 128
 // its height; p: the warpgroups take turns at tiles; r: the same with B kept
 // in shared memory, for nt and nn with ceil(K/64)·chain ≤ 8 and splits 1.
-// Only in the sm_90a image; empty in others.
+// Only in the sm_90a image; empty in others. Which is quickest when,
+// docs/benchmarks.md says and variantOf of product.go chooses.
 //
 // launch: grid min(multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits), block 288;
 //   (128r: columns·max(1, min(ceil(M/128), multiprocessors / columns)) with columns = ceil(N/128)·batch);
-//   dynamic shared 256: 205824, others: 201728 (raise the function's limit first);
+//   dynamic shared 197632 + 32·width (raise the function's limit first);
 //   (TensorMap mapA, TensorMap mapB, T *C, float *scale, int M, int N, int K, int ldc, int batch,
 //    int chain, int splits, int strideC, int strideS, int shared, int add)
 //   The maps are 128 bytes by value, 64-byte aligned. shared: bit 0, all products use matrix 0 of mapA;
 //   bit 1, of mapB.
-//
-// Which: let rounds(w) = ceil(ceil(M/128)·ceil(N/w)·batch·splits / multiprocessors).
-//   nt, nn: 128r where it can (by its loads; not timed yet); else 256 if 2·rounds(256) ≤ rounds(128), else 128p.
-//   tn: the width w (256 or 128) and splits of the least
-//     rounds(w)·(w/128)·ceil(ceil(K/64)·chain/splits)·0.29 + splits·batch·M·N·4/1.5e6 µs,
-//   which was within 10 % of the times measured on an H100 (plus 5 µs): for
-//   16384 tokens 512→512 128 and 8 splits, q k v together 256 and 5, 512→1408
-//   128 and 3, gate and up together 256 and 3.
 #define GEMM90(name, WIDTH, MODE, TA, TB, T)                                                                          \
     KERNEL __launch_bounds__(288, 1)                                                                                  \
     gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, T *C,               \
@@ -79,19 +72,21 @@ GEMM(tn_f32, true, true, float)
         gemm90_tiles<WIDTH, MODE, TA, TB>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, \
                                             shared, add);                                                             \
     }
-#define GEMM90_WIDTHS(name, TA, TB, T)         \
-    GEMM90(name##_256, 4, TOGETHER, TA, TB, T) \
-    GEMM90(name##_128, 2, TOGETHER, TA, TB, T) \
-    GEMM90(name##_128p, 2, TURNS, TA, TB, T)
+#define GEMM90_WIDTHS(name, TA, TB, T)           \
+    GEMM90(name##_256, 256, TOGETHER, TA, TB, T) \
+    GEMM90(name##_192, 192, TOGETHER, TA, TB, T) \
+    GEMM90(name##_160, 160, TOGETHER, TA, TB, T) \
+    GEMM90(name##_128, 128, TOGETHER, TA, TB, T) \
+    GEMM90(name##_128p, 128, TURNS, TA, TB, T)
 GEMM90_WIDTHS(nt_bf16, false, false, bf16)
 GEMM90_WIDTHS(nt_f32, false, false, float)
 GEMM90_WIDTHS(nn_bf16, false, true, bf16)
 GEMM90_WIDTHS(nn_f32, false, true, float)
 GEMM90_WIDTHS(tn_f32, true, true, float)
-GEMM90(nt_bf16_128r, 2, RESIDENT, false, false, bf16)
-GEMM90(nt_f32_128r, 2, RESIDENT, false, false, float)
-GEMM90(nn_bf16_128r, 2, RESIDENT, false, true, bf16)
-GEMM90(nn_f32_128r, 2, RESIDENT, false, true, float)
+GEMM90(nt_bf16_128r, 128, RESIDENT, false, false, bf16)
+GEMM90(nt_f32_128r, 128, RESIDENT, false, false, float)
+GEMM90(nn_bf16_128r, 128, RESIDENT, false, true, bf16)
+GEMM90(nn_f32_128r, 128, RESIDENT, false, true, float)
 
 // gemm90_octonion: C_i = scale ∘ Σ of the corrections of part i (EVIDENCE §3),
 // A x [rows, 8, K], B 2·W [8, N, K], C [rows, 8, N]; as gemm90_nt_bf16_256 with
@@ -100,7 +95,7 @@ KERNEL __launch_bounds__(288, 1)
 gemm90_octonion(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, bf16 *C,
                 const float *scale, int M, int N, int K, int ldc, int batch, int chain, int splits, int strideC,
                 int strideS, int shared, int add) {
-    gemm90_tiles<4, TOGETHER, false, false, bf16, true>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, shared, add);
+    gemm90_tiles<256, TOGETHER, false, false, bf16, true>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, shared, add);
 }
 
 // ---- folding -------------------------------------------------------------

@@ -52,20 +52,19 @@ type variant int
 
 const (
 	together128 variant = iota // tiles of 128×128, a warpgroup takes 64 rows
+	together160                // 128×160
+	together192                // 128×192
 	together256                // 128×256
 	turns128                   // 128×128, the warpgroups in turns at tiles
 	resident128                // the same with B kept in shared memory
 	variants                   // how many there are
 )
 
-var variantNames = [variants]string{"128", "256", "128p", "128r"}
+var variantNames = [variants]string{"128", "160", "192", "256", "128p", "128r"}
 
 // width is that of a tile.
 func (v variant) width() int {
-	if v == together256 {
-		return 256
-	}
-	return 128
+	return [variants]int{128, 160, 192, 256, 128, 128}[v]
 }
 
 // can says whether a variant computes a product.
@@ -75,21 +74,17 @@ func (v variant) can(p product) bool {
 
 // gemm90 launches Hopper's product.
 func (d *Device) gemm90(p product) {
-	v := d.variantOf(p)
-	if d.forced != variants && d.forced.can(p) {
-		v = d.forced
+	v := d.forced
+	if v == variants || !v.can(p) {
+		v = d.variantOf(p)
 	}
 	k := [...][2][variants]kernelID{
-		nt: {{gemm90NTBF16Narrow, gemm90NTBF16Wide, gemm90NTBF16Turns, gemm90NTBF16Resident},
-			{gemm90NTF32Narrow, gemm90NTF32Wide, gemm90NTF32Turns, gemm90NTF32Resident}},
-		nn: {{gemm90NNBF16Narrow, gemm90NNBF16Wide, gemm90NNBF16Turns, gemm90NNBF16Resident},
-			{gemm90NNF32Narrow, gemm90NNF32Wide, gemm90NNF32Turns, gemm90NNF32Resident}},
-		tn: {{-1, -1, -1, -1}, {gemm90TNF32Narrow, gemm90TNF32Wide, gemm90TNF32Turns, -1}},
+		nt: {{gemm90NTBF16128, gemm90NTBF16160, gemm90NTBF16192, gemm90NTBF16256, gemm90NTBF16Turns, gemm90NTBF16Resident},
+			{gemm90NTF32128, gemm90NTF32160, gemm90NTF32192, gemm90NTF32256, gemm90NTF32Turns, gemm90NTF32Resident}},
+		nn: {{gemm90NNBF16128, gemm90NNBF16160, gemm90NNBF16192, gemm90NNBF16256, gemm90NNBF16Turns, gemm90NNBF16Resident},
+			{gemm90NNF32128, gemm90NNF32160, gemm90NNF32192, gemm90NNF32256, gemm90NNF32Turns, gemm90NNF32Resident}},
+		tn: {{-1, -1, -1, -1, -1, -1}, {gemm90TNF32128, gemm90TNF32160, gemm90TNF32192, gemm90TNF32256, gemm90TNF32Turns, -1}},
 	}[p.kind][flag(p.float)][v]
-	shared := 201728
-	if v == together256 {
-		shared = 205824
-	}
 	rowsA, colsA, rowsB, colsB := p.m, p.k, p.n, p.k // as they lie in memory
 	if p.kind == tn {
 		rowsA, colsA = p.k, p.m
@@ -112,50 +107,58 @@ func (d *Device) gemm90(p product) {
 	if v == resident128 {
 		blocks = columns * max(1, min(rows, d.multi/columns))
 	}
-	d.launchMaps(k, grid{x: blocks, threads: 288, shared: shared}, a, b,
+	d.launchMaps(k, grid{x: blocks, threads: 288, shared: 197632 + 32*v.width()}, a, b,
 		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), i32(p.batch), i32(p.chain), i32(p.splits),
 		i32(p.strideC), i32(p.strideS), i32(sharing), flag(p.add))
 }
 
-// variantOf is the quickest variant.
-func (d *Device) variantOf(p product) variant {
-	if d.cost(p, together256) <= d.cost(p, together128) {
-		return together256
+// rounds is how many tiles, one after the other, the busiest multiprocessor does.
+func (d *Device) rounds(p product, v variant) int {
+	rows, columns := per(p.m, 128), per(p.n, v.width())*p.batch
+	if v == resident128 {
+		return per(rows, max(1, min(rows, d.multi/columns))) * per(columns, d.multi)
 	}
-	return together128
+	return per(rows*columns*p.splits, d.multi)
 }
 
-// cost estimates the microseconds of a product: the rounds that the
-// multiprocessors go through the tiles, at a rate that a table of measurements
-// on an H100 suggests (docs/benchmarks.md), and the writing and reading again
-// of parts.
+// cost estimates the microseconds of a product: once, of a tile, of its steps
+// of 64 along the contraction, and of parts that are written and read again.
+// The numbers fit the table of an H100 in docs/benchmarks.md within 12 %.
 func (d *Device) cost(p product, v variant) float64 {
-	const rate, bandwidth = 4.5e6, 3e6 // operations of a multiprocessor, bytes, a microsecond
-	width := v.width()
-	tiles := per(p.m, 128) * per(p.n, width) * p.batch * p.splits
-	steps := per(per(p.k, 64)*p.chain, p.splits) * 64
-	t := float64(per(tiles, d.multi)) * 2 * 128 * float64(width) * float64(steps) / rate
-	if width == 128 {
-		t *= 1.08
-	}
+	const bandwidth = 3e6 // bytes a microsecond
+	t := [variants]struct{ once, tile, step float64 }{
+		together128: {1.5, 1.57, 0.396}, together160: {1.5, 2.07, 0.459}, together192: {1.5, 2.58, 0.520}, together256: {1.5, 3.58, 0.649},
+		turns128: {2.5, 1.56, 0.368}, resident128: {3, 1.00, 0.330}}[v]
+	steps := per(per(p.k, 64)*p.chain, p.splits)
+	cost := t.once + float64(d.rounds(p, v)) * (t.tile + t.step*float64(steps))
 	if p.splits > 1 {
-		t += float64(p.splits) * float64(p.m) * float64(p.n) * float64(p.batch) * 8 / bandwidth
+		cost += float64(p.splits*p.m*p.n*p.batch*8) / bandwidth
 	}
-	return t
+	return cost
+}
+
+// variantOf is the quickest variant.
+func (d *Device) variantOf(p product) variant {
+	best, least := together128, math.Inf(1)
+	for v := range variants {
+		if v.can(p) && d.cost(p, v) < least {
+			best, least = v, d.cost(p, v)
+		}
+	}
+	return best
 }
 
 // split cuts the contraction of a product into as many parts as make it
 // quickest.
 func (d *Device) split(p *product) {
 	p.batch, p.chain = max(1, p.batch), max(1, p.chain)
-	best := math.Inf(1)
-	q := *p
-	for q.splits = 1; q.splits <= min(32, per(p.k, 256)); q.splits++ {
-		if t := min(d.cost(q, together128), d.cost(q, together256)); t < best {
-			best, p.splits = t, q.splits
+	best, least := 1, math.Inf(1)
+	for p.splits = 1; p.splits <= min(32, per(p.k, 256)); p.splits++ {
+		if t := d.cost(*p, d.variantOf(*p)); t < least {
+			best, least = p.splits, t
 		}
 	}
-	p.splits = max(1, p.splits)
+	p.splits = best
 }
 
 // mapKey is what a tensor map says: a batch of bf16 matrices.

@@ -12,24 +12,34 @@ const (
 	gemmNNBF16
 	gemmNNF32
 	gemmTNF32
-	gemm90NTBF16Narrow
-	gemm90NTBF16Wide
+	gemm90NTBF16128
+	gemm90NTBF16256
+	gemm90NTBF16160
+	gemm90NTBF16192
 	gemm90NTBF16Turns
 	gemm90NTBF16Resident
-	gemm90NTF32Narrow
-	gemm90NTF32Wide
+	gemm90NTF32128
+	gemm90NTF32256
+	gemm90NTF32160
+	gemm90NTF32192
 	gemm90NTF32Turns
 	gemm90NTF32Resident
-	gemm90NNBF16Narrow
-	gemm90NNBF16Wide
+	gemm90NNBF16128
+	gemm90NNBF16256
+	gemm90NNBF16160
+	gemm90NNBF16192
 	gemm90NNBF16Turns
 	gemm90NNBF16Resident
-	gemm90NNF32Narrow
-	gemm90NNF32Wide
+	gemm90NNF32128
+	gemm90NNF32256
+	gemm90NNF32160
+	gemm90NNF32192
 	gemm90NNF32Turns
 	gemm90NNF32Resident
-	gemm90TNF32Narrow
-	gemm90TNF32Wide
+	gemm90TNF32128
+	gemm90TNF32256
+	gemm90TNF32160
+	gemm90TNF32192
 	gemm90TNF32Turns
 	gemm90Octonion
 	fold
@@ -92,15 +102,20 @@ const (
 var kernelTable = [kernelCount]struct{ stem, name string }{
 	gemmNTBF16: {"linear", "gemm_nt_bf16"}, gemmNTF32: {"linear", "gemm_nt_f32"},
 	gemmNNBF16: {"linear", "gemm_nn_bf16"}, gemmNNF32: {"linear", "gemm_nn_f32"}, gemmTNF32: {"linear", "gemm_tn_f32"},
-	gemm90NTBF16Narrow: {"linear", "gemm90_nt_bf16_128"}, gemm90NTBF16Wide: {"linear", "gemm90_nt_bf16_256"},
+	gemm90NTBF16128: {"linear", "gemm90_nt_bf16_128"}, gemm90NTBF16256: {"linear", "gemm90_nt_bf16_256"},
+	gemm90NTBF16160: {"linear", "gemm90_nt_bf16_160"}, gemm90NTBF16192: {"linear", "gemm90_nt_bf16_192"},
 	gemm90NTBF16Turns: {"linear", "gemm90_nt_bf16_128p"}, gemm90NTBF16Resident: {"linear", "gemm90_nt_bf16_128r"},
-	gemm90NTF32Narrow: {"linear", "gemm90_nt_f32_128"}, gemm90NTF32Wide: {"linear", "gemm90_nt_f32_256"},
+	gemm90NTF32128: {"linear", "gemm90_nt_f32_128"}, gemm90NTF32256: {"linear", "gemm90_nt_f32_256"},
+	gemm90NTF32160: {"linear", "gemm90_nt_f32_160"}, gemm90NTF32192: {"linear", "gemm90_nt_f32_192"},
 	gemm90NTF32Turns: {"linear", "gemm90_nt_f32_128p"}, gemm90NTF32Resident: {"linear", "gemm90_nt_f32_128r"},
-	gemm90NNBF16Narrow: {"linear", "gemm90_nn_bf16_128"}, gemm90NNBF16Wide: {"linear", "gemm90_nn_bf16_256"},
+	gemm90NNBF16128: {"linear", "gemm90_nn_bf16_128"}, gemm90NNBF16256: {"linear", "gemm90_nn_bf16_256"},
+	gemm90NNBF16160: {"linear", "gemm90_nn_bf16_160"}, gemm90NNBF16192: {"linear", "gemm90_nn_bf16_192"},
 	gemm90NNBF16Turns: {"linear", "gemm90_nn_bf16_128p"}, gemm90NNBF16Resident: {"linear", "gemm90_nn_bf16_128r"},
-	gemm90NNF32Narrow: {"linear", "gemm90_nn_f32_128"}, gemm90NNF32Wide: {"linear", "gemm90_nn_f32_256"},
+	gemm90NNF32128: {"linear", "gemm90_nn_f32_128"}, gemm90NNF32256: {"linear", "gemm90_nn_f32_256"},
+	gemm90NNF32160: {"linear", "gemm90_nn_f32_160"}, gemm90NNF32192: {"linear", "gemm90_nn_f32_192"},
 	gemm90NNF32Turns: {"linear", "gemm90_nn_f32_128p"}, gemm90NNF32Resident: {"linear", "gemm90_nn_f32_128r"},
-	gemm90TNF32Narrow: {"linear", "gemm90_tn_f32_128"}, gemm90TNF32Wide: {"linear", "gemm90_tn_f32_256"},
+	gemm90TNF32128: {"linear", "gemm90_tn_f32_128"}, gemm90TNF32256: {"linear", "gemm90_tn_f32_256"},
+	gemm90TNF32160: {"linear", "gemm90_tn_f32_160"}, gemm90TNF32192: {"linear", "gemm90_tn_f32_192"},
 	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"}, gemm90Octonion: {"linear", "gemm90_octonion"},
 	fold: {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
 	walshBF16: {"walsh", "walsh_bf16"}, walsh90NT: {"walsh", "walsh90_nt"}, walsh90NN: {"walsh", "walsh90_nn"}, walsh90TN: {"walsh", "walsh90_tn"},

@@ -31,7 +31,7 @@ for what in "$@"; do
         best = ""; chosen = ""
         for (i = 3; i < NF; i += 2) {
           if ($(i + 1) ~ /^chosen/) { chosen = $(i + 1); took = $i; sub(/^chosen-/, "", chosen) }
-          else if ($i > 0 && (best == "" || $i < least)) { best = $(i + 1); least = $i }
+          else if ($(i + 1) ~ /^[0-9]/ && $i > 0 && (best == "" || $i < least)) { best = $(i + 1); least = $i }
         }
         printf "%-18s chosen %-7s %8.1f us   best %-7s %8.1f us   cuBLAS %8s us   cuBLAS / chosen %.2f\n",
           name, chosen, took, best, least, peer[name], peer[name] / took

@@ -73,14 +73,14 @@ static int grid90(const Gemm &g, int width, int mode) {
     return std::min(multiprocessors(), rows * columns * g.splits);
 }
 
-// path: 80; of gemm90 256, 128, 1282 for 128p, 1283 for 128r.
+// path: 80; of gemm90 256, 192, 160, 128, 1282 for 128p, 1283 for 128r.
 static bool possible(const Gemm &g, int path) { return path != 1283 || (g.kind != TN && g.splits == 1 && (g.K + 63) / 64 * g.chain <= 8); }
 
 #define LAUNCH80(kernel)                                                                                              \
     LAUNCH(kernel, dim3((g.M + 127) / 128 * ((g.N + 127) / 128), g.splits, g.batch), dim3(gemm_threads), gemm_shared, A, B, C, \
            scale, g.M, g.N, g.K, g.lda, g.ldb, g.ldc, g.strideA, g.strideB, g.strideC, g.strideS, g.chain, add)
 #define LAUNCH90(kernel, WIDTH, MODE)                                                                                          \
-    LAUNCH(kernel, dim3(grid90(g, 64 * WIDTH, MODE)), dim3(288), (Gemm90<WIDTH, MODE>::shared), a, b, C, scale, g.M, g.N, g.K, \
+    LAUNCH(kernel, dim3(grid90(g, WIDTH, MODE)), dim3(288), (Gemm90<WIDTH, MODE>::shared), a, b, C, scale, g.M, g.N, g.K, \
            g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, (g.strideA ? 0 : 1) | (g.strideB ? 0 : 2), add)
 #define LAUNCH_KIND(kind_name, resident)                                  \
     do {                                                                  \
@@ -91,12 +91,14 @@ static bool possible(const Gemm &g, int path) { return path != 1283 || (g.kind !
         int nA = g.strideA ? g.batch * g.chain : 1, nB = g.strideB ? g.batch * g.chain : 1;                  \
         TensorMap a = tensor_map(A, g.kind == TN ? g.M : g.K, g.rowsA(), g.lda, nA, g.strideA);              \
         TensorMap b = tensor_map(B, g.kind == NT ? g.K : g.N, g.rowsB(), g.ldb, nB, g.strideB);              \
-        if (path == 256) LAUNCH90(gemm90_##kind_name##_256, 4, TOGETHER); \
-        if (path == 128) LAUNCH90(gemm90_##kind_name##_128, 2, TOGETHER); \
-        if (path == 1282) LAUNCH90(gemm90_##kind_name##_128p, 2, TURNS);  \
-        if (path == 1283) LAUNCH90(gemm90_##resident, 2, RESIDENT);       \
+        if (path == 256) LAUNCH90(gemm90_##kind_name##_256, 256, TOGETHER); \
+        if (path == 192) LAUNCH90(gemm90_##kind_name##_192, 192, TOGETHER); \
+        if (path == 160) LAUNCH90(gemm90_##kind_name##_160, 160, TOGETHER); \
+        if (path == 128) LAUNCH90(gemm90_##kind_name##_128, 128, TOGETHER); \
+        if (path == 1282) LAUNCH90(gemm90_##kind_name##_128p, 128, TURNS);  \
+        if (path == 1283) LAUNCH90(gemm90_##resident, 128, RESIDENT);       \
     } while (0)
-static_assert(Gemm90<4, TOGETHER>::shared == 205824 && Gemm90<2, TOGETHER>::shared == 201728 && Gemm90<2, TURNS>::shared == 201728 && Gemm90<2, RESIDENT>::shared == 201728, "as linear.cu says");
+static_assert(Gemm90<256, TOGETHER>::shared == 205824 && Gemm90<160, TOGETHER>::shared == 202752 && Gemm90<128, TURNS>::shared == 201728 && Gemm90<128, RESIDENT>::shared == 201728, "as linear.cu says");
 
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add) {
     if (g.kind == NT) LAUNCH_KIND(nt_bf16, nt_bf16_128r);
@@ -168,7 +170,7 @@ static void test_gemms(bool quick) {
     for (auto [M, N, K] : shapes) {
         if (quick && M != 130 && M != 33) continue;
         for (Kind kind : {NT, NN, TN})
-            for (int path : {80, 128, 256, 1282, 1283})
+            for (int path : {80, 128, 160, 192, 256, 1282, 1283})
                 for (int pad : {0, 8}) {
                     Gemm g{kind, M, N, K};
                     if (kind == TN) std::swap(g.M, g.K); // tokens are the contraction
@@ -197,7 +199,7 @@ static void test_gemms(bool quick) {
                     }
                 }
     }
-    for (int path : {80, 128, 256, 1282, 1283}) // batches side by side, as Walsh uses them
+    for (int path : {80, 128, 160, 192, 256, 1282, 1283}) // batches side by side, as Walsh uses them
         for (int part : {8, 64, 72}) {
             int rows = 130, out = 40;
             Gemm g{NT, rows, out, part, 8, 1, 8 * part, part, 8 * out, part, out * part, out};
@@ -285,7 +287,7 @@ static void octonion_forward(const Case &c, int T, const uint16_t *x, const Weig
     Gemm f{NT, T, c.out, c.in, 8, 1, nK, c.in, nN, c.in, c.out * c.in, c.out};
     launch_gemm(f, 256, Xh.p, l.D.p, P.p, nullptr, 0);
     TensorMap a = tensor_map(x, c.in, T, nK, 8, c.in), b = tensor_map(l.D.p + size, c.in, c.out, c.in, 8, c.out * c.in);
-    LAUNCH(gemm90_octonion, dim3(grid90(f, 256, TOGETHER)), dim3(288), (Gemm90<4, TOGETHER>::shared), a, b, y, l.Scale.p, T, c.out, c.in,
+    LAUNCH(gemm90_octonion, dim3(grid90(f, 256, TOGETHER)), dim3(288), (Gemm90<256, TOGETHER>::shared), a, b, y, l.Scale.p, T, c.out, c.in,
            nN, 8, 3, 1, c.out, 0, 0, 0);
     LAUNCH(walsh_bf16, dim3(7), dim3(256), 0, y, P.p, l.Scale.p, T, c.out, 1, 0);
     synchronize();
@@ -382,7 +384,7 @@ static void test_layers(const std::vector<Case> &cases) {
         for (size_t i = 0; i < G.size(); i++) G[i] += before[i], Gm[i] += std::fabs(before[i]);
 
         Buffer<uint16_t> X(x), DY(dy);
-        for (int path : {80, 128, 256, 1282, 1283}) {
+        for (int path : {80, 128, 160, 192, 256, 1282, 1283}) {
             if (path != 80 && (nN % 8 || nK % 8 || (c.walsh && (c.out % 8 || c.in % 8)))) continue;
             Buffer<uint16_t> Y(y.size()), DX(dx.size());
             l.DW.put(before);
