@@ -83,6 +83,16 @@ template <class T> DEVICE T block_sum(T v, T *scratch) {
 // compiler_fence: loads are not moved across it.
 DEVICE void compiler_fence() { asm volatile("" ::: "memory"); }
 
+// after_others waits until the kernels before have finished. Package cuda lets
+// kernels that begin with it start while the one before still ends, on sm_90
+// (early of table.go); so the next may be made ready from here on. It comes
+// before any access of memory.
+DEVICE void after_others() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // ---- asynchronous copies, sm_80 ------------------------------------------
 
 // shared_address is a pointer to shared memory as the 32 bits that PTX wants.

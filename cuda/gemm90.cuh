@@ -248,8 +248,11 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
         mbarrier_init(turns + 8, 4);
         for (int s = 0; s < 8; s++) mbarrier_init(ready + 8 * s, 1);
         mbarrier_fence();
+        tma_prefetch(mapA);
+        tma_prefetch(mapB);
     }
     __syncthreads();
+    after_others();
 
     int tiles_m = (M + 127) / 128, tiles_n = (N + WIDTH - 1) / WIDTH, tiles = tiles_m * tiles_n;
     int link = (K + 63) / 64, steps = link * chain, each = (steps + splits - 1) / splits;
@@ -269,8 +272,6 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
     int warp = threadIdx.x >> 5;
     if (warp == 8) {
         if ((threadIdx.x & 31) == 0) {
-            tma_prefetch(mapA);
-            tma_prefetch(mapB);
             for (int number = first; number < count; number += stride) {
                 int tm, tn, z, part;
                 locate(number, tm, tn, z, part);

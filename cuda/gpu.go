@@ -42,8 +42,8 @@ type gpu struct {
 	// move as stacks do.
 	args   [maxArgs]uint64
 	params [maxArgs]uintptr
-	values [16]uintptr // of a call
 	config launchConfig
+	values [16]uintptr // of a call
 	out    [2]uint64
 	hold   unsafe.Pointer // what a call reads, so that it is on the heap
 }

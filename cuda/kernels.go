@@ -124,18 +124,25 @@ func (g *gpu) launchMaps(k kernelID, s grid, a, b *tensorMap, args ...uint64) {
 		g.shared[k] = s.shared
 	}
 	g.last = kernelTable[k].name
-	g.launchFunction(g.kernels[k], s, a, b, args...)
+	g.launchFunction(g.kernels[k], s, g.early(k), a, b, args...)
 }
 
-// launchConfig is CUlaunchConfig.
+// launchConfig is CUlaunchConfig with the one attribute we use: that a kernel
+// may start early.
 type launchConfig struct {
-	gridX, gridY, gridZ, blockX, blockY, blockZ, shared uint32
-	stream                                              uintptr
-	attributes                                          uintptr
-	count                                               uint32
+	grid, block [3]uint32
+	shared, _   uint32
+	stream      uintptr
+	attributes  unsafe.Pointer
+	count, _    uint32
+	id, _       uint32
+	allowed     uint32
+	_           [15]uint32
 }
 
-func (g *gpu) launchFunction(f uintptr, s grid, mapA, mapB *tensorMap, args ...uint64) {
+const attributeProgrammaticSerialization = 6
+
+func (g *gpu) launchFunction(f uintptr, s grid, early bool, mapA, mapB *tensorMap, args ...uint64) {
 	if s.x == 0 || g.err != nil {
 		return
 	}
@@ -152,7 +159,12 @@ func (g *gpu) launchFunction(f uintptr, s grid, mapA, mapB *tensorMap, args ...u
 		g.params[n+i] = uintptr(unsafe.Pointer(&g.args[i]))
 	}
 	g.markProfile()
-	g.config = launchConfig{uint32(s.x), uint32(max(1, s.y)), uint32(max(1, s.z)), uint32(s.threads), 1, 1, uint32(s.shared), g.stream, 0, 0}
+	g.config = launchConfig{grid: [3]uint32{uint32(s.x), uint32(max(1, s.y)), uint32(max(1, s.z))}, block: [3]uint32{uint32(s.threads), 1, 1},
+		shared: uint32(s.shared), stream: g.stream}
+	if early {
+		g.config.attributes, g.config.count = unsafe.Pointer(&g.config.id), 1
+		g.config.id, g.config.allowed = attributeProgrammaticSerialization, 1
+	}
 	if r := g.try(cuLaunchKernelEx, uintptr(unsafe.Pointer(&g.config)), f, uintptr(unsafe.Pointer(&g.params[0])), 0); r != 0 {
 		g.fail("kernel "+g.last, r, g.hint(r))
 	}

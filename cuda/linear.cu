@@ -39,6 +39,7 @@
     KERNEL __launch_bounds__(256, 2)                                                                           \
     gemm_##name(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb, \
                 int ldc, int strideA, int strideB, int strideC, int strideS, int chain, int add) {             \
+        after_others();                                                                                        \
         gemm_tile<TA, TB>(A, B, C, scale, M, N, K, lda, ldb, ldc, strideA, strideB, strideC, strideS, chain, add); \
     }
 GEMM(nt_bf16, false, false, bf16)
@@ -158,6 +159,7 @@ DEVICE void fold_block(float *g, const float *p, const uint16_t *signs, int n, i
 //   (float *G0, float *G1, float *G2, float *G3, float *P, uint16 *signs, int n, int rows, int cols, int splits, int stride, int transposed)
 //   stride: from one part of P to the next, in elements: n·rows·n·cols times the layers.
 KERNEL fold(float *g0, float *g1, float *g2, float *g3, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int stride, int transposed) {
+    after_others();
     float *g = blockIdx.z == 0 ? g0 : blockIdx.z == 1 ? g1 : blockIdx.z == 2 ? g2 : g3;
     p += (size_t)blockIdx.z * n * rows * n * cols;
     if (cols % 4 == 0)
@@ -196,6 +198,7 @@ template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size
 //   (float *G0, float *G1, float *G2, float *G3, float *P, int size, int splits, int stride, int V);
 //   stride: from one part to the next, 8·size times the layers
 KERNEL fold_walsh(float *g0, float *g1, float *g2, float *g3, const float *p, int size, int splits, int stride, int V) {
+    after_others();
     float *g = blockIdx.z == 0 ? g0 : blockIdx.z == 1 ? g1 : blockIdx.z == 2 ? g2 : g3;
     p += (size_t)blockIdx.z * 8 * size;
     if (V == 4)

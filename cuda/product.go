@@ -130,7 +130,7 @@ func (d *Device) cost(p product, v variant) float64 {
 		together128: {1.5, 1.57, 0.396}, together160: {1.5, 2.07, 0.459}, together192: {1.5, 2.58, 0.520}, together256: {1.5, 3.58, 0.649},
 		turns128: {2.5, 1.56, 0.368}, resident128: {3, 1.00, 0.330}}[v]
 	steps := per(per(p.k, 64)*p.chain, p.splits)
-	cost := t.once + float64(d.rounds(p, v)) * (t.tile + t.step*float64(steps))
+	cost := t.once + float64(d.rounds(p, v))*(t.tile+t.step*float64(steps))
 	if p.splits > 1 {
 		cost += float64(p.splits*p.m*p.n*p.batch*8) / bandwidth
 	}

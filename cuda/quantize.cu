@@ -38,6 +38,7 @@ const int chunks = 128; // of a tensor, whose Σ|w| are added up first
 // launch: grid (128, layers), block 256, no dynamic shared; (Layer *layers, double *partial [layers, 128])
 KERNEL __launch_bounds__(256) refresh_sums(const Layer *layers, double *partial) {
     __shared__ double scratch[32];
+    after_others();
     const Layer &l = layers[blockIdx.y];
     int size = l.n * l.out * l.in;
     if (blockIdx.x == 0 && threadIdx.x == 0) *l.zeros = 0;
@@ -157,6 +158,7 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
     __shared__ double scratch[32];
     __shared__ int counts[32];
     __shared__ uint32_t flips[16];
+    after_others();
     const Layer l = layers[blockIdx.y];
     if (l.walsh) {
         refresh_walsh(l, partial + blockIdx.y * chunks, scratch, counts);
@@ -230,6 +232,7 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
 // launch: grid (largest N, layers), block 128, no dynamic shared; (Layer *layers)
 KERNEL __launch_bounds__(128) finish_gradient(const Layer *layers) {
     __shared__ float scratch[32];
+    after_others();
     const Layer l = layers[blockIdx.y];
     int r = blockIdx.x;
     if (r >= l.out || (!l.beta && l.quantizer != 1)) return;
@@ -251,6 +254,7 @@ KERNEL __launch_bounds__(128) finish_gradient(const Layer *layers) {
 DEVICE float round8(float v, float inv, float s) { return s * rintf(fmaxf(-127.f, fminf(127.f, v * inv))); }
 
 KERNEL __launch_bounds__(256) fake_quant8(bf16 *y, const bf16 *x, int rows, int width) {
+    after_others();
     int row = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     if (row >= rows) return;
     x += (size_t)row * width;

@@ -141,3 +141,13 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	swiGLU: {"swiglu", "swiglu"}, swiGLUBackward: {"swiglu", "swiglu_backward"},
 	zeroTensors: {"step", "zero_tensors"}, addSum: {"step", "add_sum"}, guard: {"step", "guard"},
 }
+
+// early says whether a kernel may start while the one before still ends: it
+// waits itself (after_others of common.cuh), in Hopper's image.
+func (g *gpu) early(k kernelID) bool {
+	switch kernelTable[k].stem {
+	case "linear", "walsh", "quantize":
+		return g.info.Major == 9
+	}
+	return false
+}

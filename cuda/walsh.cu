@@ -118,9 +118,11 @@ template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scal
 // launch: grid min(ceil(rows·ceil(part/8)/256), 16·multiprocessors), block 256, no dynamic shared;
 //   (T *y, bf16 *x, float *scale, int rows, int part, int add, int flip)
 KERNEL __launch_bounds__(256) walsh_bf16(bf16 *y, const bf16 *x, const float *scale, int rows, int part, int add, int flip) {
+    after_others();
     walsh_rows(y, x, scale, rows, part, add, flip);
 }
 KERNEL __launch_bounds__(256) walsh_f32(float *y, const bf16 *x, const float *scale, int rows, int part, int add, int flip) {
+    after_others();
     walsh_rows(y, x, scale, rows, part, add, flip);
 }
 
@@ -195,8 +197,11 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
         for (int s = 0; s < W::slots_a; s++) mbarrier_init(fullA + 8 * s, 1), mbarrier_init(emptyA + 8 * s, 8);
         for (int s = 0; s < W::slots_b; s++) mbarrier_init(fullB + 8 * s, 1), mbarrier_init(emptyB + 8 * s, 8);
         mbarrier_fence();
+        tma_prefetch(mapA);
+        tma_prefetch(mapB);
     }
     __syncthreads();
+    after_others();
 
     int tiles_m = (M + 63) / 64, tiles_n = (N + 63) / 64, columns = tiles_n * batch, link = (K + 63) / 64, steps = link * chain;
     bool kept = steps == 1;
@@ -210,8 +215,6 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
     uint32_t phaseA = 0, phaseB = 0;
     if (warp == 8) {
         if (lane == 0) {
-            tma_prefetch(mapA);
-            tma_prefetch(mapB);
             for (int number = first; number < count; number += stride) {
                 int row, col, z;
                 locate(number, row, col, z);
@@ -340,17 +343,16 @@ DEVICE void walsh90_sums(const TensorMap *mapA, const TensorMap *mapB, float *P,
     if (threadIdx.x == 0) {
         for (int s = 0; s < W::stages; s++) mbarrier_init(full + 8 * s, 1), mbarrier_init(empty + 8 * s, 8);
         mbarrier_fence();
+        tma_prefetch(mapA);
+        tma_prefetch(mapB);
     }
     __syncthreads();
+    after_others();
     int tiles_n = (N + 63) / 64, tiles_k = (K + 63) / 64, tiles = tiles_n * tiles_k * batch, count = tiles * splits;
     int steps = (M + 31) / 32, each = (steps + splits - 1) / splits;
     int slot = 0, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, group = warp >> 2;
     uint32_t phase = 0;
     float acc[8][4][4];
-    if (warp == 8 && lane == 0) {
-        tma_prefetch(mapA);
-        tma_prefetch(mapB);
-    }
     for (int number = blockIdx.x; number < count; number += gridDim.x) {
         int n = number % tiles_n * 64, k = number / tiles_n % tiles_k * 64, z = number % tiles / (tiles_n * tiles_k), part = number / tiles;
         int step = part * each, end = step + each < steps ? step + each : steps;

@@ -159,6 +159,7 @@ template <class F> static void emu_warp(void *arg, F act) {
     emu::meet(emu::warps[emu::current / 32], emu::current % 32, 32, arg, act);
 }
 static inline void compiler_fence() {}
+static inline void after_others() {}
 static inline void __syncwarp() {
     emu_warp(nullptr, [](void **) {});
 }
