@@ -29,6 +29,7 @@ type Device struct {
 	lists   []*tensorList
 	signs   map[string]uintptr // of each algebra
 	rank1   uintptr            // one word without signs, for n = 1
+	blas    *blas              // nil: without cuBLASLt
 	forced  variant            // of all products on Hopper that it can do; variants: choose
 
 	fusedMost, octonionFrom, chunkMost int // see walsh.go; others in tests
@@ -63,6 +64,7 @@ func Open(number int) (tensor.Device, error) {
 		}
 	}
 	g.loadKernels()
+	d.blas = d.openBLAS()
 	d.numbers = g.malloc(numbersSize)
 	d.rank1 = g.malloc(64)
 	d.results.device = g.malloc(8 * resultsMost)
@@ -83,7 +85,10 @@ func (d *Device) Name() string { return d.name() }
 func (d *Device) Memory() uint64 { return d.used }
 
 // Close gives back all memory.
-func (d *Device) Close() { d.close() }
+func (d *Device) Close() {
+	d.blas.close(d)
+	d.close()
+}
 
 // Alloc returns zeroed memory for float32 values.
 func (d *Device) Alloc(shape ...int) *tensor.Tensor {

@@ -152,7 +152,10 @@ func (g *gpu) do(f function, args ...uintptr) {
 }
 
 // try is do for calls whose failure is no fault.
-func (g *gpu) try(f function, args ...uintptr) int {
+func (g *gpu) try(f function, args ...uintptr) int { return g.tryAddress(driver.addr[f], args...) }
+
+// tryAddress is try for the function of any library at that address.
+func (g *gpu) tryAddress(f uintptr, args ...uintptr) int {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	g.values[0] = g.context
@@ -160,7 +163,7 @@ func (g *gpu) try(f function, args ...uintptr) int {
 		return int(int32(r)) //nolint:gosec // results have 32 bits
 	}
 	n := copy(g.values[:], args)
-	r, _, _ := purego.SyscallN(driver.addr[f], g.values[:n]...)
+	r, _, _ := purego.SyscallN(f, g.values[:n]...)
 	return int(int32(r)) //nolint:gosec // results have 32 bits
 }
 

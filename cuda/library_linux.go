@@ -32,3 +32,6 @@ func symbol(library uintptr, name string) uintptr {
 
 // driverNames are where the driver is looked for.
 var driverNames = []string{"libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"}
+
+// cublasNames are where cuBLASLt is looked for.
+var cublasNames = []string{"libcublasLt.so.13", "libcublasLt.so.12", "/usr/local/cuda/lib64/libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.12"}

@@ -31,3 +31,6 @@ func symbol(library uintptr, name string) uintptr {
 
 // driverNames are where the driver is looked for.
 var driverNames = []string{"nvcuda.dll"}
+
+// cublasNames are where cuBLASLt is looked for.
+var cublasNames = []string{"cublasLt64_13.dll", "cublasLt64_12.dll"}

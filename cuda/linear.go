@@ -316,8 +316,8 @@ func (d *Device) weightGradient(dy uintptr, apart int, x uintptr, ws []*tensor.W
 		p.a, p.b, p.m, p.n, p.lda, p.ldb, p.ldc, p.strideA, p.strideB = x, dy, narrow, wide, narrow, wide, wide, 0, apart
 		rows, cols = s.in, s.out
 	}
-	d.split(&p)
 	p.strideC = p.m * p.n
+	d.split(&p)
 	p.c = d.need(scratchParts, 4*p.splits*p.batch*p.strideC)
 	d.gemm(p)
 	d.fold(gradients(ws), len(ws), p.c, s.signs, s.n, rows, cols, p.splits, p.batch*p.strideC, ws[0].Transposed)

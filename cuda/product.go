@@ -36,8 +36,13 @@ func (d *Device) gemm(p product) {
 		return
 	}
 	p.batch, p.chain, p.splits = max(1, p.batch), max(1, p.chain), max(1, p.splits)
-	if d.info.Major == 9 && (p.lda|p.ldb|p.strideA|p.strideB)%8 == 0 && (p.a|p.b)%16 == 0 {
+	aligned := (p.lda|p.ldb|p.strideA|p.strideB)%8 == 0 && (p.a|p.b)%16 == 0
+	switch {
+	case aligned && d.info.Major == 9:
 		d.gemm90(p)
+		return
+	case aligned && d.can(library, p):
+		d.product(p)
 		return
 	}
 	k := [...][2]kernelID{nt: {gemmNTBF16, gemmNTF32}, nn: {gemmNNBF16, gemmNNF32}, tn: {-1, gemmTNF32}}[p.kind][flag(p.float)]
@@ -46,8 +51,8 @@ func (d *Device) gemm(p product) {
 		i32(p.strideA), i32(p.strideB), i32(p.strideC), i32(p.strideS), i32(p.chain), flag(p.add))
 }
 
-// variant is a way to compute a product on Hopper: the kernels gemm90_*_128,
-// _256, _128p and _128r of linear.cu.
+// variant is a way to compute a product on Hopper: the kernels gemm90_* of
+// linear.cu, or cuBLASLt.
 type variant int
 
 const (
@@ -57,26 +62,37 @@ const (
 	together256                // 128×256
 	turns128                   // 128×128, the warpgroups in turns at tiles
 	resident128                // the same with B kept in shared memory
+	library                    // by cuBLASLt
 	variants                   // how many there are
 )
 
-var variantNames = [variants]string{"128", "160", "192", "256", "128p", "128r"}
+var variantNames = [variants]string{"128", "160", "192", "256", "128p", "128r", "cublas"}
 
 // width is that of a tile.
 func (v variant) width() int {
-	return [variants]int{128, 160, 192, 256, 128, 128}[v]
+	return [...]int{together128: 128, together160: 160, together192: 192, together256: 256, turns128: 128, resident128: 128}[v]
 }
 
 // can says whether a variant computes a product.
-func (v variant) can(p product) bool {
-	return v != resident128 || p.kind != tn && p.splits == 1 && per(p.k, 64)*p.chain <= 8
+func (d *Device) can(v variant, p product) bool {
+	switch v {
+	case resident128:
+		return p.kind != tn && p.splits == 1 && per(p.k, 64)*p.chain <= 8
+	case library:
+		return d.blas != nil && p.splits == 1 && p.chain == 1 && p.scale == 0 && d.plan(p) != nil
+	}
+	return true
 }
 
 // gemm90 launches Hopper's product.
 func (d *Device) gemm90(p product) {
 	v := d.forced
-	if v == variants || !v.can(p) {
+	if v == variants || !d.can(v, p) {
 		v = d.variantOf(p)
+	}
+	if v == library {
+		d.product(p)
+		return
 	}
 	k := [...][2][variants]kernelID{
 		nt: {{gemm90NTBF16128, gemm90NTBF16160, gemm90NTBF16192, gemm90NTBF16256, gemm90NTBF16Turns, gemm90NTBF16Resident},
@@ -123,9 +139,13 @@ func (d *Device) rounds(p product, v variant) int {
 
 // cost estimates the microseconds of a product: once, of a tile, of its steps
 // of 64 along the contraction, and of parts that are written and read again.
-// The numbers fit the table of an H100 in docs/benchmarks.md within 12 %.
+// The numbers fit the table of an H100 in docs/benchmarks.md within 12 %. Of the
+// library the rate alone counts.
 func (d *Device) cost(p product, v variant) float64 {
 	const bandwidth = 3e6 // bytes a microsecond
+	if v == library {
+		return 8 + 2*float64(p.m*p.n*p.batch)*float64(p.k)/7e8
+	}
 	t := [variants]struct{ once, tile, step float64 }{
 		together128: {1.5, 1.57, 0.396}, together160: {1.5, 2.07, 0.459}, together192: {1.5, 2.58, 0.520}, together256: {1.5, 3.58, 0.649},
 		turns128: {2.5, 1.56, 0.368}, resident128: {3, 1.00, 0.330}}[v]
@@ -141,7 +161,7 @@ func (d *Device) cost(p product, v variant) float64 {
 func (d *Device) variantOf(p product) variant {
 	best, least := together128, math.Inf(1)
 	for v := range variants {
-		if v.can(p) && d.cost(p, v) < least {
+		if d.can(v, p) && d.cost(p, v) < least {
 			best, least = v, d.cost(p, v)
 		}
 	}

@@ -97,7 +97,7 @@ func BenchmarkProducts(b *testing.B) {
 			time := func(v variant, splits int) float64 {
 				p := p
 				p.splits = splits
-				if !v.can(p) {
+				if !d.can(v, p) {
 					return 0
 				}
 				d.forced = v
@@ -127,7 +127,7 @@ func BenchmarkProducts(b *testing.B) {
 				return d.microseconds(b, each)
 			}
 			report := func(v variant, splits int) {
-				if p.splits = splits; v.can(p) {
+				if p.splits = splits; d.can(v, p) {
 					b.ReportMetric(time(v, splits), fmt.Sprintf("%s/%d", variantNames[v], splits))
 				}
 			}

@@ -16,3 +16,6 @@ func Devices() (gpus []Info, driver string, err error) { return nil, "", errLeft
 
 // Open returns the GPU of that number as a device.
 func Open(int) (tensor.Device, error) { return nil, errLeftOut }
+
+// CuBLAS is the version of cuBLASLt in use.
+func CuBLAS() (string, error) { return "", errLeftOut }

@@ -200,9 +200,8 @@ func (d *Device) walshBackward(sum *walshSum, dy, x uintptr, w *tensor.Weight, m
 		sum.dx = d.need(scratchWalshY, 2*m*narrow)
 	}
 	p := product{kind: tn, float: true, a: g, b: sum.xt, m: s.out, n: s.in, k: m, lda: wide, ldb: narrow, ldc: s.in,
-		batch: 8, strideA: s.out, strideB: s.in}
+		batch: 8, strideA: s.out, strideB: s.in, strideC: s.out * s.in}
 	d.split(&p)
-	p.strideC = s.out * s.in
 	p.c = d.need(scratchParts, 32*p.splits*p.strideC)
 	d.gemm(p)
 	d.foldWalsh([]*tensor.Weight{w}, p.c, p.splits)

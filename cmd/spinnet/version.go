@@ -28,6 +28,7 @@ type versionInfo struct {
 	GPUs   []cuda.Info `json:"gpus"`
 	Driver string      `json:"gpu_driver,omitempty"` // the CUDA version it is for
 	NoGPU  string      `json:"no_gpu,omitempty"`     // why there is none
+	CuBLAS string      `json:"cublas,omitempty"`     // the cuBLASLt that products may use
 }
 
 func newVersionCmd() *cobra.Command {
@@ -37,10 +38,12 @@ func newVersionCmd() *cobra.Command {
 		Short: "Print the build, the kernel set in use and the devices",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := versionInfo{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel.Set(), "cpu", runtime.GOMAXPROCS(0), nil, "", ""}
+			v := versionInfo{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel.Set(), "cpu", runtime.GOMAXPROCS(0), nil, "", "", ""}
 			var err error
 			if v.GPUs, v.Driver, err = cuda.Devices(); err != nil {
 				v.NoGPU = err.Error()
+			} else if v.CuBLAS, err = cuda.CuBLAS(); err != nil {
+				v.CuBLAS = "none: " + err.Error()
 			}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
@@ -49,6 +52,9 @@ func newVersionCmd() *cobra.Command {
 				v.Version, v.Go, v.OS, v.Arch, v.Kernels, v.Device, v.Threads)
 			for _, g := range v.GPUs {
 				fmt.Fprintf(cmd.OutOrStdout(), "gpu     %s, driver for CUDA %s\n", g, v.Driver)
+			}
+			if v.CuBLAS != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "cublas  %s\n", v.CuBLAS)
 			}
 			if v.NoGPU != "" {
 				fmt.Fprintf(cmd.OutOrStdout(), "gpu     none: %s\n", v.NoGPU)
