@@ -5,6 +5,7 @@ package cuda
 import (
 	_ "embed"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -61,6 +62,106 @@ func TestVariants(t *testing.T) {
 			d.split(&p)
 		}
 		t.Logf("%-18s %s/%d %.1f", names[i], variantNames[d.variantOf(p)], p.splits, d.cost(p, d.variantOf(p)))
+	}
+}
+
+// TestProducts: every variant gives the product, and the same bits twice.
+func TestProducts(t *testing.T) {
+	d := needDevice(t)
+	r := tensor.MakeRandom(tensor.Key{Seed: testSeed})
+	random := func(n int) (uintptr, []float32) {
+		x, bits := make([]float32, n), make([]uint16, n)
+		for i := range x {
+			bits[i] = bf16(float32(r.Normal()))
+			x[i] = math.Float32frombits(uint32(bits[i]) << 16)
+		}
+		return d.constant(bytesOf(bits)), x
+	}
+	for _, c := range []struct {
+		kind                        kind
+		float                       bool
+		m, n, k, batch, chain, cuts int
+		add                         bool
+	}{
+		{nt, false, 130, 200, 72, 1, 1, 1, false}, {nt, true, 33, 168, 512, 2, 1, 1, true}, {nt, false, 300, 320, 136, 3, 1, 1, true},
+		{nn, false, 130, 328, 256, 1, 1, 1, true}, {nn, true, 65, 72, 520, 1, 1, 1, false}, {nn, false, 129, 160, 128, 1, 3, 1, true},
+		{tn, true, 200, 168, 300, 1, 1, 1, false}, {tn, true, 72, 136, 1000, 3, 1, 4, false}, {tn, true, 136, 264, 77, 1, 1, 1, true},
+	} {
+		p := product{kind: c.kind, float: c.float, m: c.m, n: c.n, k: c.k, lda: c.k, ldb: c.n, ldc: c.n, batch: c.batch, chain: c.chain, splits: c.cuts, add: c.add}
+		if p.kind == tn {
+			p.lda = p.m
+		}
+		if p.kind == nt {
+			p.ldb = p.k
+		}
+		many := p.batch * p.chain
+		p.strideA, p.strideB, p.strideC = p.m*p.k, p.n*p.k, p.m*p.n
+		var a, b, old []float32
+		p.a, a = random(many * p.strideA)
+		p.b, b = random(many * p.strideB)
+		_, old = random(p.batch * p.strideC)
+		want, size := make([]float32, p.batch*p.strideC), 2
+		if p.float {
+			size = 4
+		}
+		for i := range want {
+			z, row, col, sum := i/p.strideC, i/p.n%p.m, i%p.n, 0.0
+			for q := z * p.chain; q < (z+1)*p.chain; q++ {
+				for k := range p.k {
+					x, y := q*p.strideA+row*p.k+k, q*p.strideB+k*p.n+col
+					if p.kind == tn {
+						x = q*p.strideA + k*p.m + row
+					}
+					if p.kind == nt {
+						y = q*p.strideB + col*p.k + k
+					}
+					sum += float64(a[x]) * float64(b[y])
+				}
+			}
+			if want[i] = float32(sum); p.add {
+				want[i] += old[i]
+			}
+		}
+		typ := tensor.BFloat16
+		if p.float {
+			typ = tensor.Float32
+		}
+		out := d.Slice(d.Alloc(p.splits*len(want)), 0, typ, p.splits*len(want))
+		p.c = out.Addr
+		for v := range variants {
+			if !d.can(v, p) {
+				continue
+			}
+			d.forced = v
+			var runs [2][]float32
+			for i := range runs {
+				if p.add {
+					d.Write(out, old)
+				} else {
+					d.do(cuMemsetD8Async, out.Addr, 0xff, uintptr(size*out.Len()), d.stream)
+				}
+				d.gemm(p)
+				runs[i] = make([]float32, out.Len())
+				d.Read(runs[i], out)
+			}
+			if err := d.Sync(); err != nil {
+				t.Fatalf("%v %s: %v", c, variantNames[v], err)
+			}
+			if !slices.Equal(runs[0], runs[1]) {
+				t.Errorf("%v %s: two runs differ", c, variantNames[v])
+			}
+			got := runs[0][:len(want)]
+			for i := len(want); i < out.Len(); i++ {
+				got[i%len(want)] += runs[0][i]
+			}
+			if e := distance(got, want); !(e <= rounded) {
+				t.Errorf("%v %s: relative distance %.3g, want at most %.3g", c, variantNames[v], e, rounded)
+			}
+		}
+		d.forced = variants
+	}
+	if d.blas == nil {
+		t.Log(loadCuBLAS())
 	}
 }
 
