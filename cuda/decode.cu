@@ -1,327 +1,367 @@
-// Generation of one token with int8 arithmetic (SPEC §7), one launch a step so
-// that a whole token is one graph. Every sum has the order of kernel/exact.go
-// and no product is fused with an addition: given the same weights the results
-// are those of the CPU, bit for bit.
+// Generation of one token: all layers in one launch, a second for the logits.
 //
-// Each block of a linear layer rounds the layer's input itself (a launch costs
-// more than 512 roundings). Ternary weights are packed 16 to a word: uint32 [n, N, ⌈K/16⌉],
-// weight w of column 16i + 4e + b in bits 8b + 2e, 8b + 2e + 1 of word i as
-// w + 1; columns from K on hold 1. state is {token, position}, which the host
-// sets before each token.
-#include "device.cuh"
+// Between two steps of a layer every value is needed by all, and a token has too
+// little work for more than a few multiprocessors: what counts is how fast blocks
+// meet. So a cluster of blocks goes through the layers together, exchanging what
+// it must through L2; what is short (norms, rounding) each block does for itself.
+// GPUs without clusters meet at a counter in global memory.
+#include "decode.cuh"
+
+#ifndef DECODE_BLOCKS
+#define DECODE_BLOCKS 16
+#endif
 
 namespace {
 
-DEVICE float mul(float a, float b) { return __fmul_rn(a, b); }
-DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
+constexpr int kThreads = 512, kWarps = kThreads / 32;
+constexpr int kAhead = 8; // values of one stage of attention a thread
+constexpr int kStage = kThreads * kAhead;
 
-// kernel.exp32.
-DEVICE float pow2(int n) { return __uint_as_float((uint32_t)(n + 127) << 23); }
-DEVICE float exp_exact(float x) {
-  if (x < -87.f) return 0;
-  if (x > 89.f) x = 89.f;
-  if (x != x) return x;
-  const float n = rintf(mul(x, 1.44269504088896341f));
-  float r = add(x, -mul(n, 0.693359375f));
-  r = add(r, -mul(n, -2.12194440e-4f));
-  float p = 1.9875691500e-4f;
-  p = add(mul(p, r), 1.3981999507e-3f);
-  p = add(mul(p, r), 8.3334519073e-3f);
-  p = add(mul(p, r), 4.1665795894e-2f);
-  p = add(mul(p, r), 1.6666665459e-1f);
-  p = add(mul(p, r), 5.0000001201e-1f);
-  const float y = add(add(mul(mul(p, r), r), r), 1);
-  const int i = (int)n;
-  return mul(mul(y, pow2(i >> 1)), pow2(i - (i >> 1)));
-}
+// All blocks meet; what they wrote before is there for load_fresh.
+struct Meeting {
+  unsigned* counter; // of blocks that came; 0 at the start of a launch
+  unsigned target;
+#ifndef EMULATED
+  DEVICE void wait() {
+#if __CUDA_ARCH__ >= 900 && !defined(DECODE_GRID)
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+    __syncthreads();
+    target += gridDim.x;
+    if (threadIdx.x == 0) {
+      asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+      unsigned seen;
+      do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+      while (seen < target);
+    }
+    __syncthreads();
+#endif
+  }
+#else
+  DEVICE void wait() { emu::grid_barrier(); }
+#endif
+};
 
-// The sixteen accumulators' fold; lanes 0 … 15 and 16 … 31 fold apart.
-DEVICE float fold16(float s) {
-#pragma unroll
-  for (int m = 8; m; m >>= 1) s = add(s, shuffle_xor(s, m));
+// A block's shared memory.
+template <class X>
+struct Memory {
+  Layer* layer;  // [2]: the current one and the next
+  float *h, *z; // the residual stream [d], and a layer's input before rounding [max(d, hidden)]
+  X *xd, *xh, *xm; // inputs of parts of d, of hidden, and of heads
+  float *scratch; // [64]
+  float *q, *k;   // attention: a head's query and key [hd]
+  float *p;       // its weights [block]
+  float *stage;   // [2][kStage]
+};
+
+template <class X>
+DEVICE Memory<X> arrange(unsigned char* at, const Decode& m, int n) {
+  Memory<X> s;
+  auto take = [&](size_t bytes) {
+    unsigned char* p = at;
+    at += (bytes + 15) / 16 * 16;
+    return p;
+  };
+  s.layer = (Layer*)take(2 * sizeof(Layer)), s.scratch = (float*)take(256), s.h = (float*)take(4 * m.d), s.z = (float*)take(4 * max(m.d, m.hidden));
+  s.xd = (X*)take(sizeof(X) * padded_width(n, m.d / n)), s.xh = (X*)take(sizeof(X) * padded_width(n, m.hidden / n));
+  s.xm = (X*)take(sizeof(X) * padded_width(m.heads, m.hd));
+  s.q = (float*)take(4 * m.hd), s.k = (float*)take(4 * m.hd), s.p = (float*)take(4 * m.block), s.stage = (float*)take(8 * kStage);
   return s;
 }
 
-enum { kNorm = 0, kPlain = 1, kSwiGLU = 2 };
-
-// What a linear layer reads, z [d] in shared memory, by a block:
-//
-//	kNorm     RMSNorm(a + b)·w, b may be NULL; the sum goes to sum, which may be NULL and is not a
-//	kPlain    a
-//	kSwiGLU   silu(a)∘b
-DEVICE void prepare(float* z, int input, const float* a, const float* b, const float* w, float* sum, int d, float eps) {
-  SHARED float shared_r;
-  for (int i = threadIdx.x; i < d; i += blockDim.x) {
-    float v = a[i];
-    if (input == kNorm) {
-      if (b) v = add(v, b[i]);
-      if (sum) sum[i] = v;
-    } else if (input == kSwiGLU) {
-      v = mul(v / add(1, exp_exact(-v)), b[i]);
-    }
-    z[i] = v;
-  }
-  __syncthreads();
-  if (input != kNorm) return;
-  if (threadIdx.x < 32) {
-    float s = 0;
-#pragma unroll 8
-    for (int i = threadIdx.x % 16; i < d; i += 16) s = add(s, mul(z[i], z[i]));
-    s = fold16(s);
-    if (threadIdx.x == 0) shared_r = 1 / sqrtf(add(s / (float)d, eps));
-  }
-  __syncthreads();
-  const float r = shared_r;
-  for (int i = threadIdx.x; i < d; i += blockDim.x) z[i] = mul(mul(z[i], r), w[i]);
-  __syncthreads();
+DEVICE float round_input(const Decode& m, const float* z, int8_t* x, int d, int K, float most, bool) { return quantize(x, z, d, K, most); }
+DEVICE float round_input(const Decode& m, const float* z, float* x, int d, int K, float most, bool mixer) {
+  return quantize(x, z, d, K, most, m.fake8 && !mixer);
 }
 
-// kernel.ExactQuantize8 of z [d]: to q, part j of K values at q + j·padded, zeros
-// between; and the sums of n parts from part first on. Returns the scale.
-DEVICE float quantize(int8_t* q, int* sums, const float* z, int d, int first, int n, int K, int padded) {
-  SHARED float scratch[32];
+// x = the rounded a [d] of parts of K. Returns the scale.
+template <class X>
+DEVICE float load_plain(const Decode& m, const Memory<X>& s, X* x, const float* a, int d, int K, bool mixer = false) {
   float most = 0;
-  for (int i = threadIdx.x; i < d; i += blockDim.x) most = fmaxf(most, fabsf(z[i]));
-  if (threadIdx.x < 8) sums[threadIdx.x] = 0;
-  most = block_max(most, scratch);
-  const bool none = most < 4e-37f;
-  const float inv = none ? 0 : 127 / most;
-  for (int j = 0; j < n; j++) {
-    int sum = 0;
-    for (int c = threadIdx.x; c < padded; c += blockDim.x) {
-      const int x = none || c >= K ? 0 : (int)rintf(fminf(fmaxf(mul(z[(first + j) * K + c], inv), -127.f), 127.f));
-      q[j * padded + c] = (int8_t)x;
-      sum += x;
-    }
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0 && sum) atomicAdd(&sums[j], sum); // of integers: any order
+  for (int i = threadIdx.x; i < d; i += kThreads) {
+    const float v = load_fresh(a + i);
+    s.z[i] = v, most = fmaxf(most, fabsf(v));
   }
-  __syncthreads();
-  return none ? 0 : most / 127;
+  return round_input(m, s.z, x, d, K, block_most(most, s.scratch), mixer);
 }
 
-// One output row by a warp: the products of row r of all n blocks with all n
-// parts, each lane those of one block; y_i = Σ_j s[i][j]·x_j·W[i xor j]. WORDS
-// are groups of four columns a weight word holds: 4 packed, 1 in int8.
-template <int WORDS>
-DEVICE void linear_row(float* y, const uint32_t* w, int N, int r, int words, int n, uint64_t signs, const int* x, const int* sums, float gain,
-                       int* scratch) {
-  const int lane = threadIdx.x % 32, each = 32 / n, k = lane / each;
-  const uint32_t* row = w + ((size_t)k * N + r) * words;
-  int acc[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-  for (int i = lane % each; i < words; i += each) {
-    const uint32_t u = row[i];
+// h += t, unless that is NULL, and x = the rounded norm(h)·w. Returns the scale.
+template <class X>
+DEVICE float load_norm(const Decode& m, const Memory<X>& s, X* x, const float* t, const float* w, int K) {
+  const float first = (int)threadIdx.x < m.d ? load_early(w + threadIdx.x) : 0;
+  for (int i = threadIdx.x; i < m.d; i += kThreads)
+    if (t) s.h[i] = add(s.h[i], load_fresh(t + i));
+  const float r = norm_factor(s.h, m.d, m.eps, s.scratch + 32);
+  float most = 0;
+  for (int i = threadIdx.x; i < m.d; i += kThreads) {
+    const float v = mul(mul(s.h[i], r), i < kThreads ? first : w[i]);
+    s.z[i] = v, most = fmaxf(most, fabsf(v));
+  }
+  return round_input(m, s.z, x, m.d, K, block_most(most, s.scratch), false);
+}
+
+DEVICE float scaled(int sum, float scale, const float* gain, int r) { return mul((float)sum, mul(scale, gain[r])); }
+DEVICE float scaled(float sum, float, const float* gain, int r) { return sum * gain[r]; }
+
+// The rows of one layer, or of three one after another, of one input, of which
+// load says how to get it: it returns the scale.
+template <class W, int n, class X, class Load>
+DEVICE void linear(const Linear* l, int count, float* y0, float* y1, float* y2, const X* x, uint32_t minus, Load load) {
+  const int lane = threadIdx.x % 32, each = 32 / n, N0 = l[0].N, N1 = count > 1 ? l[1].N : 0, N2 = count > 1 ? l[2].N : 0;
+  Row<W, n> row;
+  float scale = 0;
+  bool loaded = false;
+  for (int i = threadIdx.x / 32 * gridDim.x + blockIdx.x;; i += gridDim.x * kWarps) {
+    int r = i;
+    float* y = y0;
+    const Linear* p = l;
+    if (i >= N0 + N1)
+      r -= N0 + N1, y = y2, p += 2;
+    else if (i >= N0)
+      r -= N0, y = y1, p += 1;
+    const bool more = i < N0 + N1 + N2;
+    if (more) row.open(*p, r);
+    if (!loaded) scale = load(), loaded = true;
+    if (!more) return;
+    const auto sum = row.dot(x, minus);
+    if (lane % each == 0) y[(size_t)(lane / each) * p->N + r] = scaled(sum, scale, p->gain, r);
+  }
+}
+
+// act = silu(gate)∘up.
+template <class W, int n, class X, class Load>
+DEVICE void gate_up(const Linear& gate, const Linear& up, float* act, const X* x, uint32_t minus, Load load) {
+  const int lane = threadIdx.x % 32, each = 32 / n;
+  Row<W, n> a, b;
+  float scale = 0;
+  bool loaded = false;
+  for (int r = threadIdx.x / 32 * gridDim.x + blockIdx.x;; r += gridDim.x * kWarps) {
+    if (r < gate.N) a.open(gate, r), b.open(up, r);
+    if (!loaded) scale = load(), loaded = true;
+    if (r >= gate.N) return;
+    const float g = scaled(a.dot(x, minus), scale, gate.gain, r), u = scaled(b.dot(x, minus), scale, up.gain, r);
+    if (lane % each == 0) act[(size_t)(lane / each) * gate.N + r] = mul(silu(g), u);
+  }
+}
+
+// The head mixer's rows of every group of n heads.
+template <class W, int n, class X, class Load>
+DEVICE void mix(const Decode& m, const Linear& l, const X* x, Load load) {
+  const int lane = threadIdx.x % 32, each = 32 / n, groups = m.heads / n, width = padded_width(n, m.hd);
+  Row<W, n> row;
+  float scale = 0;
+  bool loaded = false;
+  const uint32_t minus = m.minus[lane / each];
+  for (int i = threadIdx.x / 32 * gridDim.x + blockIdx.x;; i += gridDim.x * kWarps) {
+    const bool more = i < groups * l.N;
+    const int g = i / l.N, r = i % l.N;
+    if (more) row.open(l, r);
+    if (!loaded) scale = load(), loaded = true;
+    if (!more) return;
+    const auto sum = row.dot(x + g * width, minus);
+    if (lane % each == 0) m.m[(size_t)(g * n + lane / each) * l.N + r] = scaled(sum, scale, l.gain, r);
+  }
+}
+
+// The token's attention in one layer: a block takes a head, or where there are
+// more blocks than heads, some of its channels of the values. It rotates query
+// and key, puts key and value into the cache at slot position mod ring, and
+// attends to the last block positions. Keys are float [kv_heads][⌈hd/4⌉][ring][4],
+// values [kv_heads][ring][hd].
+template <class X>
+DEVICE void attend(const Decode& m, const Layer& l, const Memory<X>& s) {
+  const int hd = m.hd, ring = m.ring, pos = m.state[1], t = threadIdx.x;
+  const int share = m.heads / m.kv_heads, splits = max(1, (int)gridDim.x / m.heads);
+  const int first = max(0, pos - m.block + 1), n = pos - first + 1, start = first % ring;
+  const float* rot = (const float*)(m.state + 4);
+  auto slot = [&](int i) {
+    const int at = start + i;
+    return at >= ring ? at - ring : at;
+  };
+  for (int unit = blockIdx.x; unit < m.heads * splits; unit += gridDim.x) {
+    const int head = unit / splits, part = unit % splits, g = head / share;
+    const int c0 = hd * part / splits, width = hd * (part + 1) / splits - c0;
+    const float *q = m.q + (size_t)head * hd, *k = m.k + (size_t)g * hd, *v = m.v + (size_t)g * hd;
+    float *keys = (float*)l.keys + (size_t)g * ring * ((hd + 3) / 4 * 4), *values = (float*)l.values + (size_t)g * ring * hd;
+    // Values of the first stage are under way while the weights are made.
+    const int step = width > 0 ? kThreads / width : 0, i0 = step ? t / width : 0, c = step ? c0 + t % width : 0;
+    const bool lifts = step && i0 < step;
+    float ahead[kAhead];
+    auto lift = [&](int from) {
 #pragma unroll
-    for (int e = 0; e < WORDS; e++) {
-      const int v = WORDS == 4 ? (int)(u >> (2 * e) & 0x03030303u) : (int)u;
-#pragma unroll
-      for (int j = 0; j < 8; j++)
-        if (j < n) acc[j] = dot4(v, x[(j * words + i) * WORDS + e], acc[j]);
+      for (int u = 0; u < kAhead; u++) {
+        const int i = from + i0 + u * step;
+        ahead[u] = !lifts || i >= n ? 0 : i == n - 1 ? load_fresh(v + c) : values[(size_t)slot(i) * hd + c];
+      }
+    };
+    if (t < hd / 2) {
+      const float a = load_fresh(q + 2 * t), b = load_fresh(q + 2 * t + 1), co = rot[t], si = rot[hd / 2 + t];
+      s.q[2 * t] = add(mul(a, co), -mul(b, si)), s.q[2 * t + 1] = add(mul(b, co), mul(a, si));
+    } else if (t >= 256 && t < 256 + hd / 2) {
+      const int e = t - 256;
+      const float a = load_fresh(k + 2 * e), b = load_fresh(k + 2 * e + 1), co = rot[e], si = rot[hd / 2 + e];
+      s.k[2 * e] = add(mul(a, co), -mul(b, si)), s.k[2 * e + 1] = add(mul(b, co), mul(a, si));
     }
-  }
+    lift(0);
+    __syncthreads();
+    if (part == 0 && head % share == 0)
+      for (int e = t; e < hd; e += kThreads) {
+        const int at = pos % ring;
+        keys[((size_t)(e / 4) * ring + at) * 4 + e % 4] = s.k[e], values[(size_t)at * hd + e] = load_fresh(v + e);
+      }
+    // A thread a position, with the sixteen accumulators of its sum; the token's
+    // own key by a warp.
+    float top = -INFINITY;
+    for (int i = t; i < n - 1; i += kThreads) {
+      float a[16];
 #pragma unroll
-  for (int j = 0; j < 8; j++) {
-    if (j >= n) break;
-    for (int m = each / 2; m; m >>= 1) acc[j] += shuffle_xor(acc[j], m);
-    if (WORDS == 4) acc[j] -= sums[j]; // weights are one too large
-    const int i = k ^ j;
-    if (lane % each == 0) scratch[k * 8 + i] = signs >> (i * 8 + j) & 1 ? -acc[j] : acc[j];
+      for (int e = 0; e < 16; e++) a[e] = 0;
+      const float* key = keys + (size_t)slot(i) * 4;
+      for (int e0 = 0; e0 < hd; e0 += 16) {
+        float4 x[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+          if (e0 + 4 * e < hd) x[e] = *(const float4*)(key + (size_t)(e0 / 4 + e) * ring * 4);
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          if (e0 + 4 * e >= hd) continue;
+          const float4 y = *(const float4*)(s.q + e0 + 4 * e);
+          a[4 * e] = add(a[4 * e], mul(y.x, x[e].x)), a[4 * e + 1] = add(a[4 * e + 1], mul(y.y, x[e].y));
+          if (e0 + 4 * e + 2 < hd) a[4 * e + 2] = add(a[4 * e + 2], mul(y.z, x[e].z)), a[4 * e + 3] = add(a[4 * e + 3], mul(y.w, x[e].w));
+        }
+      }
+#pragma unroll
+      for (int w = 8; w; w >>= 1)
+#pragma unroll
+        for (int e = 0; e < w; e++) a[e] = add(a[e], a[e + w]);
+      s.p[i] = mul(m.attention_scale, a[0]);
+      top = fmaxf(top, s.p[i]);
+    }
+    if (t / 32 == kWarps - 1) {
+      float a = 0;
+      for (int e = t % 16; e < hd; e += 16) a = add(a, mul(s.q[e], s.k[e]));
+      a = mul(m.attention_scale, fold16(a));
+      if (t % 32 == 0) s.p[n - 1] = a;
+      top = fmaxf(top, a);
+    }
+    top = warp_max(top);
+    if (t % 32 == 0) s.scratch[t / 32] = top;
+    __syncthreads();
+    top = warp_max(s.scratch[t % kWarps]);
+    for (int i = t; i < n; i += kThreads) s.p[i] = exp_exact(add(s.p[i], -top));
+    __syncthreads();
+    if (t < 32) {
+      float sum = 0;
+#pragma unroll 8
+      for (int i = t % 16; i < n; i += 16) sum = add(sum, s.p[i]);
+      sum = fold16(sum);
+      if (t == 0) s.scratch[32] = 1 / sum;
+    }
+    __syncthreads();
+    const float inv = s.scratch[32];
+    // Products by all, stage by stage; one thread a channel adds them up in order.
+    float sum = 0;
+    for (int from = 0, turn = 0; from < n; from += kAhead * step, turn ^= 1) {
+      if (!step) break;
+      float* stage = s.stage + turn * kStage;
+#pragma unroll
+      for (int u = 0; u < kAhead; u++) {
+        const int i = from + i0 + u * step;
+        if (lifts && i < n) stage[(i - from) * width + c - c0] = mul(mul(s.p[i], inv), ahead[u]);
+      }
+      __syncthreads();
+      if (from + kAhead * step < n) lift(from + kAhead * step);
+      if (t < width) {
+        const int count = min(kAhead * step, n - from);
+        int i = 0;
+        for (; i + 8 <= count; i += 8) {
+          float x[8];
+#pragma unroll
+          for (int u = 0; u < 8; u++) x[u] = stage[(i + u) * width + t];
+#pragma unroll
+          for (int u = 0; u < 8; u++) sum = add(sum, x[u]);
+        }
+        for (; i < count; i++) sum = add(sum, stage[i * width + t]);
+      }
+    }
+    if (t < width) m.o[(size_t)head * hd + c0 + t] = sum;
+    __syncthreads(); // before the next unit's q, k and p
   }
-  __syncwarp();
-  if (lane < n) {
-    int sum = 0;
-    for (int b = 0; b < n; b++) sum += scratch[b * 8 + lane];
-    y[(size_t)lane * N + r] = mul((float)sum, gain);
+}
+
+template <class W, class M, int n, class X>
+DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
+  const Memory<X> s = arrange<X>(shared, m, n);
+  Meeting meeting = {counter, 0};
+  const int K = m.d / n, t = threadIdx.x, k = t % 32 / (32 / n);
+  const size_t id = m.state[0];
+  for (int i = t; i < padded_width(n, m.hidden / n); i += kThreads) s.xh[i] = 0;
+  for (int i = t; i < padded_width(n, K); i += kThreads) s.xd[i] = 0;
+  for (int i = t; i < padded_width(m.heads, m.hd); i += kThreads) s.xm[i] = 0;
+  for (int i = t; i < m.d; i += kThreads) s.h[i] = table_value(m.embedding, id, i, m.d);
+  auto fetch = [&](int i) { // is there after the next barrier
+    static_assert(sizeof(Layer) / 4 < kThreads, "a word a thread");
+    if (t < (int)sizeof(Layer) / 4 && i < m.n_layer) ((uint32_t*)(s.layer + i % 2))[t] = ((const uint32_t*)(m.layers + i))[t];
+  };
+  fetch(0);
+  __syncthreads();
+  for (int i = 0; i < m.n_layer; i++) {
+    const Layer& l = s.layer[i % 2];
+    fetch(i + 1);
+    const uint32_t minus = l.minus[k];
+    const float* add_t = i ? m.t : nullptr;
+    linear<W, n>(&l.q, 3, m.q, m.k, m.v, s.xd, minus, [&] { return load_norm(m, s, s.xd, add_t, l.attention_norm, K); });
+    meeting.wait();
+    attend(m, l, s);
+    meeting.wait();
+    const float* o = m.o;
+    if (l.mixer.w) {
+      auto load = [&] { return load_plain(m, s, s.xm, m.o, m.d, m.hd, true); };
+      switch (m.mixer_n) {
+      case 1: mix<M, 1>(m, l.mixer, s.xm, load); break;
+      case 2: mix<M, 2>(m, l.mixer, s.xm, load); break;
+      case 4: mix<M, 4>(m, l.mixer, s.xm, load); break;
+      case 8: mix<M, 8>(m, l.mixer, s.xm, load); break;
+      }
+      meeting.wait();
+      o = m.m;
+    }
+    linear<W, n>(&l.o, 1, m.t, m.t, m.t, s.xd, minus, [&] { return load_plain(m, s, s.xd, o, m.d, K); });
+    meeting.wait();
+    gate_up<W, n>(l.gate, l.up, m.act, s.xd, minus, [&] { return load_norm(m, s, s.xd, m.t, l.ffn_norm, K); });
+    meeting.wait();
+    linear<W, n>(&l.down, 1, m.t, m.t, m.t, s.xh, minus, [&] { return load_plain(m, s, s.xh, m.act, m.hidden, m.hidden / n); });
+    meeting.wait();
+  }
+  // The output's input, by one block.
+  if (blockIdx.x) return;
+  if (sizeof(X) == 1) {
+    const float scale = load_norm(m, s, (int8_t*)s.stage, m.t, m.norm, m.d);
+    for (int i = t; i < m.d; i += kThreads) m.x[i] = ((const int8_t*)s.stage)[i];
+    if (t == 0) *m.scale = scale;
   }
 }
 
 } // namespace
 
-// decode_embed: h = scale·row of the token.
-// launch: grid ⌈d/256⌉, block 256, no dynamic shared; arguments (float* h, const
-// int8* table, const float* scales, const int32* state, int d).
-KERNEL(256, 1)
-decode_embed(float* h, const int8_t* table, const float* scales, const int* state, int d) {
-  const int i = blockIdx.x * 256 + threadIdx.x;
-  const size_t id = state[0];
-  if (i < d) h[i] = mul(scales[id], (float)table[id * d + i]);
-}
+#if !defined(EMULATED) && !defined(DECODE_GRID)
+#if __CUDA_ARCH__ >= 900
+#define CLUSTER __cluster_dims__(DECODE_BLOCKS, 1, 1)
+#endif
+#endif
+#ifndef CLUSTER
+#define CLUSTER
+#endif
+#ifdef EMULATED
+#define PARAM
+#else
+#define PARAM __grid_constant__
+#endif
 
-// decode_norm: q int8 [d] and its scale of RMSNorm(a + b)·w, for decode_logits;
-// b may be NULL.
-// launch: grid 1, block 512, dynamic shared 4·d bytes; arguments (int8* q, float*
-// scale, const float* a, const float* b, const float* w, int d, float eps).
 KERNEL(512, 1)
-decode_norm(int8_t* q, float* scale, const float* a, const float* b, const float* w, int d, float eps) {
+CLUSTER decode_layers_8(const PARAM Decode m, unsigned* counter) {
   DYNAMIC_SHARED(shared);
-  SHARED int sums[8];
-  float* z = (float*)shared;
-  prepare(z, kNorm, a, b, w, nullptr, d, eps);
-  const float s = quantize(q, sums, z, d, 0, 1, d, d);
-  if (threadIdx.x == 0) *scale = s;
-}
-
-// decode_linear: up to three layers of one input (queries, keys, values; gate
-// and up): y_i = float32(sum)·(scale·gain), packed weights of N0, N1, N2 rows a
-// block (0: absent). n is 1, 2, 4 or 8; bit 8i + j of signs is set where
-// s[i][j] = −1. The input, of n·K values, is by input: 0 RMSNorm(a + b)·w (b may
-// be NULL; sum receives a + b unless NULL, and is not a), 1 a, 2 silu(a)∘b.
-// launch: grid ⌈(N0+N1+N2)/4⌉, block 128, dynamic shared n·(4·K + 16·⌈K/16⌉) + 16
-// bytes; arguments (float* y0, float* y1, float* y2, const uint32* w0, const
-// uint32* w1, const uint32* w2, const float* gain0, const float* gain1, const
-// float* gain2, int N0, int N1, int N2, int K, int n, uint64 signs, int input,
-// const float* a, const float* b, const float* w, float* sum, float eps).
-KERNEL(128, 8)
-decode_linear(float* y0, float* y1, float* y2, const uint32_t* w0, const uint32_t* w1, const uint32_t* w2, const float* gain0, const float* gain1,
-              const float* gain2, int N0, int N1, int N2, int K, int n, uint64_t signs, int input, const float* a, const float* b, const float* w,
-              float* sum, float eps) {
-  DYNAMIC_SHARED(shared);
-  SHARED int scratch[4][64], sums[8];
-  const int words = (K + 15) / 16, warp = threadIdx.x / 32, d = n * K;
-  float* z = (float*)shared;
-  int8_t* x = (int8_t*)shared + (d + 3) / 4 * 16;
-  prepare(z, input, a, b, w, blockIdx.x == 0 ? sum : nullptr, d, eps);
-  const float scale = quantize(x, sums, z, d, 0, n, K, words * 16);
-  int r = blockIdx.x * 4 + warp;
-  if (r >= N0 + N1 + N2) return;
-  float* y = y0;
-  const uint32_t* p = w0;
-  const float* gain = gain0;
-  int N = N0;
-  if (r >= N0 + N1)
-    r -= N0 + N1, y = y2, p = w2, gain = gain2, N = N2;
-  else if (r >= N0)
-    r -= N0, y = y1, p = w1, gain = gain1, N = N1;
-  linear_row<4>(y, p, N, r, words, n, signs, (const int*)x, sums, mul(scale, gain[r]), scratch[warp]);
-}
-
-// decode_mixer: the head mixer, int8 weights [n, N, ⌈K/4⌉·4] (transposed: row c
-// holds what output c reads, padded with zeros), for each group of n heads of
-// the heads' outputs a [groups, n, K], rounded with one scale.
-// launch: grid (⌈N/4⌉, groups), block 128, dynamic shared 4·groups·n·K +
-// 4·n·⌈K/4⌉ + 16 bytes; arguments (float* y, const int8* w, const float* gain,
-// int N, int K, int n, uint64 signs, const float* a).
-KERNEL(128, 8)
-decode_mixer(float* y, const int8_t* w, const float* gain, int N, int K, int n, uint64_t signs, const float* a) {
-  DYNAMIC_SHARED(shared);
-  SHARED int scratch[4][64], sums[8];
-  const int words = (K + 3) / 4, warp = threadIdx.x / 32, r = blockIdx.x * 4 + warp, d = gridDim.y * n * K;
-  float* z = (float*)shared;
-  int8_t* x = (int8_t*)shared + (d + 3) / 4 * 16;
-  prepare(z, kPlain, a, nullptr, nullptr, nullptr, d, 0);
-  const float scale = quantize(x, sums, z, d, blockIdx.y * n, n, K, words * 4);
-  if (r >= N) return;
-  linear_row<1>(y + (size_t)blockIdx.y * n * N, (const uint32_t*)w, N, r, words, n, signs, (const int*)x, nullptr, mul(scale, gain[r]), scratch[warp]);
-}
-
-// decode_attend: rotates the token's query and key by rot (cosines, then sines,
-// [hd/2] each), puts key and value into the cache at slot position mod ring, and
-// attends to the last block positions: o = softmax(scale·q·Kᵀ)·V. keys, values:
-// float [kv_heads, ring, hd]; block ≤ ring.
-// launch: grid heads, block 256, dynamic shared 65536 + (2·hd + block)·4
-// bytes; arguments (float* o, const float* q, const float* k, const float* v, float* keys, float*
-// values, const float* rot, const int32* state, int heads, int kv_heads, int hd,
-// int ring, int block, float scale). hd is even and at most 256.
-KERNEL(256, 1)
-decode_attend(float* o, const float* q, const float* k, const float* v, float* keys, float* values, const float* rot, const int* state, int heads,
-              int kv_heads, int hd, int ring, int block, float scale) {
-  DYNAMIC_SHARED(shared);
-  SHARED float scratch[32];
-  SHARED float shared_sum;
-  constexpr int STAGE = 8192; // values of one stage
-  float *sv = (float*)shared, *sq = sv + 2 * STAGE, *sk = sq + hd, *p = sk + hd;
-  const int h = blockIdx.x, share = heads / kv_heads, g = h / share, pos = state[1];
-  const int first = max(0, pos - block + 1), n = pos - first + 1, start = first % ring;
-  q += (size_t)h * hd, k += (size_t)g * hd, v += (size_t)g * hd;
-  keys += (size_t)g * ring * hd, values += (size_t)g * ring * hd;
-  if ((int)threadIdx.x < hd / 2) {
-    const int m = threadIdx.x;
-    const float c = rot[m], s = rot[hd / 2 + m];
-    sq[2 * m] = add(mul(q[2 * m], c), -mul(q[2 * m + 1], s)), sq[2 * m + 1] = add(mul(q[2 * m + 1], c), mul(q[2 * m], s));
-    sk[2 * m] = add(mul(k[2 * m], c), -mul(k[2 * m + 1], s)), sk[2 * m + 1] = add(mul(k[2 * m + 1], c), mul(k[2 * m], s));
-  }
-  __syncthreads();
-  auto slot = [&](int i) {
-    int at = start + i;
-    return at >= ring ? at - ring : at;
-  };
-  if (h % share == 0 && (int)threadIdx.x < hd) {
-    const size_t at = (size_t)(pos % ring) * hd + threadIdx.x;
-    keys[at] = sk[threadIdx.x], values[at] = v[threadIdx.x];
-  }
-  // Values on their way to shared memory, as many positions as fit a stage.
-  const int each = STAGE / hd;
-  auto load = [&](int i0) {
-    const uint32_t to = shared_address(sv) + i0 / each % 2 * STAGE * 4;
-    const int count = min(each, n - i0);
-    if (hd % 4 == 0) {
-      for (int e = threadIdx.x * 4; e < count * hd; e += 1024) {
-        const int i = i0 + e / hd;
-        cp_async16(to + e * 4, (i == n - 1 ? v : values + (size_t)slot(i) * hd) + e % hd, 16);
-      }
-    } else {
-      for (int e = threadIdx.x; e < count * hd; e += 256) {
-        const int i = i0 + e / hd;
-        cp_async4(to + e * 4, (i == n - 1 ? v : values + (size_t)slot(i) * hd) + e % hd, 4);
-      }
-    }
-    cp_async_commit();
-  };
-  load(0);
-  // Sixteen lanes a position, each one accumulator; eight positions at a time.
-  constexpr int AHEAD = 8;
-  const int lane = threadIdx.x % 16;
-  float top = -INFINITY;
-  for (int i0 = threadIdx.x / 16; i0 - (int)threadIdx.x / 16 < n; i0 += 16 * AHEAD) {
-    const float* key[AHEAD];
-    float s[AHEAD];
-#pragma unroll
-    for (int u = 0; u < AHEAD; u++) {
-      const int i = i0 + u * 16;
-      key[u] = i < n - 1 ? keys + (size_t)slot(i) * hd : sk;
-      s[u] = 0;
-    }
-#pragma unroll 4
-    for (int c = lane; c < hd; c += 16) {
-      const float x = sq[c];
-#pragma unroll
-      for (int u = 0; u < AHEAD; u++) s[u] = add(s[u], mul(x, key[u][c]));
-    }
-#pragma unroll
-    for (int u = 0; u < AHEAD; u++) {
-      const int i = i0 + u * 16;
-      const float x = mul(scale, fold16(s[u]));
-      if (i >= n) continue;
-      top = fmaxf(top, x);
-      if (lane == 0) p[i] = x;
-    }
-  }
-  top = block_max(top, scratch);
-  for (int i = threadIdx.x; i < n; i += 256) p[i] = exp_exact(add(p[i], -top));
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    float s = 0;
-#pragma unroll 8
-    for (int i = lane; i < n; i += 16) s = add(s, p[i]);
-    s = fold16(s);
-    if (threadIdx.x == 0) shared_sum = 1 / s;
-  }
-  __syncthreads();
-  const float inv = shared_sum;
-  for (int i = threadIdx.x; i < n; i += 256) p[i] = mul(p[i], inv);
-  float sum = 0;
-  for (int i0 = 0; i0 < n; i0 += each) {
-    cp_async_wait<0>();
-    __syncthreads();
-    if (i0 + each < n) load(i0 + each);
-    if ((int)threadIdx.x < hd) {
-      const float* x = sv + i0 / each % 2 * STAGE + threadIdx.x;
-      const int count = min(each, n - i0);
-#pragma unroll 16
-      for (int i = 0; i < count; i++) sum = add(sum, mul(p[i0 + i], x[i * hd]));
-    }
-  }
-  if ((int)threadIdx.x < hd) o[(size_t)h * hd + threadIdx.x] = sum;
+  token<Ternary, Bytes, 8, int8_t>(m, counter, shared);
 }
 
 // decode_logits: y = float32(table·q)·(scale·scales), table int8 [vocab, d] with

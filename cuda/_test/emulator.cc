@@ -11,7 +11,7 @@ Lane* lanes;
 
 struct Fiber {
   void* sp;
-  int thread, waits; // waits: 0 runs, 1 for the warp, 2 for the block, 3 done
+  int block, thread, waits; // waits: 0 runs, 1 for the warp, 2 for the block, 3 for all blocks, 4 done
 };
 static std::vector<Fiber> fibers;
 static std::vector<Lane> all;
@@ -35,71 +35,80 @@ static void yield(int waits) {
   current->waits = waits;
   emu_switch(&current->sp, main_sp);
 }
+void grid_barrier() { yield(3); }
 void block_barrier() { yield(2); }
 void warp_barrier() { yield(1); }
 static void entry() {
   (*body)();
-  yield(3);
+  yield(4);
   abort();
 }
 
-void run(uint3 grid, int threads, size_t shared, const std::function<void()>& f) {
+// Lets fibers first … last−1 that wait for one another go on, if all that still
+// run do. Returns whether they do.
+static bool meet(int first, int last, int waits) {
+  bool any = false;
+  for (int i = first; i < last; i++) {
+    if (fibers[i].waits != waits && fibers[i].waits != 4) return false;
+    any |= fibers[i].waits == waits;
+  }
+  for (int i = first; i < last; i++)
+    if (fibers[i].waits == waits) fibers[i].waits = 0;
+  return any;
+}
+
+// Runs blocks first … first + blocks − 1 of a grid together.
+static void run_blocks(uint3 grid, int first, int blocks, int threads, size_t shared) {
   constexpr size_t STACK = 64 << 10;
   static uint32_t seed = 1;
-  body = &f;
-  stacks.resize(STACK * threads);
-  all.resize(threads);
-  unsigned char* memory = (unsigned char*)aligned_alloc(1024, (shared + 2047) / 1024 * 1024);
-  gridDim = grid, blockDim = {(unsigned)threads, 1, 1};
-  for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
-    for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
-      for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
-        dynamic = memory;
-        memset(dynamic, 0xff, shared + 64); // NaN in every format
-        fibers.assign(threads, {});
-        for (int i = 0; i < threads; i++) {
-          void** top = (void**)((uintptr_t)(stacks.data() + STACK * (i + 1)) & ~(uintptr_t)15);
-          *--top = nullptr;
-          *--top = (void*)entry;
-          top -= 6;
-          fibers[i] = {top, i, 0};
-        }
-        for (int done = 0; done < threads;) {
-          bool moved = false;
-          seed = seed * 1664525 + 1013904223;
-          const int rot = (seed >> 8) % threads;
-          for (int n = 0; n < threads; n++) {
-            Fiber& fb = fibers[(n + rot) % threads];
-            if (fb.waits != 0) continue;
-            moved = true;
-            current = &fb;
-            threadIdx = {(unsigned)fb.thread, 0, 0};
-            lanes = &all[fb.thread / 32 * 32];
-            emu_switch(&main_sp, fb.sp);
-            if (fb.waits == 3) done++;
-          }
-          // A warp goes on when all its lanes that still run wait for it.
-          for (int w = 0; w < threads; w += 32) {
-            bool meet = true, any = false;
-            for (int i = w; i < w + 32; i++) meet &= fibers[i].waits == 1 || fibers[i].waits == 3, any |= fibers[i].waits == 1;
-            if (meet && any) {
-              moved = true;
-              for (int i = w; i < w + 32; i++)
-                if (fibers[i].waits == 1) fibers[i].waits = 0;
-            }
-          }
-          bool meet = true, any = false;
-          for (auto& fb : fibers) meet &= fb.waits == 2 || fb.waits == 3, any |= fb.waits == 2;
-          if (meet && any) {
-            moved = true;
-            for (auto& fb : fibers)
-              if (fb.waits == 2) fb.waits = 0;
-          }
-          if (!moved) { fprintf(stderr, "emulator: deadlock\n"); abort(); }
-        }
-        for (size_t i = 0; i < 64; i++)
-          if (dynamic[shared + i] != 0xff) { fprintf(stderr, "emulator: write past %zu bytes of shared memory\n", shared); abort(); }
-      }
+  const int count = blocks * threads;
+  stacks.resize(STACK * count);
+  all.resize(count);
+  const size_t each = (shared + 64 + 1023) / 1024 * 1024;
+  unsigned char* memory = (unsigned char*)aligned_alloc(1024, each * blocks);
+  memset(memory, 0xff, each * blocks); // NaN in every format
+  fibers.assign(count, {});
+  for (int i = 0; i < count; i++) {
+    void** top = (void**)((uintptr_t)(stacks.data() + STACK * (i + 1)) & ~(uintptr_t)15);
+    *--top = nullptr;
+    *--top = (void*)entry;
+    top -= 6;
+    fibers[i] = {top, i / threads, i % threads, 0};
+  }
+  for (int done = 0; done < count;) {
+    bool moved = false;
+    seed = seed * 1664525 + 1013904223;
+    const int rot = (seed >> 8) % count;
+    for (int n = 0; n < count; n++) {
+      Fiber& fb = fibers[(n + rot) % count];
+      if (fb.waits != 0) continue;
+      moved = true;
+      current = &fb;
+      const unsigned b = first + fb.block;
+      blockIdx = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
+      threadIdx = {(unsigned)fb.thread, 0, 0};
+      dynamic = memory + each * fb.block;
+      lanes = &all[fb.block * threads + fb.thread / 32 * 32];
+      emu_switch(&main_sp, fb.sp);
+      if (fb.waits == 4) done++;
+    }
+    for (int b = 0; b < count; b += threads) {
+      for (int w = b; w < b + threads; w += 32) moved |= meet(w, w + 32, 1);
+      moved |= meet(b, b + threads, 2);
+    }
+    moved |= meet(0, count, 3);
+    if (!moved) { fprintf(stderr, "emulator: deadlock\n"); abort(); }
+  }
+  for (int b = 0; b < blocks; b++)
+    for (size_t i = shared; i < each; i++)
+      if (memory[each * b + i] != 0xff) { fprintf(stderr, "emulator: write past %zu bytes of shared memory\n", shared); abort(); }
   free(memory);
+}
+
+void run(uint3 grid, int threads, size_t shared, bool together, const std::function<void()>& f) {
+  body = &f;
+  gridDim = grid, blockDim = {(unsigned)threads, 1, 1};
+  const int blocks = grid.x * grid.y * grid.z, step = together ? blocks : 1;
+  for (int b = 0; b < blocks; b += step) run_blocks(grid, b, step, threads, shared);
 }
 } // namespace emu

@@ -49,6 +49,7 @@ namespace emu {
 extern unsigned char* dynamic;
 struct Lane { uint32_t w[8]; float f[4]; double d; const void* p; };
 extern Lane* lanes; // of the running warp
+void grid_barrier(); // of blocks that run together
 void block_barrier();
 void warp_barrier();
 } // namespace emu

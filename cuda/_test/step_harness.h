@@ -53,7 +53,7 @@ struct Dim {
 
 #ifdef EMULATED
 namespace emu {
-void run(uint3 grid, int threads, size_t shared, const std::function<void()>& f);
+void run(uint3 grid, int threads, size_t shared, bool together, const std::function<void()>& f);
 }
 inline bool load_kernels(int, char**) { return true; }
 inline void* device_alloc(size_t n) { return aligned_alloc(256, (n + 255) / 256 * 256); }
@@ -61,11 +61,12 @@ inline void device_free(void* p) { free(p); }
 inline void to_device(void* d, const void* h, size_t n) { memcpy(d, h, n); }
 inline void to_host(void* h, const void* d, size_t n) { memcpy(h, d, n); }
 inline bool has_kernel(const char* name) { return dlsym(RTLD_DEFAULT, name) != nullptr; }
+inline bool together; // blocks of the next launches run at the same time
 template <class... A>
 void launch(const char* name, Dim grid, int block, size_t shared, A... args) {
   auto f = (void (*)(A...))dlsym(RTLD_DEFAULT, name);
   if (!f) { printf("no kernel %s\n", name); exit(1); }
-  emu::run({grid.x, grid.y, grid.z}, block, shared, [&] { f(args...); });
+  emu::run({grid.x, grid.y, grid.z}, block, shared, together, [&] { f(args...); });
 }
 #else
 inline void must(CUresult r, const char* what) {
