@@ -1,7 +1,8 @@
-// What decode.cu and prefill.cu share: the steps of int8 inference (SPEC §7) in the order of kernel/exact.go. No product
-// is fused with an addition there, so that given the same weights the results
-// are those of the CPU, bit for bit. Models of float numerics take the same way
-// with fused products; their sums differ from the CPU's in the last digits.
+// What decode.cu and prefill.cu share: the steps of int8 inference (SPEC §7) in
+// the order of kernel/exact.go. No product is fused with an addition there, so
+// that given the same weights the results are those of the CPU, bit for bit.
+// Models of float numerics take the same way with fused products in the linear
+// layers, whose sums differ from the CPU's in the last digits.
 #pragma once
 #include "decode_types.cuh"
 #include "device.cuh"
@@ -12,7 +13,9 @@ DEVICE float mul(float a, float b) { return __fmul_rn(a, b); }
 DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 
 #ifndef EMULATED
+#define PARAM __grid_constant__ // a struct that stays where parameters are
 DEVICE float load_fresh(const float* p) { return __ldcg(p); } // what another block has written
+DEVICE float load_any(const float* p) { return *(const volatile float*)p; } // or what is in shared memory
 DEVICE uint32_t load_early(const uint32_t* p) { // now, not where the value is needed
   uint32_t x;
   asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(x) : "l"(p));
@@ -27,7 +30,9 @@ DEVICE int4 load_early(const int4* p) {
 DEVICE int warp_add(int x) { return __reduce_add_sync(0xffffffffu, x); }
 DEVICE float warp_most(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); } // x ≥ 0
 #else
+#define PARAM
 DEVICE float load_fresh(const float* p) { return *p; }
+DEVICE float load_any(const float* p) { return *p; }
 DEVICE uint32_t load_early(const uint32_t* p) { return *p; }
 DEVICE float load_early(const float* p) { return *p; }
 DEVICE int4 load_early(const int4* p) { return *p; }
@@ -93,9 +98,15 @@ DEVICE float norm_factor(const float* z, int d, float eps, float* scratch) {
 DEVICE int padded_place(int c, int K) { return K % 16 == 0 ? c : c / K * ((K + 15) / 16 * 16) + c % K; }
 DEVICE int padded_width(int parts, int K) { return parts * ((K + 15) / 16 * 16); }
 
+// kernel.ExactQuantize8 of one value, and its scale, with most = max|x|.
+DEVICE int8_t rounded8(float x, float most) {
+  return most < 4e-37f ? 0 : (int8_t)(int)rintf(fminf(fmaxf(mul(x, 127 / most), -127.f), 127.f));
+}
+DEVICE float scale8(float most) { return most < 4e-37f ? 0 : most / 127; }
+
 // kernel.ExactQuantize8 of z [d], with most = max|z|, into parts of K, of which
 // the padding stays as it is. Returns the scale. Ends with a barrier.
-DEVICE float quantize(int8_t* q, const float* z, int d, int K, float most) {
+DEVICE float quantize(int8_t* q, const float* z, int d, int K, float most, bool) {
   const bool none = most < 4e-37f;
   const float inv = none ? 0 : 127 / most;
   for (int i = threadIdx.x; i < d; i += blockDim.x)
@@ -103,7 +114,8 @@ DEVICE float quantize(int8_t* q, const float* z, int d, int K, float most) {
   __syncthreads();
   return none ? 0 : most / 127;
 }
-// The same into floats: as they are, or for fake8 (kernel.FakeQuant8) rounded.
+// The same for float numerics: values as they are, or for fake8 rounded
+// (kernel.FakeQuant8).
 DEVICE float quantize(float* q, const float* z, int d, int K, float most, bool fake8) {
   const bool none = most < 4e-37f;
   const float inv = none ? 0 : 127 / most, scale = none ? 0 : most / 127;
@@ -160,9 +172,17 @@ DEVICE void accumulate(float (&acc)[n], const typename W::Word& u, const float* 
   }
 }
 
-// What a part's products add up in.
-DEVICE int sum_of(const int8_t*) { return 0; }
-DEVICE float sum_of(const float*) { return 0; }
+// What products of inputs X add up in.
+template <class X>
+struct SumOf;
+template <>
+struct SumOf<int8_t> {
+  typedef int Type;
+};
+template <>
+struct SumOf<float> {
+  typedef float Type;
+};
 
 // Lane l has, for block k = l/(32/n), the sums acc[j] of its columns with part j.
 // Returns to each of them output k: Σ_j s[k][j]·x_j·W[k xor j]. Lane k's acc[j]
@@ -199,19 +219,32 @@ struct Row {
     for (int s = 0; s < EARLY; s++)
       if (first + s * each < words) early[s] = W::early(p + first + s * each);
   }
-  // The product with x, n parts of words·16 values: output lane/each, in each lane.
-  template <class X>
-  DEVICE auto dot(const X* x, uint32_t minus) {
-    decltype(sum_of(x)) acc[n];
+  // The products with tokens rows of x, stride apart, of n parts of words·16
+  // values: output lane/each, in each lane. Rows behind count are left out.
+  template <int tokens, class X, class T>
+  DEVICE void dot(T (&y)[tokens], const X* x, size_t stride, int count, uint32_t minus) {
+    T acc[tokens][n];
 #pragma unroll
-    for (int j = 0; j < n; j++) acc[j] = 0;
+    for (int t = 0; t < tokens; t++)
+#pragma unroll
+      for (int j = 0; j < n; j++) acc[t][j] = 0;
+    auto step = [&](const typename W::Word& u, int i) {
+#pragma unroll
+      for (int t = 0; t < tokens; t++)
+        if (tokens == 1 || t < count) accumulate<W, n>(acc[t], u, x + t * stride, words, i);
+    };
 #pragma unroll
     for (int s = 0; s < EARLY; s++)
-      if (first + s * each < words) accumulate<W, n>(acc, early[s], x, words, first + s * each);
-    for (int i = first + EARLY * each; i < words; i += each) accumulate<W, n>(acc, p[i], x, words, i);
-    return collect<n>(acc, minus);
+      if (first + s * each < words) step(early[s], first + s * each);
+    for (int i = first + EARLY * each; i < words; i += each) step(p[i], i);
+#pragma unroll
+    for (int t = 0; t < tokens; t++) y[t] = collect<n>(acc[t], minus);
   }
 };
+
+// A sum in its scale: int8 sums are exact.
+DEVICE float scaled(int sum, float scale, const float* gain, int r) { return mul((float)sum, mul(scale, gain[r])); }
+DEVICE float scaled(float sum, float, const float* gain, int r) { return gain ? sum * gain[r] : sum; }
 
 // Value c of row id of a table.
 DEVICE float table_value(const Table& t, size_t id, int c, int d) {
@@ -227,6 +260,205 @@ DEVICE float table_value(const Table& t, size_t id, int c, int d) {
     q = t.factor[g] * (q - (1 << ((int)t.bits - 1)));
   }
   return mul(t.scale[id], (float)q);
+}
+
+// Attention: a block of kThreads threads a head and token.
+constexpr int kThreads = 512, kWarps = kThreads / 32;
+constexpr int kAhead = 8; // values a thread has under way
+constexpr int kStage = kThreads * kAhead;
+
+// The shared memory of attention.
+struct AttentionMemory {
+  float *q, *k;  // the rotated query and the token's own key [hd], q 16-byte aligned
+  float* p;      // weights [block]
+  float* stage;  // [2][kStage]; of an int8 cache it begins with the rounded query and key
+  float* scratch; // [64]
+};
+
+// The rotation of pair i by rot (cosines, then sines, [half] each).
+DEVICE void rotate_pair(float* y, float a, float b, const float* rot, int half, int i) {
+  const float c = rot[i], s = rot[half + i];
+  y[2 * i] = add(mul(a, c), -mul(b, s)), y[2 * i + 1] = add(mul(b, c), mul(a, s));
+}
+
+// A key-value head's part of a cache.
+struct CacheHead {
+  const float *keys, *values, *key_scale, *value_scale;
+  const int8_t *keys8, *values8; // instead
+};
+DEVICE CacheHead cache_head(const Cache& c, const Heads& w, int g) {
+  CacheHead h = {};
+  const size_t values = (size_t)g * w.ring * w.hd;
+  if (c.key_scale) {
+    h.keys8 = (const int8_t*)c.keys + (size_t)g * w.ring * ((w.hd + 15) / 16 * 16), h.values8 = (const int8_t*)c.values + values;
+    h.key_scale = c.key_scale + (size_t)g * w.ring, h.value_scale = c.value_scale + (size_t)g * w.ring;
+  } else {
+    h.keys = (const float*)c.keys + (size_t)g * w.ring * ((w.hd + 3) / 4 * 4), h.values = (const float*)c.values + values;
+  }
+  return h;
+}
+
+// Puts key and value [hd] of a position into head g of a cache; an int8 one
+// rounds them. For one warp.
+DEVICE void store(const Cache& c, const Heads& w, int g, int slot, const float* key, const float* value) {
+  const int lane = threadIdx.x % 32, hd = w.hd;
+  if (!c.key_scale) {
+    float *keys = (float*)c.keys + (size_t)g * w.ring * ((hd + 3) / 4 * 4), *values = (float*)c.values + ((size_t)g * w.ring + slot) * hd;
+    for (int e = lane; e < hd; e += 32) keys[((size_t)(e / 4) * w.ring + slot) * 4 + e % 4] = key[e], values[e] = load_fresh(value + e);
+    return;
+  }
+  int8_t *keys = (int8_t*)c.keys + (size_t)g * w.ring * ((hd + 15) / 16 * 16), *values = (int8_t*)c.values + ((size_t)g * w.ring + slot) * hd;
+  float a = 0, b = 0;
+  for (int e = lane; e < hd; e += 32) a = fmaxf(a, fabsf(key[e])), b = fmaxf(b, fabsf(load_fresh(value + e)));
+  a = warp_most(a), b = warp_most(b);
+  for (int e = lane; e < hd; e += 32)
+    keys[((size_t)(e / 16) * w.ring + slot) * 16 + e % 16] = rounded8(key[e], a), values[e] = rounded8(load_fresh(value + e), b);
+  if (lane == 0) c.key_scale[(size_t)g * w.ring + slot] = scale8(a), c.value_scale[(size_t)g * w.ring + slot] = scale8(b);
+}
+
+// out = softmax(scale·q·Kᵀ)·V of channels c0 … c0 + width − 1 of a head, over the
+// positions pos − block + 1 … pos. The rotated query is in s.q. Where the cache
+// has not got the token's own key and value yet, the key is in s.k and own is the
+// value [hd]; else own is NULL. All threads of a block.
+DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const AttentionMemory& s, const float* own, int pos, int c0, int width) {
+  const int hd = w.hd, ring = w.ring, t = threadIdx.x;
+  const int first = max(0, pos - w.block + 1), n = pos - first + 1, start = first % ring, kept = own ? n - 1 : n;
+  const bool rounded = cache.key_scale;
+  auto slot = [&](int i) {
+    const int at = start + i;
+    return at >= ring ? at - ring : at;
+  };
+  // Values of the first stage are under way while the weights are made: a thread
+  // has one channel of every step-th position.
+  const int step = kThreads / width, i0 = t / width, c = c0 + t % width;
+  float ahead[kAhead];
+  float own_scale = 0; // of an int8 cache
+  auto lift = [&](int from) {
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      const int i = from + i0 + u * step;
+      if (i0 >= step || i >= kept)
+        ahead[u] = 0;
+      else
+        ahead[u] = rounded ? (float)cache.values8[(size_t)slot(i) * hd + c] : cache.values[(size_t)slot(i) * hd + c];
+    }
+  };
+  lift(0);
+  __syncthreads(); // q and k
+  const int hd16 = (hd + 15) / 16 * 16;
+  int8_t* q8 = (int8_t*)s.stage;
+  float factor = 0; // of an int8 query and the scale
+  if (rounded) {
+    if (t < 96 && (t < 32 || own)) {
+      const float* x = t < 32 ? s.q : t < 64 ? s.k : own;
+      float a = 0;
+      for (int e = t % 32; e < hd; e += 32) a = fmaxf(a, fabsf(load_any(x + e)));
+      a = warp_most(a);
+      for (int e = t % 32; e < hd16; e += 32) q8[t / 32 * hd16 + e] = e < hd ? rounded8(load_any(x + e), a) : 0;
+      if (t % 32 == 0) s.scratch[40 + t / 32] = scale8(a);
+    }
+    __syncthreads();
+    factor = mul(s.scratch[40], w.scale);
+  }
+  // A thread a position, with the sixteen accumulators of its sum.
+  float top = -INFINITY;
+  for (int i = t; i < kept; i += kThreads) {
+    float x;
+    if (rounded) {
+      int dot = 0;
+      for (int e = 0; e < hd16; e += 16) {
+        const int4 a = *(const int4*)(q8 + e), b = *(const int4*)(cache.keys8 + ((size_t)(e / 16) * ring + slot(i)) * 16);
+        dot = dot4(a.x, b.x, dot4(a.y, b.y, dot4(a.z, b.z, dot4(a.w, b.w, dot))));
+      }
+      x = mul((float)dot, mul(factor, cache.key_scale[slot(i)]));
+    } else {
+      float a[16];
+#pragma unroll
+      for (int e = 0; e < 16; e++) a[e] = 0;
+      const float* key = cache.keys + (size_t)slot(i) * 4;
+      for (int e0 = 0; e0 < hd; e0 += 16) {
+        float4 k[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+          if (e0 + 4 * e < hd) k[e] = *(const float4*)(key + (size_t)(e0 / 4 + e) * ring * 4);
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          if (e0 + 4 * e >= hd) continue;
+          const float4 y = *(const float4*)(s.q + e0 + 4 * e);
+          a[4 * e] = add(a[4 * e], mul(y.x, k[e].x)), a[4 * e + 1] = add(a[4 * e + 1], mul(y.y, k[e].y));
+          if (e0 + 4 * e + 2 < hd) a[4 * e + 2] = add(a[4 * e + 2], mul(y.z, k[e].z)), a[4 * e + 3] = add(a[4 * e + 3], mul(y.w, k[e].w));
+        }
+      }
+#pragma unroll
+      for (int m = 8; m; m >>= 1)
+#pragma unroll
+        for (int e = 0; e < m; e++) a[e] = add(a[e], a[e + m]);
+      x = mul(w.scale, a[0]);
+    }
+    s.p[i] = x, top = fmaxf(top, x);
+  }
+  if (own && t / 32 == kWarps - 1) { // the token's own key by a warp
+    float x;
+    if (rounded) {
+      int dot = 0;
+      for (int e = t % 32; e < hd; e += 32) dot += (int)q8[e] * q8[hd16 + e];
+      x = mul((float)warp_add(dot), mul(factor, s.scratch[41]));
+      own_scale = s.scratch[42];
+    } else {
+      x = 0;
+      for (int e = t % 16; e < hd; e += 16) x = add(x, mul(s.q[e], s.k[e]));
+      x = mul(w.scale, fold16(x));
+    }
+    if (t % 32 == 0) s.p[n - 1] = x;
+    top = fmaxf(top, x);
+  }
+  top = warp_max(top);
+  if (t % 32 == 0) s.scratch[t / 32] = top;
+  __syncthreads();
+  top = warp_max(s.scratch[t % kWarps]);
+  for (int i = t; i < n; i += kThreads) s.p[i] = exp_exact(add(s.p[i], -top));
+  __syncthreads();
+  if (t < 32) {
+    float sum = 0;
+#pragma unroll 8
+    for (int i = t % 16; i < n; i += 16) sum = add(sum, s.p[i]);
+    sum = fold16(sum);
+    if (t == 0) s.scratch[32] = 1 / sum;
+  }
+  // The token's own value, where a thread has its channel of position n − 1.
+  float last = 0;
+  if (own) last = rounded ? (float)q8[2 * hd16 + c] : load_fresh(own + c), own_scale = rounded ? s.scratch[42] : 0;
+  __syncthreads();
+  const float inv = s.scratch[32];
+  // Products by all, stage by stage; one thread a channel adds them up in order.
+  float sum = 0;
+  for (int from = 0, turn = 0; from < n; from += kAhead * step, turn ^= 1) {
+    float* stage = s.stage + turn * kStage;
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      const int i = from + i0 + u * step;
+      if (i0 >= step || i >= n) continue;
+      float p = mul(s.p[i], inv);
+      if (rounded) p = mul(p, i < kept ? cache.value_scale[slot(i)] : own_scale);
+      stage[(i - from) * width + c - c0] = mul(p, i < kept ? ahead[u] : last);
+    }
+    __syncthreads();
+    if (from + kAhead * step < n) lift(from + kAhead * step);
+    if (t < width) {
+      const int count = min(kAhead * step, n - from);
+      int i = 0;
+      for (; i + 8 <= count; i += 8) {
+        float x[8];
+#pragma unroll
+        for (int u = 0; u < 8; u++) x[u] = stage[(i + u) * width + t];
+#pragma unroll
+        for (int u = 0; u < 8; u++) sum = add(sum, x[u]);
+      }
+      for (; i < count; i++) sum = add(sum, stage[i * width + t]);
+    }
+  }
+  if (t < width) out[c0 + t] = sum;
+  __syncthreads(); // before s is written again
 }
 
 } // namespace

@@ -14,35 +14,51 @@ struct Linear {
   int N, K; // widths of a part
 };
 
+// The keys and values of a layer, a ring of positions: position p is in slot p mod
+// ring, and ring ≥ block. hd4 = ⌈hd/4⌉, hd16 = ⌈hd/16⌉.
+//
+//	float   keys [kv_heads][hd4][ring][4], values [kv_heads][ring][hd]
+//	int8    keys [kv_heads][hd16][ring][16], values [kv_heads][ring][hd], a scale each [kv_heads][ring]
+struct Cache {
+  void *keys, *values;
+  float *key_scale, *value_scale; // NULL: float
+};
+
+// One transformer block.
 struct Layer {
-  const float *attention_norm, *ffn_norm; // [d]
+  const float *attention_norm, *ffn_norm;   // [d]
   Linear q, k, v, o, gate, up, down, mixer; // without a head mixer, mixer.w is NULL
-  void *keys, *values;                      // see attend
-  float *key_scale, *value_scale;           // of an int8 cache [kv_heads][ring], else NULL
-  uint32_t minus[16];                       // bit j of minus[k]: sign[k xor j][j] is −1
-  long long n;                              // dimension of the algebra
+  Cache cache;
+  uint32_t minus[16]; // bit j of minus[k]: sign[k xor j][j] is −1
 };
 
 // An embedding [vocab, d], or the output's own table.
 struct Table {
-  const void* data;      // int8 or float [vocab, d]; for groups their low bits
-  const uint8_t *high;   // of groups of 6 bits
-  const uint8_t *factor; // of groups
+  const void* data;      // int8 or float [vocab, d]; of groups their low bits
+  const uint8_t* high;   // of groups of 6 bits
+  const uint8_t* factor; // of groups
   const float* scale;    // of a row; NULL for floats
-  long long bits;        // 8; 4 or 6: groups of 32 as kernel.Grouped has them; 32: floats
+  int64_t bits;          // 8; 4 or 6: groups of 32 as kernel.Grouped has them; 32: floats
 };
 
+// Widths of attention.
+struct Heads {
+  int heads, kv_heads, hd, ring, block;
+  float scale;
+};
+
+// A token's way through the layers.
 struct Decode {
   const Layer* layers;
   const float* norm; // [d]
-  Table embedding, output;
-  float *q, *k, *v, *o, *m, *act, *t; // activations of one token
-  float* z;                           // out: float numerics' input of the output's table [d]
-  int8_t* x;                          // out: int8's, and its scale
-  float* scale;
-  const int* state; // token, position, two unused, then the position's cosines and sines [hd/2]
-  uint32_t minus[16]; // of the mixer's algebra
-  int n_layer, d, hidden, heads, kv_heads, hd, ring, block, mixer_n;
-  float eps, attention_scale;
+  Table embedding;
+  float *q, *k, *v, *o, *m, *act, *t; // activations
+  void* x;                            // out: the output table's input [d], int8 or float
+  float* scale;                       // out: its scale, of int8
+  const int* state;                   // token, position, two unused, then the position's cosines and sines [hd/2]
+  uint32_t minus[16];                 // of the mixer's algebra
+  int n_layer, d, hidden, mixer_n;
+  Heads heads;
+  float eps;
   int fake8; // float numerics: linear layers' inputs are rounded to int8 levels
 };

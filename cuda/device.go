@@ -319,12 +319,5 @@ func (d *Device) list(ts []*tensor.Tensor) *tensorList {
 	return l
 }
 
-// constant puts bytes into device memory for good.
-func (d *Device) constant(b []byte) uintptr {
-	p := d.malloc(len(b))
-	d.upload(p, unsafe.Pointer(&b[0]), len(b))
-	return p
-}
-
 // per is the number of blocks for n elements at size each.
 func per(n, size int) int { return (n + size - 1) / size }

@@ -85,8 +85,10 @@ const (
 	attributeMajor          = 75
 	attributeMinor          = 76
 	attributeMultiprocs     = 16
+	attributeMostShared     = 97 // of a block that asks for it
 	funcMaxDynamicShared    = 8
-	captureRelaxed          = 2 // other threads may call the driver meanwhile
+	funcWideClusters        = 14 // clusters of more than eight blocks
+	captureRelaxed          = 2  // other threads may call the driver meanwhile
 	streamNonBlocking       = 1
 	eventDisableTiming      = 2
 	resultOutOfMemory       = 2

@@ -35,6 +35,7 @@ type gpu struct {
 	blocks  []uintptr // device memory to give back
 	pinned  []uintptr // host memory to give back
 	used    uint64    // bytes of device memory taken
+	lower   string    // how to need less of it
 	staging staging
 	profile *profile // with SPINNET_CUDA_PROFILE, else nil
 
@@ -66,7 +67,7 @@ func openGPU(i int) (g *gpu, err error) {
 	if i < 0 || i >= len(gpus) {
 		return nil, fmt.Errorf("cuda: there is no GPU number %d: this machine has %d", i, len(gpus))
 	}
-	g = new(gpu)
+	g = &gpu{lower: "lower batch_size and raise gradient_accumulation_steps, or set recompute = true"}
 	if g.info, g.handle, err = deviceInfo(i); err != nil {
 		return nil, err
 	}
@@ -197,8 +198,8 @@ func (g *gpu) malloc(bytes int) uintptr {
 		}
 		hint := ""
 		if r == resultOutOfMemory {
-			hint = fmt.Sprintf("%s more needed beside the %s taken%s; lower batch_size and raise gradient_accumulation_steps, or set recompute = true",
-				gigabytes(uint64(bytes)), gigabytes(g.used), free)
+			hint = fmt.Sprintf("%s more needed beside the %s taken%s; %s",
+				gigabytes(uint64(bytes)), gigabytes(g.used), free, g.lower)
 		}
 		g.fail(symbols[cuMemAlloc], r, hint)
 		return 0
@@ -241,6 +242,13 @@ func (g *gpu) upload(dst uintptr, src unsafe.Pointer, bytes int) {
 		g.sync()
 		g.hold = nil
 	}
+}
+
+// constant puts bytes into device memory for good.
+func (g *gpu) constant(b []byte) uintptr {
+	p := g.malloc(len(b))
+	g.upload(p, unsafe.Pointer(&b[0]), len(b))
+	return p
 }
 
 // download copies device memory to the host and waits.

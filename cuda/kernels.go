@@ -8,8 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"path"
-	"strings"
+	"slices"
 	"unsafe"
 )
 
@@ -44,30 +43,34 @@ func (g *gpu) loadKernels() {
 		return
 	}
 	modules := map[string]uintptr{}
-	for _, name := range names {
-		image, err := fs.ReadFile(files, name)
-		if err != nil {
-			g.err = fmt.Errorf("cuda: %w", err)
-			return
-		}
-		m := g.loadModule(image)
-		if g.err != nil {
-			g.err = fmt.Errorf("%w (kernels %s)", g.err, name)
-			return
-		}
-		modules[strings.TrimSuffix(path.Base(name), ".fatbin")] = m
-	}
 	for k, d := range kernelTable {
 		m, ok := modules[d.stem]
-		if !ok && d.stem == "attention90" {
+		if !ok && d.stem == "attention90" && !slices.Contains(names, "attention90.fatbin") {
 			continue // attention has its own for all
 		}
 		if !ok {
-			g.err = fmt.Errorf("%w: %s.fatbin is missing", ErrNoKernels, d.stem)
-			return
+			m = g.loadStem(d.stem)
+			modules[d.stem] = m
 		}
 		g.kernels[k] = g.function(m, d.name)
 	}
+}
+
+// loadStem loads the compiled kernels of one source.
+func (g *gpu) loadStem(stem string) uintptr {
+	if g.err != nil {
+		return 0
+	}
+	image, err := fs.ReadFile(kernelFiles(), stem+".fatbin")
+	if err != nil {
+		g.err = fmt.Errorf("%w: %s.fatbin is missing", ErrNoKernels, stem)
+		return 0
+	}
+	m := g.loadModule(image)
+	if g.err != nil {
+		g.err = fmt.Errorf("%w (kernels %s)", g.err, stem)
+	}
+	return m
 }
 
 // loadModule loads compiled code: a fatbin, a cubin, or PTX.
@@ -146,10 +149,6 @@ func (g *gpu) launchFunction(f uintptr, s grid, early bool, mapA, mapB *tensorMa
 	if s.x == 0 || g.err != nil {
 		return
 	}
-	if g.first == "" {
-		g.first = g.last
-	}
-	g.recorded = ""
 	n := 0
 	if mapA != nil {
 		g.params[0], g.params[1], n = uintptr(mapA.address()), uintptr(mapB.address()), 2
@@ -158,6 +157,39 @@ func (g *gpu) launchFunction(f uintptr, s grid, early bool, mapA, mapB *tensorMa
 		g.args[i] = a
 		g.params[n+i] = uintptr(unsafe.Pointer(&g.args[i]))
 	}
+	g.enqueue(f, s, early)
+}
+
+// kernel is a kernel that is not in kernelTable.
+type kernel struct {
+	name string
+	f    uintptr
+}
+
+// start starts a kernel whose parameters may be structs: each is given by its
+// words.
+func (g *gpu) start(k kernel, s grid, params ...[]uint64) {
+	if s.x == 0 || g.err != nil {
+		return
+	}
+	at := 0
+	for i, p := range params {
+		g.params[i] = uintptr(unsafe.Pointer(&g.args[at]))
+		at += copy(g.args[at:], p)
+	}
+	g.last = k.name
+	g.enqueue(k.f, s, false)
+}
+
+// word is a parameter of start: an address, or a number that is not negative.
+func word[T int | int32 | uintptr](v T) []uint64 { return []uint64{uint64(v)} }
+
+// enqueue launches a kernel with the parameters in g.params.
+func (g *gpu) enqueue(f uintptr, s grid, early bool) {
+	if g.first == "" {
+		g.first = g.last
+	}
+	g.recorded = ""
 	g.markProfile()
 	g.config = launchConfig{grid: [3]uint32{uint32(s.x), uint32(max(1, s.y)), uint32(max(1, s.z))}, block: [3]uint32{uint32(s.threads), 1, 1},
 		shared: uint32(s.shared), stream: g.stream}

@@ -5,6 +5,9 @@ package cuda
 import (
 	"errors"
 
+	"spinnet/arch"
+	"spinnet/engine"
+	"spinnet/spinfile"
 	"spinnet/tensor"
 )
 
@@ -19,3 +22,36 @@ func Open(int) (tensor.Device, error) { return nil, errLeftOut }
 
 // CuBLAS is the version of cuBLASLt in use.
 func CuBLAS() (string, error) { return "", errLeftOut }
+
+// Session is a model on a GPU. There is none here.
+type Session struct{}
+
+// NewSession puts a model on a GPU.
+func NewSession(int, *spinfile.Model, engine.Options) (*Session, error) { return nil, errLeftOut }
+
+// Name is the number and the name of the GPU.
+func (s *Session) Name() string { return "" }
+
+// Numeric is the arithmetic in use.
+func (s *Session) Numeric() string { return "" }
+
+// Memory is the bytes of device memory taken.
+func (s *Session) Memory() (weights, cache, all uint64) { return 0, 0, 0 }
+
+// Config is the model's configuration.
+func (s *Session) Config() arch.Config { return arch.Config{} }
+
+// Pos is the number of tokens read.
+func (s *Session) Pos() int { return 0 }
+
+// Reset empties the session.
+func (s *Session) Reset() {}
+
+// Prefill reads ids.
+func (s *Session) Prefill([]int32) ([]float32, error) { return nil, errLeftOut }
+
+// Score reads ids.
+func (s *Session) Score([]float32, []int32, []int32) ([]float32, error) { return nil, errLeftOut }
+
+// Close gives back all memory.
+func (s *Session) Close() {}

@@ -54,11 +54,7 @@ const MaxThreads = 1 << 12
 // New packs a model's weights. The model must be valid; tensors that need no
 // packing are shared, not copied.
 func New(m *spinfile.Model, o Options) (*Engine, error) {
-	if o.Numeric == "" {
-		if o.Numeric = Float; m.Config.ActBits == 8 {
-			o.Numeric = Int8
-		}
-	}
+	o.Numeric = o.NumericOf(m)
 	switch o.Numeric {
 	case Int8:
 		return NewInt8(m, o)
@@ -123,10 +119,13 @@ func (e *Engine) Threads() int { return e.pool.Threads() }
 func (e *Engine) Close() { e.pool.Close() }
 
 // checkIDs reports the first id outside the vocabulary.
-func (e *Engine) checkIDs(ids []int32) error {
+func (e *Engine) checkIDs(ids []int32) error { return CheckIDs(ids, e.config.VocabSize) }
+
+// CheckIDs reports the first id outside a vocabulary.
+func CheckIDs(ids []int32, vocab int) error {
 	for i, id := range ids {
-		if id < 0 || int(id) >= e.config.VocabSize {
-			return errors.New("engine: token id " + itoa(int(id)) + " at place " + itoa(i) + " is outside the vocabulary of " + itoa(e.config.VocabSize))
+		if id < 0 || int(id) >= vocab {
+			return errors.New("engine: token id " + itoa(int(id)) + " at place " + itoa(i) + " is outside the vocabulary of " + itoa(vocab))
 		}
 	}
 	return nil

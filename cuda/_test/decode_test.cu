@@ -127,14 +127,14 @@ struct Model {
       Layer& p = layers.h[l];
       p = {};
       norms.push_back(norm_weight()), norms.push_back(norm_weight());
-      p.attention_norm = norms[2 * l].d, p.ffn_norm = norms[2 * l + 1].d, p.n = c.n;
+      p.attention_norm = norms[2 * l].d, p.ffn_norm = norms[2 * l + 1].d;
       const int out[7] = {c.d, kv, kv, c.d, c.hidden, c.hidden, c.d}, in[7] = {c.d, c.d, c.d, c.d, c.d, c.d, c.hidden};
       for (int i = 0; i < 7; i++) w.emplace_back(c.n, out[i] / c.n, in[i] / c.n, false), (&p.q)[i] = w.back().device();
       w.emplace_back(std::max(1, c.mixer_n), hd, hd, true);
       if (c.mixer_n) p.mixer = w.back().device();
       for (int k = 0; k < 16; k++) p.minus[k] = (uint32_t)rng();
-      caches.emplace_back((size_t)c.kv_heads * hd4 * c.ring), p.keys = caches.back().d;
-      caches.emplace_back((size_t)c.kv_heads * hd * c.ring), p.values = caches.back().d;
+      caches.emplace_back((size_t)c.kv_heads * hd4 * c.ring), p.cache.keys = caches.back().d;
+      caches.emplace_back((size_t)c.kv_heads * hd * c.ring), p.cache.values = caches.back().d;
     }
     layers.up();
     norm = norm_weight(), scales = Array<float>(c.vocab), table = Array<int8_t>((size_t)c.vocab * c.d);
@@ -144,11 +144,11 @@ struct Model {
     q = Array<float>(c.d), k = Array<float>(kv), v = Array<float>(kv), o = Array<float>(c.d), mixed = Array<float>(c.d);
     act = Array<float>(c.hidden), t = Array<float>(c.d), scale = Array<float>(1), x = Array<int8_t>(c.d), y = Array<float>(c.vocab);
     state = Array<int>(4 + hd), counter = Array<unsigned>(1);
-    m.layers = layers.d, m.norm = norm.d, m.embedding = {table.d, nullptr, nullptr, scales.d, 8}, m.output = m.embedding;
+    m.layers = layers.d, m.norm = norm.d, m.embedding = {table.d, nullptr, nullptr, scales.d, 8};
     m.q = q.d, m.k = k.d, m.v = v.d, m.o = o.d, m.m = mixed.d, m.act = act.d, m.t = t.d, m.x = x.d, m.scale = scale.d, m.state = state.d;
     for (auto& b : m.minus) b = (uint32_t)rng();
-    m.n_layer = c.layers, m.d = c.d, m.hidden = c.hidden, m.heads = c.heads, m.kv_heads = c.kv_heads, m.hd = hd;
-    m.ring = c.ring, m.block = c.block, m.mixer_n = c.mixer_n, m.eps = 1e-6f, m.attention_scale = (float)(1 / std::sqrt((double)hd));
+    m.n_layer = c.layers, m.d = c.d, m.hidden = c.hidden, m.mixer_n = c.mixer_n, m.eps = 1e-6f;
+    m.heads = {c.heads, c.kv_heads, hd, c.ring, c.block, (float)(1 / std::sqrt((double)hd))};
     keys.resize(c.layers), values.resize(c.layers);
   }
   size_t shared() const {
@@ -168,8 +168,7 @@ struct Model {
   }
   void run() {
     launch("decode_layers_8", {(unsigned)BLOCKS}, 512, shared(), m, counter.d);
-    launch("decode_logits", {ceil_div(c.vocab, 32)}, 256, 0, y.d, (const int8_t*)table.d, (const float*)scales.d, (const int8_t*)x.d, (const float*)scale.d,
-           c.vocab, c.d);
+    launch("decode_logits", {ceil_div(c.vocab, 32)}, 256, 0, y.d, m.embedding, (const int8_t*)x.d, (const float*)scale.d, c.vocab, c.d, c.d);
   }
   std::vector<float> normed(const std::vector<float>& h, const Array<float>& w) const {
     float s[16] = {};
@@ -211,7 +210,7 @@ struct Model {
         for (int i = 0; i < n; i++) {
           float s[16] = {};
           for (int e = 0; e < hd; e++) s[e % 16] += product(q[head * hd + e], keys[l][at + (size_t)i * kv + e]);
-          a[i] = m.attention_scale * fold16(s), top = std::max(top, a[i]);
+          a[i] = m.heads.scale * fold16(s), top = std::max(top, a[i]);
         }
         for (int i = 0; i < n; i++) a[i] = exp32(a[i] - top), s16[i % 16] += a[i];
         const float inv = 1 / fold16(s16);

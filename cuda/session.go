@@ -1,0 +1,485 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"unsafe"
+
+	"spinnet/arch"
+	"spinnet/engine"
+	"spinnet/spinfile"
+)
+
+// Session is a model on a GPU with one text in progress: an engine.Text. A
+// single token goes through one CUDA graph: where it is and what it is goes to
+// the device, all layers are one launch (decode.cu) where the GPU has clusters of
+// blocks, the logits come back, all through pinned memory. Several tokens go
+// through the layers step by step (prefill.cu).
+//
+// With int8 numerics all results have the bits of engine's on the CPU.
+type Session struct {
+	*gpu
+	config    arch.Config
+	numeric   string
+	rotations engine.Rotations
+	p         *packed
+	pos       int
+	chunk     int // most tokens at once
+	ring      int // positions of the cache
+	weights   uint64
+	cache     uint64
+
+	host   []byte    // pinned: what the device is told, as state
+	state  uintptr   // token, position, 2 unused; rotations [chunk][hd]; ids [chunk]
+	last   []float32 // pinned [vocab]: the logits given out
+	model  decodeModel
+	logits uintptr // [vocab]
+	buf    buffers
+	step   func()
+	many   manyLogits // of Score
+
+	fast            bool // single tokens in one launch
+	layers          kernel
+	output          kernel
+	embed, input    kernel
+	store, attend   kernel
+	linears         map[linearKind]kernel
+	layersAt, minus uintptr // on the device: the layers, and the signs of the mixer
+}
+
+// linearKind tells prefill.cu's linear kernels apart.
+type linearKind struct {
+	n     int // dimension of the algebra
+	mixer bool
+}
+
+// buffers are the activations of chunk tokens.
+type buffers struct {
+	h, q, k, v, o, m, gate, up, t uintptr
+	x, scale                      uintptr
+}
+
+// manyLogits is memory for the logits of several rows.
+type manyLogits struct {
+	rows   int
+	device uintptr
+	host   []float32
+}
+
+const (
+	prefillChunk  = 128 // tokens at once
+	decodeBlocks  = 16  // of a cluster, as decode.cu is compiled
+	decodeThreads = 512
+	stageBytes    = 2 * 8 * decodeThreads * 4 // of attention
+	mostHeadDim   = 512
+	mostInt8      = 1 << 16 // columns, as kernel.MaxInt8Columns
+)
+
+// NewSession puts a model on GPU number i. Of the options, threads mean nothing
+// here.
+func NewSession(i int, m *spinfile.Model, o engine.Options) (*Session, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	c := m.Config
+	s := &Session{config: c, numeric: o.NumericOf(m), rotations: engine.NewRotations(c), chunk: min(prefillChunk, c.BlockSize)}
+	s.ring = c.BlockSize + s.chunk - 1
+	if err := s.check(o); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.p, err = pack(m, s.numeric); err != nil {
+		return nil, err
+	}
+	if s.gpu, err = openGPU(i); err != nil {
+		return nil, err
+	}
+	s.lower = "set --kv-cache int8 for a smaller cache, or --device cpu"
+	s.load()
+	s.allocate(o.Int8Cache)
+	s.sync()
+	if s.err != nil {
+		err := s.err
+		s.close()
+		return nil, err
+	}
+	s.step = s.record(s.token)
+	return s, nil
+}
+
+// check refuses what the kernels cannot do.
+func (s *Session) check(o engine.Options) error {
+	c := &s.config
+	switch {
+	case s.numeric != engine.Int8 && s.numeric != engine.Float:
+		return errors.New("cuda: unknown numeric " + strconv.Quote(s.numeric) + ", want float or int8")
+	case o.Int8Cache && s.numeric != engine.Int8:
+		return errors.New("cuda: an int8 cache needs int8 numerics, this is " + s.numeric)
+	case c.HeadDim() > mostHeadDim:
+		return fmt.Errorf("cuda: heads of width %d: the GPU's attention takes up to %d; use --device cpu", c.HeadDim(), mostHeadDim)
+	case s.numeric == engine.Int8 && max(c.NEmbd, c.HiddenDim) > mostInt8:
+		return fmt.Errorf("cuda: width %d: int8 numerics add up at most %d products; run the model in float", max(c.NEmbd, c.HiddenDim), mostInt8)
+	}
+	return nil
+}
+
+// Name is the number and the name of the GPU.
+func (s *Session) Name() string { return s.name() }
+
+// Numeric is the arithmetic in use, engine.Float or engine.Int8.
+func (s *Session) Numeric() string { return s.numeric }
+
+// Memory is the bytes of device memory taken: by weights, by keys and values,
+// and in all.
+func (s *Session) Memory() (weights, cache, all uint64) { return s.weights, s.cache, s.used }
+
+// Config is the model's configuration.
+func (s *Session) Config() arch.Config { return s.config }
+
+// Pos is the number of tokens read.
+func (s *Session) Pos() int { return s.pos }
+
+// Reset empties the session.
+func (s *Session) Reset() { s.pos = 0 }
+
+// Close gives back all memory.
+func (s *Session) Close() { s.close() }
+
+// load finds the kernels.
+func (s *Session) load() {
+	decode, prefill := s.loadStem("decode"), s.loadStem("prefill")
+	suffix, form, mixer := "", [...]string{formTernary: "", formBytes: "_bytes", formFloats: "_floats"}[s.p.form], "_bytes"
+	if s.numeric == engine.Float {
+		if suffix, mixer = "_float", "_floats"; s.p.form == formTernary {
+			form = suffix
+		}
+	}
+	find := func(module uintptr, name string) kernel { return kernel{name, s.function(module, name)} }
+	s.embed, s.input = find(prefill, "prefill_embed"), find(prefill, "prefill_input"+suffix)
+	s.store, s.attend = find(prefill, "prefill_store"), find(prefill, "prefill_attend")
+	s.output = find(decode, "decode_logits"+suffix)
+	s.linears = map[linearKind]kernel{}
+	for _, n := range s.p.dims {
+		s.linears[linearKind{n, false}] = find(prefill, fmt.Sprintf("prefill_linear_%d%s", n, form))
+	}
+	mixerN := 0
+	if s.config.OctonionAttention {
+		mixerN = arch.AlgebraDim(s.config.MixerAlgebra)
+		s.linears[linearKind{mixerN, true}] = find(prefill, fmt.Sprintf("prefill_linear_%d%s", mixerN, mixer))
+	}
+	// A cluster's kernel is for ternary weights of one dimension.
+	n := s.p.dims[0]
+	for _, other := range s.p.dims {
+		if other != n {
+			n = 0
+		}
+	}
+	if n == 0 || n > 8 || s.info.Major != 9 || s.p.form != formTernary || mixerN > 8 || s.decodeShared(n) > s.mostShared() {
+		return
+	}
+	s.fast = true
+	s.layers = find(decode, fmt.Sprintf("decode_layers_%d%s", n, suffix))
+	s.do(cuFuncSetAttribute, s.layers.f, funcWideClusters, 1)
+	s.allow(s.layers, s.decodeShared(n))
+}
+
+// mostShared is how much dynamic shared memory a block can have.
+func (g *gpu) mostShared() int {
+	g.do(cuDeviceGetAttribute, g.result(), attributeMostShared, uintptr(g.handle))
+	return int(int32(g.out[0])) //nolint:gosec // the driver wrote 32 bits
+}
+
+// allow lets a kernel have that much dynamic shared memory.
+func (g *gpu) allow(k kernel, shared int) {
+	if shared > 48<<10 {
+		g.do(cuFuncSetAttribute, k.f, funcMaxDynamicShared, uintptr(shared))
+	}
+}
+
+// decodeShared is the shared memory of decode_layers, as arrange in decode.cu.
+func (s *Session) decodeShared(n int) int {
+	c := &s.config
+	up := func(b int) int { return (b + 15) / 16 * 16 }
+	size := s.inputSize()
+	padded := func(parts, k int) int { return up(size * parts * 16 * words(k)) }
+	return up(2*int(unsafe.Sizeof(decodeLayer{}))) + 256 + up(4*c.NEmbd) + up(4*max(c.NEmbd, c.HiddenDim)) +
+		padded(n, c.NEmbd/n) + padded(n, c.HiddenDim/n) + padded(c.NHead, c.HeadDim()) +
+		2*up(4*c.HeadDim()) + up(4*c.BlockSize) + stageBytes
+}
+
+// attendShared is that of prefill_attend.
+func (s *Session) attendShared() int {
+	return 256 + stageBytes + (s.config.HeadDim()+3)/4*16 + (s.config.BlockSize+3)/4*16
+}
+
+// inputSize is the size of a value that linear layers read.
+func (s *Session) inputSize() int {
+	if s.numeric == engine.Int8 {
+		return 1
+	}
+	return 4
+}
+
+// allocate takes all memory but that of Score.
+func (s *Session) allocate(int8Cache bool) {
+	c, rows := &s.config, s.chunk
+	if most := s.mostShared(); s.err == nil && (s.attendShared() > most || 4*max(c.NEmbd, c.HiddenDim) > most) {
+		s.err = fmt.Errorf("cuda: block_size = %d and width %d need more shared memory than the %d KB of %s; use --device cpu",
+			c.BlockSize, max(c.NEmbd, c.HiddenDim), most>>10, s.name())
+		return
+	}
+	s.allow(s.attend, s.attendShared())
+	s.allow(s.input, 4*max(c.NEmbd, c.HiddenDim))
+	base := s.malloc(len(s.p.bytes))
+	s.upload(base, unsafe.Pointer(&s.p.bytes[0]), len(s.p.bytes))
+	s.p.place(base)
+	s.p.bytes = nil
+	s.weights = s.used
+
+	// The cache, in one piece.
+	hd, kv := c.HeadDim(), c.NKVHead*s.ring
+	keys, values, scales := 4*kv*((hd+3)/4*4), 4*kv*hd, 0
+	if int8Cache {
+		keys, values, scales = kv*16*words(hd), kv*hd, 4*kv
+	}
+	up := func(b int) int { return (b + 255) / 256 * 256 }
+	layer := up(keys) + up(values) + 2*up(scales)
+	at := uint64(s.malloc(layer * c.NLayer))
+	s.cache = s.used - s.weights
+	for i := range s.p.layers {
+		k := &s.p.layers[i].cache
+		k.keys, k.values = at, at+uint64(up(keys))
+		if int8Cache {
+			k.keyScale = k.values + uint64(up(values))
+			k.valueScale = k.keyScale + uint64(up(scales))
+		}
+		at += uint64(layer)
+	}
+
+	b := &s.buf
+	width := max(c.NEmbd, c.HiddenDim, 16)
+	for _, a := range []struct {
+		to    *uintptr
+		width int
+	}{
+		{&b.h, c.NEmbd}, {&b.q, c.NEmbd}, {&b.k, c.KVDim()}, {&b.v, c.KVDim()}, {&b.o, c.NEmbd}, {&b.m, c.NEmbd},
+		{&b.gate, c.HiddenDim}, {&b.up, c.HiddenDim}, {&b.t, c.NEmbd}, {&b.scale, 1},
+	} {
+		*a.to = s.malloc(4 * rows * a.width)
+	}
+	b.x = s.malloc(rows * s.inputSize() * (width + 16*max(c.NHead, 16))) // with every part's padding
+	s.logits = s.malloc(4 * c.VocabSize)
+	s.state = s.malloc(s.stateSize(rows))
+	s.host = s.pin(s.stateSize(rows))
+	s.last = floatsOf(s.pin(4 * c.VocabSize))
+
+	s.layersAt, s.minus = s.constant(bytesOf(s.p.layers)), s.constant(bytesOf(s.p.minus[:]))
+	m := &s.model
+	*m = decodeModel{layers: uint64(s.layersAt), norm: s.p.norm, embedding: s.p.embedding, q: uint64(b.q), k: uint64(b.k), v: uint64(b.v), o: uint64(b.o),
+		m: uint64(b.m), act: uint64(b.gate), t: uint64(b.t), x: uint64(b.x), scale: uint64(b.scale), state: uint64(s.state), minus: s.p.minus,
+		nLayer: int32(c.NLayer), d: int32(c.NEmbd), hidden: int32(c.HiddenDim), eps: float32(c.NormEps),
+		heads: decodeHeads{int32(c.NHead), int32(c.NKVHead), int32(hd), int32(s.ring), int32(c.BlockSize), float32(1 / math.Sqrt(float64(hd)))}}
+	if c.OctonionAttention {
+		m.mixerN = int32(arch.AlgebraDim(c.MixerAlgebra))
+	}
+	if s.numeric == engine.Float && c.ActBits == 8 {
+		m.fake8 = 1
+	}
+}
+
+// floatsOf is memory as float32 values.
+func floatsOf(b []byte) []float32 { return unsafe.Slice((*float32)(unsafe.Pointer(&b[0])), len(b)/4) }
+
+// stateSize is the size of state for a number of rows.
+func (s *Session) stateSize(rows int) int { return 16 + 4*rows*(s.config.HeadDim()+1) }
+
+// idsAt is the offset of the ids in state.
+func (s *Session) idsAt() int { return 16 + 4*s.chunk*s.config.HeadDim() }
+
+// tell writes what the device is to know of the next ids.
+func (s *Session) tell(ids []int32) {
+	hd := s.config.HeadDim()
+	head := unsafe.Slice((*int32)(unsafe.Pointer(&s.host[0])), 4)
+	head[0], head[1] = ids[0], int32(s.pos)
+	rot := floatsOf(s.host[16:])
+	for i := range ids {
+		r := rot[i*hd : (i+1)*hd]
+		s.rotations.At(r[:hd/2], r[hd/2:], s.pos+i)
+	}
+	copy(unsafe.Slice((*int32)(unsafe.Pointer(&s.host[s.idsAt()])), s.chunk), ids)
+}
+
+// Prefill reads ids and returns the logits of the token after them.
+func (s *Session) Prefill(ids []int32) ([]float32, error) {
+	if len(ids) == 0 {
+		return nil, errors.New("cuda: nothing to read: no token ids")
+	}
+	if err := engine.CheckIDs(ids, s.config.VocabSize); err != nil {
+		return nil, err
+	}
+	for len(ids) > 0 && s.err == nil {
+		n := min(len(ids), s.chunk)
+		s.tell(ids[:n])
+		if n == 1 {
+			s.step()
+		} else {
+			s.forward(n)
+			if n == len(ids) {
+				s.logitRows(n-1, 1, s.logits)
+				s.fetchLogits()
+			}
+		}
+		s.sync() // host is free again
+		s.pos += n
+		ids = ids[n:]
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s.last, nil
+}
+
+// fetchLogits brings the logits of one row to the host.
+func (s *Session) fetchLogits() {
+	s.do(cuMemcpyDtoHAsync, uintptr(unsafe.Pointer(&s.last[0])), s.logits, uintptr(4*s.config.VocabSize), s.stream)
+}
+
+// token is one token's way from state to the logits.
+func (s *Session) token() {
+	if !s.fast {
+		s.forward(1)
+		s.logitRows(0, 1, s.logits)
+		s.fetchLogits()
+		return
+	}
+	s.do(cuMemcpyHtoDAsync, s.state, uintptr(unsafe.Pointer(&s.host[0])), uintptr(16+4*s.config.HeadDim()), s.stream)
+	n := s.p.dims[0]
+	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared(n)}, wordsOf(&s.model), word(0))
+	s.outputs(s.buf.x, s.buf.scale, s.config.NEmbd, 1, s.logits)
+	s.fetchLogits()
+}
+
+// outputs computes rows of logits from inputs stride apart.
+func (s *Session) outputs(x, scale uintptr, stride, rows int, y uintptr) {
+	c := &s.config
+	s.start(s.output, grid{x: per(c.VocabSize, 32), y: rows, threads: 256}, word(y), wordsOf(&s.p.output), word(x), word(scale),
+		word(c.VocabSize), word(c.NEmbd), word(stride))
+}
+
+// logitRows computes the logits of rows of the last forward.
+func (s *Session) logitRows(from, rows int, y uintptr) {
+	d := s.config.NEmbd
+	at := uintptr(4 * from * d)
+	s.norm(s.buf.h+at, s.buf.t+at, s.p.norm, rows, d, d, 0)
+	s.outputs(s.buf.x, s.buf.scale, 16*words(d), rows, y)
+}
+
+// Kinds of prefill_input.
+const (
+	inputPlain = iota
+	inputNorm
+	inputSwiGLU
+)
+
+// norm is a norm of h + t as the input of parts of a width.
+func (s *Session) norm(h, t uintptr, weight uint64, rows, d, part int, fake8 int32) {
+	s.start(s.input, grid{x: rows, threads: 256, shared: 4 * d}, word(s.buf.x), word(s.buf.scale), word(inputNorm), word(h), word(t),
+		[]uint64{weight}, word(d), word(part), []uint64{f32(float32(s.config.NormEps))}, word(fake8))
+}
+
+// forward takes rows tokens, of which state tells, through the layers. The last
+// residual is left in t.
+func (s *Session) forward(rows int) {
+	c, b, w := &s.config, &s.buf, &s.model.heads
+	d, hidden, fake8 := c.NEmbd, c.HiddenDim, s.model.fake8
+	ids, size := s.state, 16+4*c.HeadDim()
+	if rows > 1 {
+		ids, size = s.state+uintptr(s.idsAt()), s.stateSize(s.chunk)
+	}
+	s.do(cuMemcpyHtoDAsync, s.state, uintptr(unsafe.Pointer(&s.host[0])), uintptr(size), s.stream)
+	plain := func(kind int, a, second uintptr, width, part int, fake8 int32) {
+		s.start(s.input, grid{x: rows, threads: 256, shared: 4 * width}, word(b.x), word(b.scale), word(kind), word(a), word(second),
+			word(0), word(width), word(part), word(0), word(fake8))
+	}
+	s.start(s.embed, grid{x: per(d, 256), y: rows, threads: 256}, word(b.h), wordsOf(&s.p.embedding), word(ids), word(d))
+	t := uintptr(0)
+	for i := range s.p.layers {
+		l, n := &s.p.layers[i], s.p.dims[i]
+		minus := s.layersAt + uintptr(i)*unsafe.Sizeof(*l) + unsafe.Offsetof(l.minus)
+		linear := func(y uintptr, w *decodeLinear) { s.linear(linearKind{n, false}, y, w, minus, rows, 1) }
+		s.norm(b.h, t, l.attentionNorm, rows, d, d/n, fake8)
+		linear(b.q, &l.q)
+		linear(b.k, &l.k)
+		linear(b.v, &l.v)
+		s.start(s.store, grid{x: c.NHead, y: rows, threads: 32, shared: 4 * c.HeadDim()}, word(b.q), word(b.k), word(b.v), word(s.state+16), word(s.state),
+			wordsOf(&l.cache), wordsOf(w))
+		s.start(s.attend, grid{x: c.NHead, y: rows, threads: decodeThreads, shared: s.attendShared()}, word(b.o), word(b.q), word(s.state), wordsOf(&l.cache), wordsOf(w))
+		o := b.o
+		if c.OctonionAttention {
+			plain(inputPlain, b.o, 0, d, c.HeadDim(), 0)
+			n := int(s.model.mixerN)
+			groups := c.NHead / n
+			s.linear(linearKind{n, true}, b.m, &l.mixer, s.minus, rows*groups, groups)
+			o = b.m
+		}
+		plain(inputPlain, o, 0, d, d/n, fake8)
+		linear(b.t, &l.o)
+		s.norm(b.h, b.t, l.ffnNorm, rows, d, d/n, fake8)
+		linear(b.gate, &l.gate)
+		linear(b.up, &l.up)
+		plain(inputSwiGLU, b.gate, b.up, hidden, hidden/n, fake8)
+		linear(b.t, &l.down)
+		t = b.t
+	}
+}
+
+// linear computes rows of the outputs of a layer, or of a mixer groups a token,
+// from the input that is there.
+func (s *Session) linear(kind linearKind, y uintptr, w *decodeLinear, minus uintptr, rows, groups int) {
+	s.start(s.linears[kind], grid{x: per(int(w.n), 8), y: per(rows, 16), threads: 256}, word(y), wordsOf(w), word(s.buf.x), word(s.buf.scale),
+		word(minus), word(rows), word(groups))
+}
+
+// scoreRows is how many rows' logits Score holds at a time.
+const scoreRows = 32
+
+// Score reads ids, writes the log-probabilities of targets, and returns the
+// logits after the last.
+func (s *Session) Score(logProbs []float32, ids, targets []int32) ([]float32, error) {
+	for _, list := range [][]int32{ids, targets} {
+		if err := engine.CheckIDs(list, s.config.VocabSize); err != nil {
+			return nil, err
+		}
+	}
+	vocab := s.config.VocabSize
+	if s.many.device == 0 {
+		rows := min(s.chunk, scoreRows)
+		s.many.rows, s.many.device = rows, s.malloc(4*rows*vocab)
+		s.many.host = floatsOf(s.pin(4 * rows * vocab))
+	}
+	for len(ids) > 0 && s.err == nil {
+		n := min(len(ids), s.chunk)
+		s.tell(ids[:n])
+		s.forward(n)
+		for lo := 0; lo < n && s.err == nil; lo += s.many.rows {
+			rows := min(s.many.rows, n-lo)
+			s.logitRows(lo, rows, s.many.device)
+			s.do(cuMemcpyDtoHAsync, uintptr(unsafe.Pointer(&s.many.host[0])), s.many.device, uintptr(4*rows*vocab), s.stream)
+			s.sync()
+			for i := range rows {
+				logProbs[lo+i] = engine.LogProb(s.many.host[i*vocab:(i+1)*vocab], targets[lo+i])
+			}
+			copy(s.last, s.many.host[(rows-1)*vocab:rows*vocab])
+		}
+		s.pos += n
+		logProbs, ids, targets = logProbs[n:], ids[n:], targets[n:]
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s.last, nil
+}

@@ -1,0 +1,306 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+
+	"spinnet/arch"
+	"spinnet/engine"
+	"spinnet/spinfile"
+)
+
+var _ engine.Text = (*Session)(nil)
+
+// sessionModels are tiny models with everything that the engine knows.
+func sessionModels() map[string]arch.Config {
+	base := arch.Config{NLayer: 2, NHead: 8, NEmbd: 64, HiddenDim: 176, BlockSize: 24, VocabSize: 65, Algebra: "octonion", ActBits: 8}
+	with := func(change func(c *arch.Config)) arch.Config {
+		c := base
+		change(&c)
+		return c.WithDefaults()
+	}
+	models := map[string]arch.Config{
+		"mixer":      with(func(c *arch.Config) { c.OctonionAttention = true }),
+		"two groups": with(func(c *arch.Config) { c.OctonionAttention, c.NHead, c.NEmbd = true, 16, 96 }),
+		"mixed":      with(func(c *arch.Config) { c.Algebra = "walsh,quaternion" }),
+		"kv heads":   with(func(c *arch.Config) { c.NKVHead, c.NHead, c.Algebra, c.HiddenDim = 2, 4, "quaternion", 44 }),
+		"untied":     with(func(c *arch.Config) { c.UntiedOutput = true }),
+		"odd widths": with(func(c *arch.Config) {
+			c.NHead, c.NEmbd, c.HiddenDim, c.BlockSize, c.VocabSize = 4, 72, 1368/8, 17, 301
+			c.Algebra = "real"
+		}),
+		"odd parts": with(func(c *arch.Config) { c.NEmbd, c.HiddenDim = 80, 8*171 }),
+		"classic":   with(func(c *arch.Config) { c.Quantizer, c.OctonionAttention = arch.Classic, true }),
+		"dense":     with(func(c *arch.Config) { c.Quantizer, c.OctonionAttention = arch.None, true }),
+		"wide": with(func(c *arch.Config) {
+			c.NLayer, c.NEmbd, c.HiddenDim, c.BlockSize, c.OctonionAttention = 1, 512, 1408, 300, true
+		}),
+		"mixer of quaternions": with(func(c *arch.Config) { c.OctonionAttention, c.MixerAlgebra = true, "quaternion" }),
+	}
+	for _, name := range []string{"real", "complex", "quaternion", "walsh", "random:5", "sedenion"} {
+		models[name] = with(func(c *arch.Config) { c.Algebra = name })
+	}
+	return models
+}
+
+// sessionModel has random latents.
+func sessionModel(t testing.TB, c arch.Config) *spinfile.Model {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(testSeed, 1))
+	all := map[string][]float32{}
+	for _, p := range arch.Params(c) {
+		w := make([]float32, p.Len())
+		for i := range w {
+			switch p.Kind {
+			case arch.Norm, arch.Beta:
+				w[i] = float32(1 + 0.1*rng.NormFloat64())
+			default:
+				w[i] = float32(rng.NormFloat64())
+			}
+			if p.Kind == arch.MixerWeight || c.Quantizer == arch.None && p.Kind == arch.Ternary {
+				w[i] *= 0.1
+			}
+		}
+		all[p.Name] = w
+	}
+	m, err := spinfile.FromLatents(c, spinfile.TokenizerInfo{}, func(name string) []float32 { return all[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// needSession puts a model on the first GPU, or skips the test.
+func needSession(t testing.TB, m *spinfile.Model, o engine.Options) *Session {
+	t.Helper()
+	needGPU(t).close()
+	s, err := NewSession(0, m, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func cpuSession(t testing.TB, m *spinfile.Model, o engine.Options) *engine.Session {
+	t.Helper()
+	e, err := engine.New(m, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e.NewSession()
+}
+
+// sameLogits compares in int8 numerics bit by bit, in float by norms.
+func sameLogits(numeric string, got, want []float32) error {
+	if numeric == engine.Int8 {
+		for i := range want {
+			if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+				return fmt.Errorf("logit %d is %v, want the bits of %v", i, got[i], want[i])
+			}
+		}
+		return nil
+	}
+	var d, n float64
+	for i := range want {
+		e := float64(got[i]) - float64(want[i])
+		d += e * e
+		n += float64(want[i]) * float64(want[i])
+	}
+	if !(d <= 1e-8*n) {
+		return fmt.Errorf("relative error %.2g, want at most 1e-4", math.Sqrt(d/n))
+	}
+	return nil
+}
+
+// TestSession reads texts in pieces of several sizes, past the end of the
+// context, on GPU and CPU.
+func TestSession(t *testing.T) {
+	for name, c := range sessionModels() {
+		m := sessionModel(t, c)
+		for _, o := range []engine.Options{{Numeric: engine.Int8}, {Numeric: engine.Int8, Int8Cache: true}, {Numeric: engine.Float}} {
+			t.Run(fmt.Sprintf("%s/%s%v", name, o.Numeric, o.Int8Cache), func(t *testing.T) {
+				testSession(t, m, o)
+			})
+		}
+	}
+	for _, bits := range []int{4, 6, 8} {
+		for _, width := range []int{64, 72, 256} { // in groups of 32
+			c := sessionModels()["untied"]
+			c.NEmbd, c.NHead, c.NKVHead = width, 4, 4
+			m := sessionModel(t, c).QuantizeEmbedding(bits)
+			for _, numeric := range []string{engine.Int8, engine.Float} {
+				t.Run(fmt.Sprintf("%d bits %d/%s", bits, width, numeric), func(t *testing.T) { testSession(t, m, engine.Options{Numeric: numeric}) })
+			}
+		}
+	}
+}
+
+func testSession(t *testing.T, m *spinfile.Model, o engine.Options) {
+	s, cpu := needSession(t, m, o), cpuSession(t, m, o)
+	if want := s.info.Major == 9 && m.Config.Quantizer != arch.None && arch.AlgebraDim(m.Config.LayerAlgebra(0)) <= 8 && m.Config.Algebra != "walsh,quaternion"; s.fast != want {
+		t.Errorf("a token in one launch: %v, want %v", s.fast, want)
+	}
+	rng := rand.New(rand.NewPCG(testSeed, 2))
+	ids := make([]int32, 2*m.Config.BlockSize+6)
+	for i := range ids {
+		ids[i] = rng.Int32N(int32(m.Config.VocabSize))
+	}
+	for round := range 2 {
+		for at, n := 0, 1; at < len(ids); at += n {
+			n = min(1+(7*at+3*round)%5*(at%3), len(ids)-at)
+			got, err := s.Prefill(ids[at : at+n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := cpu.Prefill(ids[at : at+n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := sameLogits(s.Numeric(), got, want); err != nil {
+				t.Fatalf("after %d ids, the last %d together: %v", at+n, n, err)
+			}
+		}
+		if s.Pos() != len(ids) {
+			t.Errorf("position %d, want %d", s.Pos(), len(ids))
+		}
+		s.Reset()
+		cpu.Reset()
+	}
+	n := m.Config.BlockSize
+	got, want := make([]float32, n), make([]float32, n)
+	gotLast, err := s.Score(got, ids[:n], ids[1:n+1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLast, err := cpu.Score(want, ids[:n], ids[1:n+1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sameLogits(s.Numeric(), got, want); err != nil {
+		t.Errorf("log-probabilities: %v", err)
+	}
+	if err := sameLogits(s.Numeric(), gotLast, wantLast); err != nil {
+		t.Errorf("after scoring: %v", err)
+	}
+}
+
+// TestSessionAtFullSize: the shape of the benchmark, its memory, and its speed.
+func TestSessionAtFullSize(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a large model")
+	}
+	c := arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1408, BlockSize: 1024, VocabSize: 50304, ActBits: 8, OctonionAttention: true}.WithDefaults()
+	m := sessionModel(t, c).QuantizeEmbedding(8)
+	s, cpu := needSession(t, m, engine.Options{}), cpuSession(t, m, engine.Options{})
+	weights, cache, all := s.Memory()
+	t.Logf("weights %.2f MB, cache %.2f MB, in all %.2f MB", float64(weights)/1e6, float64(cache)/1e6, float64(all)/1e6)
+	if weights > 30e6 {
+		t.Errorf("%d bytes of weights, want at most 30 MB", weights)
+	}
+	rng := rand.New(rand.NewPCG(testSeed, 3))
+	ids := make([]int32, 300)
+	for i := range ids {
+		ids[i] = rng.Int32N(int32(c.VocabSize))
+	}
+	logits, err := s.Prefill(ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := cpu.Prefill(ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 40 { // greedily
+		if err := sameLogits(engine.Int8, logits, want); err != nil {
+			t.Fatal(err)
+		}
+		best := slices.Index(want, slices.Max(want))
+		one := []int32{int32(best)}
+		if logits, err = s.Prefill(one); err != nil {
+			t.Fatal(err)
+		}
+		if want, err = cpu.Prefill(one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if allocs := testing.AllocsPerRun(20, func() {
+		if _, err := s.Prefill(ids[:1]); err != nil {
+			t.Fatal(err)
+		}
+	}); allocs != 0 {
+		t.Errorf("%v allocations a token", allocs)
+	}
+}
+
+func TestSessionRefuses(t *testing.T) {
+	c := sessionModels()["mixer"]
+	m := sessionModel(t, c)
+	for _, o := range []engine.Options{{Numeric: "int4"}, {Numeric: engine.Float, Int8Cache: true}} {
+		if _, err := NewSession(0, m, o); err == nil {
+			t.Errorf("%+v was taken", o)
+		}
+	}
+	s := needSession(t, m, engine.Options{})
+	for _, ids := range [][]int32{nil, {-1}, {65}, {1, 2, 700}} {
+		if _, err := s.Prefill(ids); err == nil || s.Pos() != 0 {
+			t.Errorf("%v was read", ids)
+		}
+	}
+	if _, err := s.Prefill([]int32{1, 2}); err != nil {
+		t.Error("a refusal ends the session:", err)
+	}
+	if _, err := NewSession(1<<10, m, engine.Options{}); err == nil {
+		t.Error("there is a GPU number 1024")
+	}
+	if os.Getenv("SPINNET_REQUIRE_GPU") != "" {
+		c.BlockSize = 1 << 22
+		_, err := NewSession(0, sessionModel(t, c), engine.Options{})
+		if err == nil {
+			t.Error("a block of 4 million positions was taken")
+		}
+		t.Log(err)
+	}
+}
+
+// BenchmarkToken is a token in the middle of a context.
+func BenchmarkToken(b *testing.B) {
+	for _, algebra := range []string{"octonion", "walsh"} {
+		c := arch.Config{NLayer: 8, NHead: 8, NEmbd: 512, HiddenDim: 1408, BlockSize: 1024, VocabSize: 50304, ActBits: 8, Algebra: algebra, OctonionAttention: true}.WithDefaults()
+		m := sessionModel(b, c).QuantizeEmbedding(8)
+		for _, o := range []engine.Options{{}, {Int8Cache: true}, {Numeric: engine.Float}} {
+			s := needSession(b, m, o)
+			for _, at := range []int{10, 255, 1000} {
+				b.Run(fmt.Sprintf("%s %s int8cache=%v at %d", algebra, s.Numeric(), o.Int8Cache, at), func(b *testing.B) {
+					s.Reset()
+					ids := make([]int32, at)
+					if _, err := s.Prefill(ids); err != nil {
+						b.Fatal(err)
+					}
+					for b.Loop() {
+						if s.pos = at; true {
+							if _, err := s.Prefill(ids[:1]); err != nil {
+								b.Fatal(err)
+							}
+						}
+					}
+				})
+			}
+			b.Run(fmt.Sprintf("%s %s prompt of 256", algebra, s.Numeric()), func(b *testing.B) {
+				for b.Loop() {
+					s.Reset()
+					if _, err := s.Prefill(make([]int32, 256)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
