@@ -32,15 +32,16 @@ type Result struct {
 // Generate reads a prompt and continues it, giving the text to emit as it
 // comes: whole UTF-8 characters only (bytes that cannot be part of one come
 // out as U+FFFD; an unfinished character at the very end is dropped), and
-// nothing that may still turn out to be a stop string. The session goes on
-// from where it is; Reset it first for a new text. tok's ids must be those of
+// nothing that may still turn out to be a stop string. It goes on from where s
+// is; Reset it first for a new text. tok's ids must be those of
 // the model; ids from tok.VocabSize() on are never drawn. An error of emit or
 // of ctx ends the generation and is returned with the result so far.
-func Generate(ctx context.Context, s *Session, tok tokenizer.Tokenizer, prompt []int32, o GenerateOptions, emit func(text []byte) error) (r Result, err error) {
-	g, err := NewGeneration(s, tok, prompt, o)
+func Generate(ctx context.Context, s Text, tok tokenizer.Tokenizer, prompt []int32, o GenerateOptions, emit func(text []byte) error) (r Result, err error) {
+	g, err := newGeneration(s.Config().VocabSize, tok, prompt, o)
 	if err != nil {
 		return r, err
 	}
+	g.sampler.sampleMemory = newSampleMemory(tok.VocabSize())
 	start := time.Now()
 	defer func() {
 		r.Tokens, r.Reason = g.Tokens(), g.reason
@@ -53,7 +54,7 @@ func Generate(ctx context.Context, s *Session, tok tokenizer.Tokenizer, prompt [
 			return r, err
 		}
 		if g.read < len(g.ids) {
-			ids := g.ids[g.read:min(len(g.ids), g.read+8*s.chunk)]
+			ids := g.ids[g.read:min(len(g.ids), g.read+8*prefillChunk)]
 			if g.logits, err = s.Prefill(ids); err != nil {
 				return r, err
 			}

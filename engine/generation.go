@@ -25,23 +25,28 @@ type Generation struct {
 // NewGeneration prepares to continue a prompt in a session, from where it is.
 // Nothing is read yet.
 func NewGeneration(s *Session, tok tokenizer.Tokenizer, prompt []int32, o GenerateOptions) (*Generation, error) {
-	vocab := s.e.config.VocabSize
-	if tok.VocabSize() > vocab {
-		return nil, errors.New("engine: the tokenizer has " + itoa(tok.VocabSize()) + " tokens, the model " + itoa(vocab))
-	}
-	g, err := newGeneration(tok, prompt, o)
+	g, err := newGeneration(s.e.config.VocabSize, tok, prompt, o)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.e.checkIDs(prompt); err != nil {
 		return nil, err
 	}
 	g.s, g.sampler.sampleMemory = s, s.memory(tok.VocabSize())
 	return g, nil
 }
 
-// newGeneration checks what does not depend on the model.
-func newGeneration(tok tokenizer.Tokenizer, ids []int32, o GenerateOptions) (*Generation, error) {
+// newGeneration is NewGeneration for a model's vocabulary, without a session.
+func newGeneration(vocab int, tok tokenizer.Tokenizer, prompt []int32, o GenerateOptions) (*Generation, error) {
+	if tok.VocabSize() > vocab {
+		return nil, errors.New("engine: the tokenizer has " + itoa(tok.VocabSize()) + " tokens, the model " + itoa(vocab))
+	}
+	g, err := detachedGeneration(tok, prompt, o)
+	if err != nil {
+		return nil, err
+	}
+	return g, CheckIDs(prompt, vocab)
+}
+
+// detachedGeneration checks what does not depend on the model.
+func detachedGeneration(tok tokenizer.Tokenizer, ids []int32, o GenerateOptions) (*Generation, error) {
 	for _, stop := range o.Stop {
 		if stop == "" {
 			return nil, errors.New("engine: a stop string is empty")

@@ -72,7 +72,7 @@ func RestoreGeneration(tok tokenizer.Tokenizer, state []byte) (*Generation, erro
 	case prompt < 1 || prompt > len(ids) || len(ids)-prompt > o.MaxTokens || int(reason[0]) >= len(reasons):
 		return nil, errors.New("engine: the state of a generation contradicts itself")
 	}
-	g, err := newGeneration(tok, ids, o)
+	g, err := detachedGeneration(tok, ids, o)
 	if err != nil {
 		return nil, err
 	}

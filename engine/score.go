@@ -16,37 +16,44 @@ type Score struct {
 	Logits   []float32 // [vocab] after the last id but one, whose prediction is the last id
 }
 
-// Score measures ids in consecutive windows of block_size inputs that do not
+// Score measures ids on the CPU, with ScoreIDs.
+func (e *Engine) Score(ctx context.Context, ids []int32, progress func(done int)) (Score, error) {
+	return ScoreIDs(ctx, e.NewSession(), ids, progress)
+}
+
+// ScoreIDs measures ids in consecutive windows of block_size inputs that do not
 // overlap, each with an empty cache: window w reads ids[w·T : w·T+T] and
 // predicts ids[w·T+1 : w·T+T+1], so every token but the first is predicted
-// once (SPEC §3). It takes at least two ids. progress, if not nil, is told
-// how many tokens are done.
-func (e *Engine) Score(ctx context.Context, ids []int32, progress func(done int)) (Score, error) {
+// once (SPEC §3). It takes at least two ids. What s has read before is
+// forgotten. progress, if not nil, is told how many tokens are done.
+func ScoreIDs(ctx context.Context, s Text, ids []int32, progress func(done int)) (Score, error) {
+	c := s.Config()
 	if len(ids) < 2 {
 		return Score{}, errors.New("engine: a text to score needs at least 2 tokens, this one has " + itoa(len(ids)))
 	}
-	if err := e.checkIDs(ids); err != nil {
+	if err := CheckIDs(ids, c.VocabSize); err != nil {
 		return Score{}, err
 	}
-	s := e.NewSession()
 	n := len(ids) - 1
 	r := Score{Tokens: n, LogProbs: make([]float32, n)}
 	for at := 0; at < n; {
 		if err := ctx.Err(); err != nil {
 			return Score{}, err
 		}
-		if at%e.config.BlockSize == 0 {
+		if at%c.BlockSize == 0 {
 			s.Reset()
 		}
-		windowEnd := min(n, at-s.pos+e.config.BlockSize)
-		m := min(s.chunk, windowEnd-at)
-		s.score(r.LogProbs[at:at+m], ids[at:at+m], ids[at+1:at+1+m])
+		windowEnd := min(n, at-s.Pos()+c.BlockSize)
+		m := min(prefillChunk, windowEnd-at)
+		var err error
+		if r.Logits, err = s.Score(r.LogProbs[at:at+m], ids[at:at+m], ids[at+1:at+1+m]); err != nil {
+			return Score{}, err
+		}
 		at += m
 		if progress != nil {
 			progress(at)
 		}
 	}
-	r.Logits = s.last
 	for _, l := range r.LogProbs {
 		r.Loss -= float64(l)
 	}
