@@ -40,6 +40,8 @@ var (
 	ErrNoDriver = errors.New("cuda: no NVIDIA driver")
 	// ErrNoKernels: this binary was built without compiled kernels.
 	ErrNoKernels = errors.New("cuda: built without kernels")
+	// ErrLeftOut: this binary, or this system, has no CUDA at all.
+	ErrLeftOut = errors.New("cuda: this build has no GPU support (build tag nocuda, or a system without CUDA)")
 )
 
 // Error is a failed call of the driver.

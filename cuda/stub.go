@@ -3,22 +3,17 @@
 package cuda
 
 import (
-	"errors"
-
 	"spinnet/arch"
 	"spinnet/engine"
 	"spinnet/spinfile"
 	"spinnet/tensor"
 )
 
-// errLeftOut says why there is no GPU here.
-var errLeftOut = errors.New("cuda: this build has no GPU support (build tag nocuda, or a system without CUDA)")
-
 // Devices lists the GPUs and the driver's version, such as "13.0".
-func Devices() (gpus []Info, driver string, err error) { return nil, "", errLeftOut }
+func Devices() (gpus []Info, driver string, err error) { return nil, "", ErrLeftOut }
 
 // Open returns the GPU of that number as a device.
-func Open(int) (tensor.Device, error) { return nil, errLeftOut }
+func Open(int) (tensor.Device, error) { return nil, ErrLeftOut }
 
 // CuBLAS is the version of cuBLASLt in use.
 func CuBLAS() (string, error) { return "", errLeftOut }
@@ -27,7 +22,7 @@ func CuBLAS() (string, error) { return "", errLeftOut }
 type Session struct{}
 
 // NewSession puts a model on a GPU.
-func NewSession(int, *spinfile.Model, engine.Options) (*Session, error) { return nil, errLeftOut }
+func NewSession(int, *spinfile.Model, engine.Options) (*Session, error) { return nil, ErrLeftOut }
 
 // Name is the number and the name of the GPU.
 func (s *Session) Name() string { return "" }
@@ -48,10 +43,10 @@ func (s *Session) Pos() int { return 0 }
 func (s *Session) Reset() {}
 
 // Prefill reads ids.
-func (s *Session) Prefill([]int32) ([]float32, error) { return nil, errLeftOut }
+func (s *Session) Prefill([]int32) ([]float32, error) { return nil, ErrLeftOut }
 
 // Score reads ids.
-func (s *Session) Score([]float32, []int32, []int32) ([]float32, error) { return nil, errLeftOut }
+func (s *Session) Score([]float32, []int32, []int32) ([]float32, error) { return nil, ErrLeftOut }
 
 // Close gives back all memory.
 func (s *Session) Close() {}

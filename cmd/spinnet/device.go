@@ -11,22 +11,40 @@ import (
 	"spinnet/tensor"
 )
 
+// Names of devices, beside cuda and cuda:N.
+const (
+	deviceAuto = "auto"
+	deviceCPU  = "cpu"
+)
+
+// deviceNumber is the GPU that a device's name asks for, 0 where it names none.
+func deviceNumber(name string) (int, error) {
+	digits, ok := strings.CutPrefix(name, "cuda:")
+	n, err := strconv.Atoi(digits)
+	switch {
+	case name == deviceAuto || name == deviceCPU || name == "cuda":
+		return 0, nil
+	case !ok || err != nil || n < 0:
+		return 0, fmt.Errorf("device = %q: want auto, cpu, cuda or cuda:N", name)
+	}
+	return n, nil
+}
+
+// onCPU says why a GPU was not taken.
+func onCPU(err error) string { return "on the CPU: " + strings.TrimPrefix(err.Error(), "cuda: ") }
+
 // openDevice opens what a recipe's key device asks for; nil stands for the
 // CPU. auto is the first GPU where it works; where not, note says why.
 func openDevice(name string) (dev tensor.Device, note string, err error) {
-	number := 0
+	number, err := deviceNumber(name)
 	switch {
-	case name == "cpu":
-		return nil, "", nil
-	case name == "auto":
+	case err != nil || name == deviceCPU:
+		return nil, "", err
+	case name == deviceAuto:
 		if dev, err = cuda.Open(0); err != nil {
-			return nil, "on the CPU: " + strings.TrimPrefix(err.Error(), "cuda: "), nil
+			return nil, onCPU(err), nil
 		}
 		return dev, "", nil
-	case strings.HasPrefix(name, "cuda:"):
-		if number, err = strconv.Atoi(name[len("cuda:"):]); err != nil {
-			return nil, "", fmt.Errorf("device = %q: %w", name, err)
-		}
 	}
 	if dev, err = cuda.Open(number); err != nil {
 		return nil, "", &dataset.HintError{Err: err, Text: "device = cpu trains without a GPU"}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"spinnet/cuda"
 	"spinnet/dataset"
 	"spinnet/engine"
 	"spinnet/interop"
@@ -20,6 +21,7 @@ import (
 type engineFlags struct {
 	threads          int
 	numeric, kvCache string
+	device           string
 	modelFlags
 }
 
@@ -29,6 +31,7 @@ func (f *engineFlags) add(cmd *cobra.Command) {
 	fl.IntVar(&f.threads, "threads", 0, "threads to compute with (0: one a core)")
 	fl.StringVar(&f.numeric, "numeric", "", "arithmetic, int8 or float (default: what the model was trained for)")
 	fl.StringVar(&f.kvCache, "kv-cache", "float", "keep keys and values as float or, in a quarter of the memory, int8")
+	fl.StringVar(&f.device, "device", deviceAuto, "auto, cpu, cuda or cuda:N; auto takes a GPU where it gives the same bits")
 }
 
 // options checks the flags.
@@ -42,20 +45,27 @@ func (f *engineFlags) engineOptions() (engine.Options, error) {
 	case f.kvCache != "float" && f.kvCache != "int8":
 		return o, usagef("--kv-cache %s: want float or int8", f.kvCache)
 	}
+	if _, err := deviceNumber(f.device); err != nil {
+		return o, usagef("--%v", err)
+	}
 	return o, nil
 }
 
 // loaded is a model ready to run.
 type loaded struct {
 	model   *spinfile.Model
-	engine  *engine.Engine
+	text    engine.Text
+	numeric string
+	where   string // what it runs on
+	close   func()
 	options engine.Options
 	tok     tokenizer.Tokenizer // nil when the model does not say which
 	time    time.Duration
 }
 
-// loadModel opens a model file and packs it.
-func loadModel(path string, f *engineFlags) (*loaded, error) {
+// loadModel opens a model file and gets it ready on the device that the flags
+// ask for. A GPU that it takes is named on log.
+func loadModel(path string, f *engineFlags, log io.Writer) (*loaded, error) {
 	o, err := f.engineOptions()
 	if err != nil {
 		return nil, err
@@ -69,7 +79,7 @@ func loadModel(path string, f *engineFlags) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Int8Cache && numericOf(m, o.Numeric) != engine.Int8 {
+	if o.Int8Cache && o.NumericOf(m) != engine.Int8 {
 		return nil, &dataset.HintError{Err: fmt.Errorf("%s: --kv-cache int8 needs int8 arithmetic, this model runs in float", path), Text: "add --numeric int8"}
 	}
 	l := &loaded{model: m, options: o}
@@ -78,23 +88,40 @@ func loadModel(path string, f *engineFlags) (*loaded, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if l.engine, err = engine.New(m, o); err != nil {
+	if err := l.place(f.device, log); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	l.time = time.Since(start)
 	return l, nil
 }
 
-// numericOf is the arithmetic that a model runs in when asked for one, or with
-// "" for its own.
-func numericOf(m *spinfile.Model, asked string) string {
-	switch {
-	case asked != "":
-		return asked
-	case m.Config.ActBits == 8:
-		return engine.Int8
+// place opens a text on a device. auto takes the first GPU for int8 numerics,
+// which have the same bits there, and the CPU for float.
+func (l *loaded) place(device string, log io.Writer) error {
+	if device != deviceCPU && (device != deviceAuto || l.options.NumericOf(l.model) == engine.Int8) {
+		number, err := deviceNumber(device)
+		if err != nil {
+			return err
+		}
+		s, err := cuda.NewSession(number, l.model, l.options)
+		switch {
+		case err == nil:
+			l.text, l.numeric, l.where, l.close = s, s.Numeric(), s.Name(), s.Close
+			noteDevice(log, nil, s.Name())
+			return nil
+		case device != deviceAuto:
+			return &dataset.HintError{Err: err, Text: "--device cpu needs no GPU"}
+		case !errors.Is(err, cuda.ErrNoDriver) && !errors.Is(err, cuda.ErrLeftOut):
+			noteDevice(log, nil, onCPU(err))
+		}
 	}
-	return engine.Float
+	e, err := engine.New(l.model, l.options)
+	if err != nil {
+		return err
+	}
+	l.text, l.numeric, l.close = e.NewSession(), e.Numeric(), e.Close
+	l.where = fmt.Sprintf("%d threads", e.Threads())
+	return nil
 }
 
 // encode makes ids of text by tokenizer.EncodeText or Prompt, with hints in its
@@ -119,7 +146,7 @@ func (l *loaded) encode(what, text string, encode func(tokenizer.Tokenizer, stri
 // without options, for comparison. ok is false when that is what it runs in,
 // or there is nothing to predict.
 func (l *loaded) usualLoss(ctx context.Context, ids []int32) (loss float64, numeric string, ok bool, err error) {
-	if len(ids) < 2 || numericOf(l.model, "") == l.engine.Numeric() && !l.options.Int8Cache {
+	if len(ids) < 2 || (engine.Options{}).NumericOf(l.model) == l.numeric && !l.options.Int8Cache {
 		return 0, "", false, nil
 	}
 	e, err := engine.New(l.model, engine.Options{Threads: l.options.Threads})
@@ -137,7 +164,7 @@ func (l *loaded) reportLoss(ctx context.Context, w io.Writer, what string, ids [
 	if err != nil || !ok {
 		return err
 	}
-	own := l.engine.Numeric()
+	own := l.numeric
 	if l.options.Int8Cache {
 		own += " with an int8 cache"
 	}

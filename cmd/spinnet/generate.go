@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"spinnet/cuda"
 	"spinnet/engine"
 	"spinnet/tokenizer"
 )
@@ -115,11 +116,10 @@ func runGenerate(cmd *cobra.Command, path string, f *generateFlags) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	var err error
-	if g.loaded, err = loadModel(path, &f.engineFlags); err != nil {
+	if g.loaded, err = loadModel(path, &f.engineFlags, g.log); err != nil {
 		return err
 	}
-	defer g.engine.Close()
-	g.session = g.engine.NewSession()
+	defer g.close()
 	if interactive {
 		err = g.interact(ctx, in)
 	} else {
@@ -171,7 +171,6 @@ func isTerminal(stream any) bool {
 // generator writes continuations.
 type generator struct {
 	*loaded
-	session  *engine.Session
 	flags    *generateFlags
 	out, log io.Writer
 	total    engine.Result // of all samples
@@ -220,7 +219,7 @@ func (g *generator) compare(ctx context.Context, ids []int32) error {
 	if len(ids) < 2 {
 		return nil
 	}
-	r, err := g.engine.Score(ctx, ids, nil)
+	r, err := engine.ScoreIDs(ctx, g.text, ids, nil)
 	if err != nil {
 		return err
 	}
@@ -232,7 +231,7 @@ func (g *generator) one(ctx context.Context, prompt string, ids []int32) error {
 	o := g.flags.options
 	o.Sample.Seed += g.turns
 	g.turns++
-	g.session.Reset()
+	g.text.Reset()
 	last := byte(0)
 	var text strings.Builder
 	emit := func(b []byte) error {
@@ -249,7 +248,7 @@ func (g *generator) one(ctx context.Context, prompt string, ids []int32) error {
 			return err
 		}
 	}
-	r, err := engine.Generate(ctx, g.session, g.tok, ids, o, emit)
+	r, err := engine.Generate(ctx, g.text, g.tok, ids, o, emit)
 	g.total.PromptTokens += r.PromptTokens
 	g.total.Tokens += r.Tokens
 	g.total.Prefill += r.Prefill
@@ -316,7 +315,11 @@ func (g *generator) printStats() {
 	// The first token of a continuation comes out of the prefill.
 	fmt.Fprintf(g.log, "load     %s (%s)\n", g.time.Round(time.Microsecond*100), g.model.Meta["source"])
 	fmt.Fprintf(g.log, "prefill  %d tokens, %s\n", r.PromptTokens, rate(r.PromptTokens, r.Prefill))
-	fmt.Fprintf(g.log, "decode   %d tokens, %s, %d threads, %s\n", r.Tokens, rate(r.Tokens, r.Decode), g.engine.Threads(), g.engine.Numeric())
+	fmt.Fprintf(g.log, "decode   %d tokens, %s, %s, %s\n", r.Tokens, rate(r.Tokens, r.Decode), g.where, g.numeric)
+	if s, ok := g.text.(*cuda.Session); ok {
+		weights, cache, all := s.Memory()
+		fmt.Fprintf(g.log, "on GPU   %s: weights %s, keys and values %s\n", bytesText(int(all)), bytesText(int(weights)), bytesText(int(cache)))
+	}
 	if g.peak > 0 {
 		fmt.Fprintf(g.log, "memory   %s at most\n", bytesText(g.peak))
 	}

@@ -178,14 +178,14 @@ func TestInteractLongLine(t *testing.T) {
 		{iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("abc"))), "reading a prompt: timeout"},
 	} {
 		var out bytes.Buffer
-		f := &generateFlags{samples: 1, engineFlags: engineFlags{kvCache: "float"}}
+		f := &generateFlags{samples: 1, engineFlags: engineFlags{kvCache: "float", device: deviceCPU}}
 		f.options.MaxTokens, f.options.Sample = 1, engine.SampleOptions{RepetitionPenalty: 1}
-		l, err := loadModel(seedTiny, &f.engineFlags)
+		l, err := loadModel(seedTiny, &f.engineFlags, io.Discard)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.engine.Close()
-		g := &generator{loaded: l, session: l.engine.NewSession(), flags: f, out: &out, log: io.Discard}
+		defer l.close()
+		g := &generator{loaded: l, flags: f, out: &out, log: io.Discard}
 		err = g.interact(t.Context(), c.in)
 		if c.want == "" && (err != nil || g.total.PromptTokens != 70_000) || c.want != "" && (err == nil || err.Error() != c.want) {
 			t.Errorf("%d tokens, %v; want %q", g.total.PromptTokens, err, c.want)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"spinnet/engine"
+
 	"spinnet/tokenizer"
 )
 
@@ -88,11 +90,11 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 			return err
 		}
 	}
-	l, err := loadModel(path, &f.engineFlags)
+	l, err := loadModel(path, &f.engineFlags, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	defer l.engine.Close()
+	defer l.close()
 	if !given("ids") {
 		if ids, err = l.encode(what, text, tokenizer.EncodeText); err != nil {
 			return err
@@ -101,7 +103,7 @@ func runScore(cmd *cobra.Command, path string, f *scoreFlags) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-	r, err := l.engine.Score(ctx, ids, nil)
+	r, err := engine.ScoreIDs(ctx, l.text, ids, nil)
 	if errors.Is(err, context.Canceled) {
 		return exitError(exitInterrupted)
 	}
