@@ -44,6 +44,7 @@ struct Memory {
   Layer* layer;    // [2]: the current one and the next
   float *h, *z;    // the residual stream [d], and a layer's input before rounding [max(d, hidden)]
   X *xd, *xh, *xm; // inputs of parts of d, of hidden, and of heads
+  float* rot;      // [hd]
   AttentionMemory a;
 };
 
@@ -58,7 +59,7 @@ DEVICE Memory<X> arrange(unsigned char* at, const Decode& m, int n) {
   s.layer = (Layer*)take(2 * sizeof(Layer)), s.a.scratch = (float*)take(256), s.h = (float*)take(4 * m.d), s.z = (float*)take(4 * max(m.d, m.hidden));
   s.xd = (X*)take(sizeof(X) * padded_width(n, m.d / n)), s.xh = (X*)take(sizeof(X) * padded_width(n, m.hidden / n));
   s.xm = (X*)take(sizeof(X) * padded_width(m.heads.heads, m.heads.hd));
-  s.a.q = (float*)take(4 * m.heads.hd), s.a.k = (float*)take(4 * m.heads.hd), s.a.p = (float*)take(4 * m.heads.block);
+  s.rot = (float*)take(4 * m.heads.hd), s.a.q = (float*)take(4 * m.heads.hd), s.a.k = (float*)take(4 * m.heads.hd), s.a.p = (float*)take(4 * m.heads.block);
   s.a.stage = (float*)take(8 * kStage);
   return s;
 }
@@ -67,6 +68,7 @@ DEVICE Memory<X> arrange(unsigned char* at, const Decode& m, int n) {
 template <class X>
 DEVICE float load_plain(const Decode& m, const Memory<X>& s, X* x, const float* a, int d, int K, bool mixer = false) {
   float most = 0;
+#pragma unroll 1
   for (int i = threadIdx.x; i < d; i += kThreads) {
     const float v = load_fresh(a + i);
     s.z[i] = v, most = fmaxf(most, fabsf(v));
@@ -79,10 +81,12 @@ DEVICE float load_plain(const Decode& m, const Memory<X>& s, X* x, const float* 
 template <class X>
 DEVICE float load_norm(const Decode& m, const Memory<X>& s, X* x, const float* t, const float* w, int K, bool last = false) {
   const float first = (int)threadIdx.x < m.d ? load_early(w + threadIdx.x) : 0;
+#pragma unroll 1
   for (int i = threadIdx.x; i < m.d; i += kThreads)
     if (t) s.h[i] = add(s.h[i], load_fresh(t + i));
   const float r = norm_factor(s.h, m.d, m.eps, s.a.scratch + 32);
   float most = 0;
+#pragma unroll 1
   for (int i = threadIdx.x; i < m.d; i += kThreads) {
     const float v = mul(mul(s.h[i], r), i < kThreads ? first : w[i]);
     s.z[i] = v, most = fmaxf(most, fabsf(v));
@@ -112,7 +116,7 @@ DEVICE void linear(const Linear* l, int count, float* y0, float* y1, float* y2, 
     if (!more) return;
     typename SumOf<X>::Type sum[1];
     row.dot(sum, x, 0, 1, minus);
-    if (lane % each == 0) y[(size_t)(lane / each) * p->N + r] = scaled(sum[0], scale, p->gain, r);
+    if (lane % each == 0) y[(size_t)(lane / each) * p->N + r] = scaled(sum[0], scale, row.gain);
   }
 }
 
@@ -129,7 +133,7 @@ DEVICE void gate_up(const Linear& gate, const Linear& up, float* act, const X* x
     if (r >= gate.N) return;
     typename SumOf<X>::Type sa[1], sb[1];
     a.dot(sa, x, 0, 1, minus), b.dot(sb, x, 0, 1, minus);
-    const float g = scaled(sa[0], scale, gate.gain, r), u = scaled(sb[0], scale, up.gain, r);
+    const float g = scaled(sa[0], scale, a.gain), u = scaled(sb[0], scale, b.gain);
     if (lane % each == 0) act[(size_t)(lane / each) * gate.N + r] = mul(silu(g), u);
   }
 }
@@ -150,18 +154,17 @@ DEVICE void mix(const Decode& m, const Linear& l, const X* x, Load load) {
     if (!more) return;
     typename SumOf<X>::Type sum[1];
     row.dot(sum, x + g * width, 0, 1, minus);
-    if (lane % each == 0) m.m[(size_t)(g * n + lane / each) * l.N + r] = scaled(sum[0], scale, l.gain, r);
+    if (lane % each == 0) m.m[(size_t)(g * n + lane / each) * l.N + r] = scaled(sum[0], scale, row.gain);
   }
 }
 
 // The token's attention in one layer: a block takes a head, or where there are
 // more blocks than heads, some of its channels of the values. It rotates query
 // and key and puts key and value into the cache.
-DEVICE void attention(const Decode& m, const Layer& l, const AttentionMemory& s) {
+DEVICE void attention(const Decode& m, const Layer& l, const AttentionMemory& s, const float* rot, int pos) {
   const Heads& w = m.heads;
-  const int hd = w.hd, half = hd / 2, pos = m.state[1], t = threadIdx.x;
+  const int hd = w.hd, half = hd / 2, t = threadIdx.x;
   const int share = w.heads / w.kv_heads, splits = max(1, (int)gridDim.x / w.heads);
-  const float* rot = (const float*)(m.state + 4);
   for (int unit = blockIdx.x; unit < w.heads * splits; unit += gridDim.x) {
     const int head = unit / splits, part = unit % splits, g = head / share;
     const int c0 = hd * part / splits, width = hd * (part + 1) / splits - c0;
@@ -183,9 +186,16 @@ DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
   Meeting meeting = {counter, 0};
   const int K = m.d / n, t = threadIdx.x, k = t % 32 / (32 / n);
   const size_t id = m.state[0];
+  const int pos = m.state[1];
+#pragma unroll 1
+  for (int i = t; i < m.heads.hd; i += kThreads) s.rot[i] = ((const float*)(m.state + 4))[i];
+#pragma unroll 1
   for (int i = t; i < padded_width(n, m.hidden / n); i += kThreads) s.xh[i] = 0;
+#pragma unroll 1
   for (int i = t; i < padded_width(n, K); i += kThreads) s.xd[i] = 0;
+#pragma unroll 1
   for (int i = t; i < padded_width(m.heads.heads, m.heads.hd); i += kThreads) s.xm[i] = 0;
+#pragma unroll 1
   for (int i = t; i < m.d; i += kThreads) s.h[i] = table_value(m.embedding, id, i, m.d);
   auto fetch = [&](int i) { // is there after the next barrier
     static_assert(sizeof(Layer) / 4 < kThreads, "a word a thread");
@@ -200,7 +210,7 @@ DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
     const float* add_t = i ? m.t : nullptr;
     linear<W, n>(&l.q, 3, m.q, m.k, m.v, s.xd, minus, [&] { return load_norm(m, s, s.xd, add_t, l.attention_norm, K); });
     meeting.wait();
-    attention(m, l, s.a);
+    attention(m, l, s.a, s.rot, pos);
     meeting.wait();
     const float* o = m.o;
     if (l.mixer.w) {
@@ -224,6 +234,7 @@ DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
   // The output's input, by one block.
   if (blockIdx.x) return;
   const float scale = load_norm(m, s, s.xd, m.t, m.norm, m.d, true);
+#pragma unroll 1
   for (int i = t; i < m.d; i += kThreads) ((X*)m.x)[i] = s.xd[i];
   if (t == 0) *m.scale = scale;
 }

@@ -109,6 +109,7 @@ DEVICE float scale8(float most) { return most < 4e-37f ? 0 : most / 127; }
 DEVICE float quantize(int8_t* q, const float* z, int d, int K, float most, bool) {
   const bool none = most < 4e-37f;
   const float inv = none ? 0 : 127 / most;
+#pragma unroll 1
   for (int i = threadIdx.x; i < d; i += blockDim.x)
     q[padded_place(i, K)] = none ? 0 : (int8_t)(int)rintf(fminf(fmaxf(mul(z[i], inv), -127.f), 127.f));
   __syncthreads();
@@ -119,6 +120,7 @@ DEVICE float quantize(int8_t* q, const float* z, int d, int K, float most, bool)
 DEVICE float quantize(float* q, const float* z, int d, int K, float most, bool fake8) {
   const bool none = most < 4e-37f;
   const float inv = none ? 0 : 127 / most, scale = none ? 0 : most / 127;
+#pragma unroll 1
   for (int i = threadIdx.x; i < d; i += blockDim.x)
     q[padded_place(i, K)] = fake8 ? mul(scale, rintf(fminf(fmaxf(mul(z[i], inv), -127.f), 127.f))) : z[i];
   __syncthreads();
@@ -211,8 +213,10 @@ struct Row {
   const typename W::Word* p;
   typename W::Word early[EARLY];
   int words, first;
+  float gain;
   DEVICE void open(const Linear& l, int r) {
     const int lane = threadIdx.x % 32;
+    gain = l.gain ? load_early(l.gain + r) : 1;
     words = (l.K + 15) / 16, first = lane % each;
     p = (const typename W::Word*)l.w + ((size_t)r * n + lane / each) * words;
 #pragma unroll
@@ -236,6 +240,7 @@ struct Row {
 #pragma unroll
     for (int s = 0; s < EARLY; s++)
       if (first + s * each < words) step(early[s], first + s * each);
+#pragma unroll 1
     for (int i = first + EARLY * each; i < words; i += each) step(p[i], i);
 #pragma unroll
     for (int t = 0; t < tokens; t++) y[t] = collect<n>(acc[t], minus);
@@ -243,8 +248,8 @@ struct Row {
 };
 
 // A sum in its scale: int8 sums are exact.
-DEVICE float scaled(int sum, float scale, const float* gain, int r) { return mul((float)sum, mul(scale, gain[r])); }
-DEVICE float scaled(float sum, float, const float* gain, int r) { return gain ? sum * gain[r] : sum; }
+DEVICE float scaled(int sum, float scale, float gain) { return mul((float)sum, mul(scale, gain)); }
+DEVICE float scaled(float sum, float, float gain) { return sum * gain; }
 
 // Value c of row id of a table.
 DEVICE float table_value(const Table& t, size_t id, int c, int d) {
@@ -304,13 +309,16 @@ DEVICE void store(const Cache& c, const Heads& w, int g, int slot, const float* 
   const int lane = threadIdx.x % 32, hd = w.hd;
   if (!c.key_scale) {
     float *keys = (float*)c.keys + (size_t)g * w.ring * ((hd + 3) / 4 * 4), *values = (float*)c.values + ((size_t)g * w.ring + slot) * hd;
-    for (int e = lane; e < hd; e += 32) keys[((size_t)(e / 4) * w.ring + slot) * 4 + e % 4] = key[e], values[e] = load_fresh(value + e);
+  #pragma unroll 1
+  for (int e = lane; e < hd; e += 32) keys[((size_t)(e / 4) * w.ring + slot) * 4 + e % 4] = key[e], values[e] = load_fresh(value + e);
     return;
   }
   int8_t *keys = (int8_t*)c.keys + (size_t)g * w.ring * ((hd + 15) / 16 * 16), *values = (int8_t*)c.values + ((size_t)g * w.ring + slot) * hd;
   float a = 0, b = 0;
+#pragma unroll 1
   for (int e = lane; e < hd; e += 32) a = fmaxf(a, fabsf(key[e])), b = fmaxf(b, fabsf(load_fresh(value + e)));
   a = warp_most(a), b = warp_most(b);
+#pragma unroll 1
   for (int e = lane; e < hd; e += 32)
     keys[((size_t)(e / 16) * w.ring + slot) * 16 + e % 16] = rounded8(key[e], a), values[e] = rounded8(load_fresh(value + e), b);
   if (lane == 0) c.key_scale[(size_t)g * w.ring + slot] = scale8(a), c.value_scale[(size_t)g * w.ring + slot] = scale8(b);
@@ -344,6 +352,7 @@ DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const Att
     }
   };
   lift(0);
+  float last = own ? load_fresh(own + c) : 0; // the token's own value
   __syncthreads(); // q and k
   const int hd16 = (hd + 15) / 16 * 16;
   int8_t* q8 = (int8_t*)s.stage;
@@ -352,8 +361,10 @@ DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const Att
     if (t < 96 && (t < 32 || own)) {
       const float* x = t < 32 ? s.q : t < 64 ? s.k : own;
       float a = 0;
+#pragma unroll 1
       for (int e = t % 32; e < hd; e += 32) a = fmaxf(a, fabsf(load_any(x + e)));
       a = warp_most(a);
+#pragma unroll 1
       for (int e = t % 32; e < hd16; e += 32) q8[t / 32 * hd16 + e] = e < hd ? rounded8(load_any(x + e), a) : 0;
       if (t % 32 == 0) s.scratch[40 + t / 32] = scale8(a);
     }
@@ -362,6 +373,7 @@ DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const Att
   }
   // A thread a position, with the sixteen accumulators of its sum.
   float top = -INFINITY;
+#pragma unroll 1
   for (int i = t; i < kept; i += kThreads) {
     float x;
     if (rounded) {
@@ -401,9 +413,9 @@ DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const Att
     float x;
     if (rounded) {
       int dot = 0;
+#pragma unroll 1
       for (int e = t % 32; e < hd; e += 32) dot += (int)q8[e] * q8[hd16 + e];
       x = mul((float)warp_add(dot), mul(factor, s.scratch[41]));
-      own_scale = s.scratch[42];
     } else {
       x = 0;
       for (int e = t % 16; e < hd; e += 16) x = add(x, mul(s.q[e], s.k[e]));
@@ -416,6 +428,7 @@ DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const Att
   if (t % 32 == 0) s.scratch[t / 32] = top;
   __syncthreads();
   top = warp_max(s.scratch[t % kWarps]);
+#pragma unroll 1
   for (int i = t; i < n; i += kThreads) s.p[i] = exp_exact(add(s.p[i], -top));
   __syncthreads();
   if (t < 32) {
@@ -425,9 +438,7 @@ DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const Att
     sum = fold16(sum);
     if (t == 0) s.scratch[32] = 1 / sum;
   }
-  // The token's own value, where a thread has its channel of position n − 1.
-  float last = 0;
-  if (own) last = rounded ? (float)q8[2 * hd16 + c] : load_fresh(own + c), own_scale = rounded ? s.scratch[42] : 0;
+  if (rounded && own) last = (float)q8[2 * hd16 + c], own_scale = s.scratch[42];
   __syncthreads();
   const float inv = s.scratch[32];
   // Products by all, stage by stage; one thread a channel adds them up in order.

@@ -88,7 +88,7 @@ DEVICE void products(float* y, const Linear& l, const X* x, const float* scale, 
 #pragma unroll
     for (int t = 0; t < kTokens; t++)
       if (t0 + t < rows && lane % each == 0)
-        y[(size_t)(t0 + t) * n * l.N + (size_t)(lane / each) * l.N + r] = scaled(sum[t], scale[(t0 + t) / groups], l.gain, r);
+        y[(size_t)(t0 + t) * n * l.N + (size_t)(lane / each) * l.N + r] = scaled(sum[t], scale[(t0 + t) / groups], row.gain);
   }
 }
 

@@ -208,7 +208,7 @@ func (s *Session) decodeShared(n int) int {
 	padded := func(parts, k int) int { return up(size * parts * 16 * words(k)) }
 	return up(2*int(unsafe.Sizeof(decodeLayer{}))) + 256 + up(4*c.NEmbd) + up(4*max(c.NEmbd, c.HiddenDim)) +
 		padded(n, c.NEmbd/n) + padded(n, c.HiddenDim/n) + padded(c.NHead, c.HeadDim()) +
-		2*up(4*c.HeadDim()) + up(4*c.BlockSize) + stageBytes
+		3*up(4*c.HeadDim()) + up(4*c.BlockSize) + stageBytes
 }
 
 // attendShared is that of prefill_attend.

@@ -155,7 +155,7 @@ struct Model {
     auto up = [](size_t n) { return (n + 15) / 16 * 16; };
     auto padded = [](int parts, int K) { return (size_t)parts * ((K + 15) / 16 * 16); };
     return 2 * sizeof(Layer) + 256 + up(4 * c.d) + up(4 * std::max(c.d, c.hidden)) + padded(c.n, c.d / c.n) + padded(c.n, c.hidden / c.n) +
-           padded(c.heads, hd) + 2 * up(4 * hd) + up(4 * c.block) + 2 * 4096 * 4;
+           padded(c.heads, hd) + 3 * up(4 * hd) + up(4 * c.block) + 2 * 4096 * 4;
   }
   void put(int id, int pos) {
     state.h[0] = id, state.h[1] = pos;
