@@ -68,7 +68,7 @@ func (g *gpu) loadStem(stem string) uintptr {
 	}
 	m := g.loadModule(image)
 	if g.err != nil {
-		g.err = fmt.Errorf("%w (kernels %s)", g.err, stem)
+		g.err = fmt.Errorf("%w (kernels %s.fatbin)", g.err, stem)
 	}
 	return m
 }

@@ -59,7 +59,7 @@ func benchDecodeGPU(b *benchContext) error {
 	for _, algebra := range []string{"octonion", "walsh"} {
 		c := benchModelConfig(algebra)
 		c.HiddenDim, c.BlockSize, c.OctonionAttention = 1408, 1100, true
-		m, err := randomModel(c)
+		m, err := randomModel(c, spinfile.TokenizerInfo{Kind: "gpt2"})
 		if err != nil {
 			return err
 		}
