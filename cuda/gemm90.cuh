@@ -320,26 +320,19 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 if (step < end) slot += end - step, phase ^= slot / G::stages & 1, slot %= G::stages;
                 continue;
             }
-            if (scale) { // the tile's scales arrive during the products
-                __syncwarp();
+            float factor[WIDTH / 32]; // of columns lane + 32·i; they arrive during the products
+            if (scale)
 #pragma unroll
-                for (int i = 0; i < WIDTH / 32; i++) {
-                    int q = lane + 32 * i;
-                    scales[q] = col + q < N ? scale[(size_t)z * strideS + col + q] : 0.f;
-                }
-                __syncwarp();
-            }
-            if (step >= end) { // an empty part of the contraction
+                for (int i = 0; i < WIDTH / 32; i++) factor[i] = col + lane + 32 * i < N ? scale[(size_t)z * strideS + col + lane + 32 * i] : 0.f;
 #pragma unroll
-                for (int h = 0; h < G::halves; h++)
+            for (int h = 0; h < G::halves; h++)
 #pragma unroll
-                    for (int i = 0; i < WIDTH / 8; i++) acc[h][i][0] = acc[h][i][1] = acc[h][i][2] = acc[h][i][3] = 0.f;
-            }
+                for (int i = 0; i < WIDTH / 8; i++) acc[h][i][0] = acc[h][i][1] = acc[h][i][2] = acc[h][i][3] = 0.f;
             // In turn, also because a wait can only tell a phase from the next:
             // all stages before this tile's must have been waited for.
             if (MODE != TOGETHER && mine + group > 0) mbarrier_wait(turns + 8 * group, (mine + group - 1) & 1);
             mine++;
-            int before = -1, fresh = 0;
+            int before = -1;
             for (; step < end; step++) {
                 mbarrier_wait(full + 8 * slot, phase);
                 uint32_t a = base + slot * G::stage_bytes, b = a + 2 * 8192;
@@ -353,8 +346,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 for (int k = 0; k < 4; k++) {
 #pragma unroll
                     for (int h = 0; h < G::halves; h++)
-                        wgmma<TA, TB>(acc[h], descriptor(a + h * 8192 + k * (TA ? 2048 : 32)), descriptor(b + k * (TB ? 2048 : 32)), fresh);
-                    fresh = 1;
+                        wgmma<TA, TB>(acc[h], descriptor(a + h * 8192 + k * (TA ? 2048 : 32)), descriptor(b + k * (TB ? 2048 : 32)), 1);
                 }
                 wgmma_commit();
                 wgmma_wait<1>(); // the step before has read its operands
@@ -370,6 +362,12 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
 #pragma unroll
             for (int h = 0; h < G::halves; h++) wgmma_done(acc[h]);
             if (before >= 0 && lane == 0) mbarrier_arrive(empty + 8 * before);
+            if (scale) {
+                __syncwarp();
+#pragma unroll
+                for (int i = 0; i < WIDTH / 32; i++) scales[lane + 32 * i] = factor[i];
+                __syncwarp();
+            }
 #pragma unroll
             for (int h = 0; h < G::halves; h++) {
                 if (scale) {

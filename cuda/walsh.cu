@@ -177,17 +177,16 @@ DEVICE void clear_accumulators(float (&acc)[8][4][4]) {
 struct Walsh90 {
     static const int a_bytes = 8 * 8192, b_bytes = 4 * 8192, slots_a = 2, slots_b = 3;
     static const int barriers = slots_a * a_bytes + slots_b * b_bytes;
-    static const int shared = barriers + 1024 + 8 * 32 * 4; // scales of each warp's columns
+    static const int shared = barriers + 1024;
 };
 
 // walsh90_rows: 288 threads; two warpgroups compute, a ninth warp fetches. A
 // tile is 64 rows by 64 columns of each of the 8 parts, of which a warpgroup
 // has 32: its accumulators hold the same columns of all parts, so the
-// transform back needs no other thread. When the contraction is one step, a
-// block keeps its columns of B and goes through rows.
+// transform back needs no other thread.
 template <bool TB>
 DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, const float *scale, int M, int N, int K,
-                         int rowsA, int batch, int chain, int strideY, int strideS, int add) {
+                         int rowsA, int batch, int chain, int strideY, int strideS, int shares, int add) {
 #ifdef HOPPER
     DYNAMIC_SHARED(shared);
     typedef Walsh90 W;
@@ -203,37 +202,39 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
     __syncthreads();
     after_others();
 
+    // This block's work: rows first, first + stride, … of 64, and the columns
+    // from … to of each. When the contraction is one step, a block does all
+    // columns of its rows, or a share of them; B stays if that is one tile.
     int tiles_m = (M + 63) / 64, tiles_n = (N + 63) / 64, columns = tiles_n * batch, link = (K + 63) / 64, steps = link * chain;
-    bool kept = steps == 1;
-    int first = kept ? blockIdx.x / columns : blockIdx.x, stride = kept ? gridDim.x / columns : gridDim.x;
-    int count = kept ? tiles_m : tiles_m * columns;
-    auto locate = [&](int number, int &row, int &col, int &z) {
-        int column = (kept ? blockIdx.x : number) % columns;
-        row = 64 * (kept ? number : number / columns), col = column % tiles_n * 64, z = column / tiles_n;
-    };
+    bool still = steps == 1;
+    int each = still ? (columns + shares - 1) / shares : 1, parts = (columns + each - 1) / each, count = tiles_m * parts;
+    bool kept = still && each == 1 && gridDim.x % parts == 0;
     int slotA = 0, slotB = 0, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     uint32_t phaseA = 0, phaseB = 0;
     if (warp == 8) {
-        if (lane == 0) {
-            for (int number = first; number < count; number += stride) {
-                int row, col, z;
-                locate(number, row, col, z);
+        for (int number = blockIdx.x; lane == 0 && number < count; number += gridDim.x) {
+            int row = number / parts * 64, from = number % parts * each, to = from + each < columns ? from + each : columns;
+            for (int column = from; column < to; column++) {
+                int col = column % tiles_n * 64, z = column / tiles_n;
                 for (int step = 0; step < steps; step++) {
                     int c = step / link, k = (step - c * link) * 64;
-                    mbarrier_wait(emptyA + 8 * slotA, phaseA ^ 1);
-                    mbarrier_expect(fullA + 8 * slotA, W::a_bytes);
-                    for (int p = 0; p < 8; p++) tma_load(baseA + slotA * W::a_bytes + p * 8192, mapA, fullA + 8 * slotA, k, p, c * rowsA + row);
-                    if (++slotA == W::slots_a) slotA = 0, phaseA ^= 1;
-                    for (int half = 0; half < 2 && (!kept || number == first); half++) {
+                    if (column == from) {
+                        uint32_t a = baseA + slotA * W::a_bytes, bar = fullA + 8 * slotA;
+                        mbarrier_wait(emptyA + 8 * slotA, phaseA ^ 1);
+                        mbarrier_expect(bar, W::a_bytes);
+                        for (int p = 0; p < 8; p++) tma_load(a + p * 8192, mapA, bar, k, p, c * rowsA + row);
+                        if (++slotA == W::slots_a) slotA = 0, phaseA ^= 1;
+                    }
+                    for (int half = 0; half < 2 && (!kept || number == (int)blockIdx.x); half++) {
+                        uint32_t b = baseB + slotB * W::b_bytes, bar = fullB + 8 * slotB;
                         mbarrier_wait(emptyB + 8 * slotB, phaseB ^ 1);
-                        mbarrier_expect(fullB + 8 * slotB, W::b_bytes);
+                        mbarrier_expect(bar, W::b_bytes);
                         for (int p = 0; p < 4; p++) {
                             int q = (z * chain + c) * 8 + half * 4 + p;
-                            uint32_t to = baseB + slotB * W::b_bytes + p * 8192;
                             if (TB)
-                                tma_load(to, mapB, fullB + 8 * slotB, col, q, k);
+                                tma_load(b + p * 8192, mapB, bar, col, q, k);
                             else
-                                tma_load(to, mapB, fullB + 8 * slotB, k, q, col);
+                                tma_load(b + p * 8192, mapB, bar, k, q, col);
                         }
                         if (++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
                     }
@@ -243,64 +244,63 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
         return;
     }
     float acc[8][4][4];
-    float *scales = (float *)(shared + W::barriers + 1024) + 32 * warp;
     int group = warp >> 2;
-    for (int number = first; number < count; number += stride) {
-        int row, col, z;
-        locate(number, row, col, z);
-        col += 32 * group;
-        bool idle = col >= N; // nothing is left for this warpgroup
-        if (scale) { // arrives during the products
-            __syncwarp();
-            scales[lane] = col + lane < N ? scale[(size_t)z * strideS + col + lane] : 0.f;
-            __syncwarp();
-        }
-        clear_accumulators(acc);
-        for (int step = 0; step < steps; step++) {
-            mbarrier_wait(fullA + 8 * slotA, phaseA);
-            walsh_boxes<8192>(shared + slotA * W::a_bytes);
-            async_fence();
-            computing_barrier();
-            uint32_t a = baseA + slotA * W::a_bytes;
-            int before = slotB;
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                int slot = kept ? half : slotB;
-                mbarrier_wait(fullB + 8 * slot, kept ? 0 : phaseB);
-                if (!idle) {
-                    uint32_t b = baseB + slot * W::b_bytes + group * (TB ? 64 : 4096);
-                    wgmma_fence();
-#pragma unroll
-                    for (int p = 0; p < 4; p++)
-#pragma unroll
-                        for (int k = 0; k < 4; k++)
-                            wgmma<0, TB>(acc[4 * half + p], descriptor(a + (4 * half + p) * 8192 + k * 32), descriptor(b + p * 8192 + k * (TB ? 2048 : 32)), 1);
-                    wgmma_commit();
+    for (int number = blockIdx.x; number < count; number += gridDim.x) {
+        int row = number / parts * 64 + (warp & 3) * 16, from = number % parts * each, to = from + each < columns ? from + each : columns;
+        for (int column = from; column < to; column++) {
+            int col = column % tiles_n * 64 + 32 * group, z = column / tiles_n;
+            bool idle = col >= N; // nothing is left for this warpgroup
+            float factor = 1.f;   // of column col + lane; arrives during the products
+            if (scale && col + lane < N) factor = scale[(size_t)z * strideS + col + lane];
+            clear_accumulators(acc);
+            for (int step = 0; step < steps; step++) {
+                if (column == from) {
+                    mbarrier_wait(fullA + 8 * slotA, phaseA);
+                    walsh_boxes<8192>(shared + slotA * W::a_bytes);
+                    async_fence();
+                    computing_barrier();
                 }
-                if (half == 0 && !kept && ++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
+                uint32_t a = baseA + slotA * W::a_bytes;
+                int before = slotB;
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    int slot = kept ? half : slotB;
+                    mbarrier_wait(fullB + 8 * slot, kept ? 0 : phaseB);
+                    if (!idle) {
+                        uint32_t b = baseB + slot * W::b_bytes + group * (TB ? 64 : 4096);
+                        wgmma_fence();
+#pragma unroll
+                        for (int p = 0; p < 4; p++)
+#pragma unroll
+                            for (int k = 0; k < 4; k++)
+                                wgmma<0, TB>(acc[4 * half + p], descriptor(a + (4 * half + p) * 8192 + k * 32), descriptor(b + p * 8192 + k * (TB ? 2048 : 32)), 1);
+                        wgmma_commit();
+                    }
+                    if (half == 0 && !kept && ++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
+                }
+                wgmma_wait<1>(); // the first half of B is free
+                if (!kept && lane == 0) mbarrier_arrive(emptyB + 8 * before);
+                wgmma_wait<0>();
+                if (!kept && lane == 0) mbarrier_arrive(emptyB + 8 * slotB);
+                if (!kept && ++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
+#pragma unroll
+                for (int p = 0; p < 8; p++) wgmma_done(acc[p]);
+                if (column + 1 == to) {
+                    if (lane == 0) mbarrier_arrive(emptyA + 8 * slotA);
+                    if (++slotA == W::slots_a) slotA = 0, phaseA ^= 1;
+                }
             }
-            wgmma_wait<1>(); // the first half of B is free
-            if (!kept && lane == 0) mbarrier_arrive(emptyB + 8 * before);
-            wgmma_wait<0>();
-            if (!kept && lane == 0) mbarrier_arrive(emptyB + 8 * slotB);
-            if (!kept && ++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
-#pragma unroll
-            for (int p = 0; p < 8; p++) wgmma_done(acc[p]);
-            if (lane == 0) mbarrier_arrive(emptyA + 8 * slotA);
-            if (++slotA == W::slots_a) slotA = 0, phaseA ^= 1;
-        }
-        walsh_accumulators(acc);
-#pragma unroll
-        for (int p = 0; p < 8; p++) {
+            walsh_accumulators(acc);
             if (scale) {
-                const float2 *s = (const float2 *)scales + (lane & 3);
 #pragma unroll
                 for (int b = 0; b < 4; b++) {
-                    float2 v = s[4 * b];
-                    acc[p][b][0] *= v.x, acc[p][b][1] *= v.y, acc[p][b][2] *= v.x, acc[p][b][3] *= v.y;
+                    float s = __shfl_sync(0xffffffffu, factor, 8 * b + 2 * (lane & 3)), t = __shfl_sync(0xffffffffu, factor, 8 * b + 2 * (lane & 3) + 1);
+#pragma unroll
+                    for (int p = 0; p < 8; p++) acc[p][b][0] *= s, acc[p][b][1] *= t, acc[p][b][2] *= s, acc[p][b][3] *= t;
                 }
             }
-            store_tile(Y + (size_t)z * strideY + p * N, 8 * N, M, N, row + (warp & 3) * 16, col, acc[p], add != 0);
+#pragma unroll
+            for (int p = 0; p < 8; p++) store_tile(Y + (size_t)z * strideY + p * N, 8 * N, M, N, row, col, acc[p], add != 0);
         }
     }
 #endif
@@ -312,18 +312,18 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
 // lies rowsA rows below the one before; K, N multiples of 8. Only in the sm_90a
 // image.
 //
-// launch: with columns = ceil(N/64)·batch and rows = ceil(M/64), grid
-//   columns·max(1, min(rows, multiprocessors / columns)) if K ≤ 64 and chain is 1,
-//   else min(multiprocessors, columns·rows); block 288, dynamic shared 231424;
+// launch: grid min(multiprocessors, ceil(M/64)·S), S = ceil(columns / ceil(columns / shares)) with columns = ceil(N/64)·batch
+//   if K ≤ 64 and chain is 1, where shares says among how many blocks the columns of the same rows are divided, else S = columns;
+//   block 288, dynamic shared 230400;
 //   (TensorMap mapA, TensorMap mapB, bf16 *Y, float *scale, int M, int N, int K, int rowsA, int batch, int chain,
-//    int strideY, int strideS, int add)
+//    int strideY, int strideS, int shares, int add)
 //   mapA: columns K, batch 8, batch stride K, row stride 8·K, rows of all layers of the chain; mapB: of Ŵ [8·batch, N, K]
 //   or Ŵg [8·chain, K, N].
 #define WALSH90(name, TB)                                                                                           \
     KERNEL __launch_bounds__(288, 1)                                                                                \
     walsh90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, bf16 *Y,         \
-                   const float *scale, int M, int N, int K, int rowsA, int batch, int chain, int strideY, int strideS, int add) { \
-        walsh90_rows<TB>(&mapA, &mapB, Y, scale, M, N, K, rowsA, batch, chain, strideY, strideS, add);              \
+                   const float *scale, int M, int N, int K, int rowsA, int batch, int chain, int strideY, int strideS, int shares, int add) { \
+        walsh90_rows<TB>(&mapA, &mapB, Y, scale, M, N, K, rowsA, batch, chain, strideY, strideS, shares, add);      \
     }
 WALSH90(nt, false)
 WALSH90(nn, true)

@@ -60,12 +60,12 @@ func (d *Device) walshLinear(to []uintptr, x uintptr, ws []*tensor.Weight, m int
 // launchWalsh90 launches walsh90_nt or walsh90_nn.
 func (d *Device) launchWalsh90(k kernelID, a, b *tensorMap, y, scale uintptr, m, n, contraction, rowsA, batch, chain, strideY, strideS int, add bool) {
 	rows, columns := per(m, 64), per(n, 64)*batch
-	blocks := min(d.multi, columns*rows)
+	shares := max(1, min(columns, d.multi/rows))
 	if contraction <= 64 && chain == 1 {
-		blocks = columns * max(1, min(rows, d.multi/columns))
+		columns = per(columns, per(columns, shares))
 	}
-	d.launchMaps(k, grid{x: blocks, threads: 288, shared: 231424}, a, b, uint64(y), uint64(scale), i32(m), i32(n), i32(contraction),
-		i32(rowsA), i32(batch), i32(chain), i32(strideY), i32(strideS), flag(add))
+	d.launchMaps(k, grid{x: min(d.multi, columns*rows), threads: 288, shared: 230400}, a, b, uint64(y), uint64(scale), i32(m), i32(n), i32(contraction),
+		i32(rowsA), i32(batch), i32(chain), i32(strideY), i32(strideS), i32(shares), flag(add))
 }
 
 // partsOf is the map of the 8 parts of rows.

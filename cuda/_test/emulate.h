@@ -171,6 +171,14 @@ template <class T> static T __shfl_xor_sync(uint32_t, T v, int mask) {
     });
     return a.out;
 }
+template <class T> static T __shfl_sync(uint32_t, T v, int lane) {
+    struct { T in, out; int lane; } a = {v, v, lane};
+    using A = decltype(a);
+    emu_warp(&a, [&](void **s) {
+        for (int i = 0; i < 32; i++) ((A *)s[i])->out = ((A *)s[((A *)s[i])->lane])->in;
+    });
+    return a.out;
+}
 template <class T> static T atomicAdd(T *p, T v) { T old = *p; *p += v; return old; }
 static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 static inline float __uint_as_float(uint32_t v) { float f; memcpy(&f, &v, 4); return f; }

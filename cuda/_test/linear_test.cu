@@ -492,8 +492,10 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
     Buffer<uint16_t> X(x), DY(dy), B(w);
     Buffer<float> S(scale);
     std::string label = "walsh90 " + std::to_string(M) + "×" + std::to_string(N) + "×" + std::to_string(K) + " of " + std::to_string(many) + (add ? " add" : "");
-    auto grid = [](int rows, int columns, bool kept) {
-        return kept ? columns * std::max(1, std::min(rows, multiprocessors() / columns)) : std::min(multiprocessors(), columns * rows);
+    int shares = 1 + rng() % 3;
+    auto grid = [&](int rows, int columns, bool still) {
+        int each = still ? (columns + shares - 1) / shares : 1;
+        return std::min(multiprocessors(), (columns + each - 1) / each * rows);
     };
     // y = ± Σ of products P_k, in double
     auto back = [&](const std::vector<double> &p, const std::vector<double> &m, int rows, int part, const float *s, const std::vector<uint16_t> &old, const char *what, const std::vector<uint16_t> &got) {
@@ -528,7 +530,7 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
         TensorMap a = tensor_map(X.p, K, M, 8 * K, 8, K), b = tensor_map(B.p, K, N, K, 8 * many, N * K);
         auto old = as_bf16(normal((size_t)many * M * 8 * N));
         auto y = run(old.size(), old, [&](uint16_t *Y) {
-            LAUNCH(walsh90_nt, dim3(grid((M + 63) / 64, (N + 63) / 64 * many, K <= 64)), dim3(288), Walsh90::shared, a, b, Y, S.p, M, N, K, 0, many, 1, M * 8 * N, 8 * N, add);
+            LAUNCH(walsh90_nt, dim3(grid((M + 63) / 64, (N + 63) / 64 * many, K <= 64)), dim3(288), Walsh90::shared, a, b, Y, S.p, M, N, K, 0, many, 1, M * 8 * N, 8 * N, shares, add);
         });
         for (int z = 0; z < many; z++) {
             std::vector<double> p((size_t)M * 8 * N), m(p.size());
@@ -547,7 +549,7 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
         TensorMap a = tensor_map(DY.p, N, M * many, 8 * N, 8, N), b = tensor_map(B.p, K, N, K, 8 * many, N * K);
         auto old = as_bf16(normal((size_t)M * 8 * K));
         auto dx = run(old.size(), old, [&](uint16_t *DX) {
-            LAUNCH(walsh90_nn, dim3(grid((M + 63) / 64, (K + 63) / 64, N <= 64 && many == 1)), dim3(288), Walsh90::shared, a, b, DX, nullptr, M, K, N, M, 1, many, 0, 0, add);
+            LAUNCH(walsh90_nn, dim3(grid((M + 63) / 64, (K + 63) / 64, N <= 64 && many == 1)), dim3(288), Walsh90::shared, a, b, DX, nullptr, M, K, N, M, 1, many, 0, 0, shares, add);
         });
         std::vector<double> p((size_t)M * 8 * K), m(p.size());
         for (int c = 0; c < many; c++)
