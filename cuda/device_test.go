@@ -198,7 +198,7 @@ func TestLinear(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			b := newBoth(t)
-			b.gpu.octonionFrom, b.gpu.chunkMost = 576, 1<<20 // what wide layers do, on narrower
+			b.gpu.octonionFrom = 576 // what wide layers do, on narrower
 			g, w := b.weight(c.alg, c.quantizer, c.out, c.in, c.transposed, c.beta)
 			n := w.Algebra.N
 			b.gpu.Refresh([]*tensor.Weight{g}, true)

@@ -297,31 +297,22 @@ func BenchmarkLayers(b *testing.B) {
 	for _, c := range []struct {
 		alg             string
 		tokens, in, out int
-		fused, chunk    int // of walsh.go; 0: as they are; −1: never, for octonions the form that is not chosen
+		other           bool // the form that is not chosen
 	}{
-		{"octonion", 16384, 512, 512, 0, 0}, {"octonion", 16384, 512, 1408, 0, 0}, {"octonion", 16384, 1408, 512, 0, 0},
-		{"octonion", 8192, 1280, 1280, 0, 0}, {"octonion", 8192, 2048, 2048, 0, 0}, {"octonion", 8192, 2048, 2048, -1, 0},
-		{"octonion", 8192, 4096, 4096, 0, 0}, {"octonion", 8192, 4096, 4096, -1, 0}, {"octonion", 8192, 4096, 4096, 0, 17 << 20},
-		{"walsh", 16384, 512, 512, 0, 0}, {"walsh", 16384, 512, 1408, 0, 0}, {"walsh", 16384, 1408, 512, 0, 0},
-		{"walsh", 16384, 512, 1408, -1, 0}, {"walsh", 8192, 1280, 1280, 0, 0}, {"walsh", 8192, 1280, 1280, -1, 0},
-		{"walsh", 8192, 2048, 2048, 0, 0}, {"walsh", 8192, 2048, 2048, -1, 0},
-		{"walsh", 8192, 4096, 4096, 0, 0}, {"walsh", 8192, 4096, 4096, 0, 1 << 30}, {"walsh", 8192, 4096, 4096, 0, 17 << 20},
-		{"walsh", 8192, 4096, 4096, 512, 0},
+		{"octonion", 16384, 512, 512, false}, {"octonion", 16384, 512, 1408, false}, {"octonion", 16384, 1408, 512, false},
+		{"octonion", 8192, 1280, 1280, false}, {"octonion", 8192, 4096, 4096, false}, {"octonion", 8192, 4096, 4096, true},
+		{"walsh", 16384, 512, 512, false}, {"walsh", 16384, 512, 512, true}, {"walsh", 16384, 512, 1408, false}, {"walsh", 16384, 512, 1408, true},
+		{"walsh", 16384, 1408, 512, false}, {"walsh", 16384, 1408, 512, true}, {"walsh", 8192, 1280, 1280, false}, {"walsh", 8192, 1280, 1280, true},
+		{"walsh", 8192, 4096, 4096, false},
 	} {
 		name := fmt.Sprintf("%s %d×%d→%d", c.alg, c.tokens, c.in, c.out)
-		if c.fused != 0 || c.chunk != 0 {
-			name += fmt.Sprintf(" fused %d chunk %d", c.fused, c.chunk)
+		if c.other {
+			name += " other"
 		}
 		b.Run(name, func(b *testing.B) {
 			d := needDevice(b)
-			if c.fused != 0 {
-				d.fusedMost = c.fused
-				if d.octonionFrom = 2048; c.in > 2048 {
-					d.octonionFrom = 1 << 20
-				}
-			}
-			if c.chunk != 0 {
-				d.chunkMost = c.chunk
+			if c.other {
+				d.fusedMost, d.octonionFrom = 0, 1<<20
 			}
 			random := func(t *tensor.Tensor) *tensor.Tensor {
 				x := make([]float32, t.Len())

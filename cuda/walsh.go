@@ -24,7 +24,6 @@ const (
 	walshFrom    = 2048
 	octonionFrom = 4096
 	fusedMost    = 448
-	chunkMost    = 34 << 20 // bytes of transformed rows that stay in the L2 cache
 )
 
 // formOf chooses.
@@ -134,36 +133,28 @@ func (d *Device) foldWalsh(ws []*tensor.Weight, parts uintptr, splits int) {
 		i32(size), i32(splits), i32(8*size*len(ws)), i32(v))
 }
 
-// wideForward is the forward of a layer by transforms, in chunks of rows that
-// stay in the cache.
+// wideForward is the forward of a layer by transforms.
 func (d *Device) wideForward(y, x uintptr, s *weight, m int) {
 	wide, narrow := 8*s.out, 8*s.in
-	chunk := max(128, d.chunkMost/(2*(wide+narrow))/128*128)
-	chunk = per(per(m, per(m, chunk)), 128) * 128
-	xt, yt := d.need(scratchWalshX, 2*min(chunk, m)*narrow), d.need(scratchWalshY, 2*min(chunk, m)*wide)
 	octonion := s.form == corrected
-	for i := 0; i < m; i += chunk {
-		n := min(chunk, m-i)
-		x, y := x+uintptr(2*i*narrow), y+uintptr(2*i*wide)
-		p := product{kind: nt, a: xt, b: s.d, c: yt, m: n, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide,
-			batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out}
-		d.walshTransform(xt, x, 0, n, s.in, false, octonion)
-		d.gemm(p)
-		if octonion {
-			p.a, p.b, p.c, p.scale = x, s.d+uintptr(16*s.out*s.in), y, s.scale
-			d.octonionCorrections(p)
-		}
-		d.walshTransform(y, yt, s.scale, n, s.out, octonion, false)
+	p := product{kind: nt, a: d.need(scratchWalshX, 2*m*narrow), b: s.d, c: d.need(scratchWalshY, 2*m*wide),
+		m: m, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide, batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out}
+	d.walshTransform(p.a, x, 0, m, s.in, false, octonion)
+	d.gemm(p)
+	d.walshTransform(y, p.c, s.scale, m, s.out, false, false)
+	if octonion {
+		p.a, p.b, p.c, p.scale = x, s.d+uintptr(16*s.out*s.in), y, s.scale
+		d.octonionCorrections(p)
 	}
 }
 
-// octonionCorrections launches the 22 products of parts of x with weights that
-// the transforms leave out; p is the batch of 8 for the first of each.
+// octonionCorrections adds the 22 products of parts of x with weights that the
+// transforms leave out; p is the batch of 8 for the first of each.
 func (d *Device) octonionCorrections(p product) {
 	a := d.mapOf(mapKey{p.a, p.m, p.k, p.lda, 8, p.strideA, 64})
 	b := d.mapOf(mapKey{p.b, p.n, p.k, p.ldb, 8, p.strideB, 64})
 	d.launchMaps(gemm90Octonion, grid{x: min(d.multi, per(p.m, 128)*per(p.n, 256)*8), threads: 288, shared: 205824}, a, b,
-		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), 8, 3, 1, i32(p.strideC), 0, 0, 0)
+		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), 8, 3, 1, i32(p.strideC), 0, 0, 1)
 }
 
 // transform is H x of rows of 8 parts into scratch memory.
