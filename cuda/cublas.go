@@ -109,10 +109,10 @@ func CuBLAS() (string, error) {
 
 // blas is the library's state on one device.
 type blas struct {
-	handle    uintptr
-	workspace uintptr
-	plans     map[product]*blasPlan // of products without addresses
-	one, zero float32
+	handle     uintptr
+	workspaces map[uintptr]uintptr   // of each stream: products of two run at once
+	plans      map[product]*blasPlan // of products without addresses
+	one, zero  float32
 }
 
 // blasPlan is how the library computes products of one shape; nil: it cannot.
@@ -132,11 +132,10 @@ func (d *Device) openBLAS() *blas {
 	if d.err != nil || loadCuBLAS() != nil {
 		return nil
 	}
-	b := &blas{plans: map[product]*blasPlan{}, one: 1}
+	b := &blas{workspaces: map[uintptr]uintptr{}, plans: map[product]*blasPlan{}, one: 1}
 	if d.callBLAS(blasCreate, uintptr(unsafe.Pointer(&b.handle))) != 0 {
 		return nil
 	}
-	b.workspace = d.malloc(blasWorkspace)
 	return b
 }
 
@@ -216,10 +215,15 @@ func (d *Device) product(p product) {
 	if p.add {
 		beta = &b.one
 	}
+	workspace, ok := b.workspaces[d.stream]
+	if !ok { // the first run of what is recorded
+		workspace = d.malloc(blasWorkspace)
+		b.workspaces[d.stream] = workspace
+	}
 	d.last = "cublasLtMatmul"
 	d.markProfile()
 	if r := d.callBLAS(blasMatmul, b.handle, q.desc, uintptr(unsafe.Pointer(&b.one)), p.b, q.first, p.a, q.second, uintptr(unsafe.Pointer(beta)),
-		p.c, q.result, p.c, q.result, uintptr(unsafe.Pointer(&q.found.algorithm)), b.workspace, blasWorkspace, d.stream); r != 0 {
+		p.c, q.result, p.c, q.result, uintptr(unsafe.Pointer(&q.found.algorithm)), workspace, blasWorkspace, d.stream); r != 0 {
 		d.failLibrary(r)
 	}
 	d.markProfile()
