@@ -96,13 +96,20 @@ func (d *Device) walshLinearBackward(dx uintptr, acc bool, from []uintptr, x uin
 	}
 	d.launchWalsh90(walsh90NN, d.partsOf(from[0], m+(many-1)*rows, s.out, 64), d.mapOf(mapKey{s.dg, s.out, s.in, s.in, 8 * many, s.out * s.in, 64}),
 		dx, 0, m, s.in, s.out, rows, 1, many, 0, 0, acc)
+	d.walshWeightGradient(from[0], rows, x, ws[:many], m)
+	return many
+}
+
+// walshWeightGradient adds the folded gradients of layers whose dy lie rows rows
+// below each other.
+func (d *Device) walshWeightGradient(dy uintptr, rows int, x uintptr, ws []*tensor.Weight, m int) {
+	s, many := state(ws[0]), len(ws)
 	size, tiles := s.out*s.in, per(s.out, 64)*per(s.in, 64)*many
 	splits := d.splitWalsh(tiles, m, 32*size*many)
 	parts := d.need(scratchParts, 32*splits*many*size)
 	d.launchMaps(walsh90TN, grid{x: min(d.multi, tiles*splits), threads: 288, shared: 197632},
-		d.partsOf(from[0], m+(many-1)*rows, s.out, 32), d.partsOf(x, m, s.in, 32), uint64(parts), i32(m), i32(s.out), i32(s.in), i32(rows), i32(many), i32(splits))
-	d.foldWalsh(ws[:many], parts, splits)
-	return many
+		d.partsOf(dy, m+(many-1)*rows, s.out, 32), d.partsOf(x, m, s.in, 32), uint64(parts), i32(m), i32(s.out), i32(s.in), i32(rows), i32(many), i32(splits))
+	d.foldWalsh(ws, parts, splits)
 }
 
 // splitWalsh is in how many parts the rows of a gradient go: a step of 32 rows
