@@ -196,6 +196,14 @@ DEVICE uint64_t descriptor(uint32_t address) {
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(8192 >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 
+
+// uniform tells the compiler that all lanes of a warp hold the same, so that
+// descriptors are made from it with one addition each.
+DEVICE uint32_t uniform(uint32_t v) { return __shfl_sync(0xffffffffu, v, 0); }
+
+// descriptor_at is descriptor(address + bytes), low being the lower half of
+// descriptor(address).
+DEVICE uint64_t descriptor_at(uint32_t low, int bytes) { return (descriptor(0) >> 32) << 32 | (low + (bytes >> 4)); }
 #endif
 
 // How the two computing warpgroups share the work: 64 rows each of a tile; or
@@ -341,13 +349,13 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                     b = kept + step * G::boxes * 8192;
                     mbarrier_wait(ready + 8 * step, 0);
                 }
+                a = uniform(descriptor(a)), b = uniform(descriptor(b));
                 wgmma_fence();
 #pragma unroll
-                for (int k = 0; k < 4; k++) {
+                for (int k = 0; k < 4; k++)
 #pragma unroll
                     for (int h = 0; h < G::halves; h++)
-                        wgmma<TA, TB>(acc[h], descriptor(a + h * 8192 + k * (TA ? 2048 : 32)), descriptor(b + k * (TB ? 2048 : 32)), 1);
-                }
+                        wgmma<TA, TB>(acc[h], descriptor_at(a, h * 8192 + k * (TA ? 2048 : 32)), descriptor_at(b, k * (TB ? 2048 : 32)), 1);
                 wgmma_commit();
                 wgmma_wait<1>(); // the step before has read its operands
                 if (before >= 0 && lane == 0) mbarrier_arrive(empty + 8 * before);

@@ -260,20 +260,20 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
                     async_fence();
                     computing_barrier();
                 }
-                uint32_t a = baseA + slotA * W::a_bytes;
+                uint32_t a = uniform(descriptor(baseA + slotA * W::a_bytes));
                 int before = slotB;
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
                     int slot = kept ? half : slotB;
                     mbarrier_wait(fullB + 8 * slot, kept ? 0 : phaseB);
                     if (!idle) {
-                        uint32_t b = baseB + slot * W::b_bytes + group * (TB ? 64 : 4096);
+                        uint32_t b = uniform(descriptor(baseB + slot * W::b_bytes + group * (TB ? 64 : 4096)));
                         wgmma_fence();
 #pragma unroll
                         for (int p = 0; p < 4; p++)
 #pragma unroll
                             for (int k = 0; k < 4; k++)
-                                wgmma<0, TB>(acc[4 * half + p], descriptor(a + (4 * half + p) * 8192 + k * 32), descriptor(b + p * 8192 + k * (TB ? 2048 : 32)), 1);
+                                wgmma<0, TB>(acc[4 * half + p], descriptor_at(a, (4 * half + p) * 8192 + k * 32), descriptor_at(b, p * 8192 + k * (TB ? 2048 : 32)), 1);
                         wgmma_commit();
                     }
                     if (half == 0 && !kept && ++slotB == W::slots_b) slotB = 0, phaseB ^= 1;
@@ -379,12 +379,12 @@ DEVICE void walsh90_sums(const TensorMap *mapA, const TensorMap *mapB, float *P,
             async_fence();
             computing_barrier();
             if (!idle) {
-                uint32_t a = base + slot * W::stage, b = a + W::operand + group * 64;
+                uint32_t a = uniform(descriptor(base + slot * W::stage)), b = uniform(descriptor(base + slot * W::stage + W::operand + group * 64));
                 wgmma_fence();
 #pragma unroll
                 for (int p = 0; p < 8; p++)
 #pragma unroll
-                    for (int q = 0; q < 2; q++) wgmma<1, 1>(acc[p], descriptor(a + p * W::box + q * 2048), descriptor(b + p * W::box + q * 2048), 1);
+                    for (int q = 0; q < 2; q++) wgmma<1, 1>(acc[p], descriptor_at(a, p * W::box + q * 2048), descriptor_at(b, p * W::box + q * 2048), 1);
                 wgmma_commit();
                 wgmma_wait<0>();
 #pragma unroll
