@@ -43,6 +43,7 @@ template <class X>
 struct Memory {
   Layer* layer;    // [2]: the current one and the next
   float *h, *z;    // the residual stream [d], and a layer's input before rounding [max(d, hidden)]
+  float* squares;  // of norm_factor
   X *xd, *xh, *xm; // inputs of parts of d, of hidden, and of heads
   float* rot;      // [hd]
   AttentionMemory a;
@@ -59,49 +60,80 @@ DEVICE Memory<X> arrange(unsigned char* at, const Decode& m, int n) {
   s.layer = (Layer*)take(2 * sizeof(Layer)), s.a.scratch = (float*)take(256), s.h = (float*)take(4 * m.d), s.z = (float*)take(4 * max(m.d, m.hidden));
   s.xd = (X*)take(sizeof(X) * padded_width(n, m.d / n)), s.xh = (X*)take(sizeof(X) * padded_width(n, m.hidden / n));
   s.xm = (X*)take(sizeof(X) * padded_width(m.heads.heads, m.heads.hd));
-  s.rot = (float*)take(4 * m.heads.hd), s.a.q = (float*)take(4 * m.heads.hd), s.a.k = (float*)take(4 * m.heads.hd), s.a.p = (float*)take(4 * m.heads.block);
-  s.a.stage = (float*)take(8 * kStage);
+  const int hd = m.heads.hd;
+  s.squares = (float*)take(64 * square_pitch(m.d)), s.rot = (float*)take(4 * hd);
+  s.a.q = (float*)take(4 * whole64(hd)), s.a.k = (float*)take(4 * hd), s.a.p = (float*)take(4 * m.heads.block + 16);
+  s.a.stage = (float*)take(8 * kStage + 32 * hd), s.a.q8 = (int8_t*)take(3 * whole64(hd));
   return s;
 }
 
-// x = the rounded a [d] of parts of K. Returns the scale.
-template <class X>
-DEVICE float load_plain(const Decode& m, const Memory<X>& s, X* x, const float* a, int d, int K, bool mixer = false) {
-  float most = 0;
-#pragma unroll 1
-  for (int i = threadIdx.x; i < d; i += kThreads) {
-    const float v = load_fresh(a + i);
-    s.z[i] = v, most = fmaxf(most, fabsf(v));
-  }
-  return quantize(x, s.z, d, K, block_most(most, s.a.scratch), m.fake8 && !mixer);
-}
+// Inputs of linear layers, in two parts: begin asks for what other blocks have
+// written, of which finish makes x and returns its scale.
 
-// h += t, unless that is NULL, and x = the rounded norm(h)·w, for the output if
-// last. Returns the scale.
+// x = the rounded a [d] in parts of K.
 template <class X>
-DEVICE float load_norm(const Decode& m, const Memory<X>& s, X* x, const float* t, const float* w, int K, bool last = false) {
-  const float first = (int)threadIdx.x < m.d ? load_early(w + threadIdx.x) : 0;
+struct Plain {
+  const Decode& m;
+  const Memory<X>& s;
+  X* x;
+  const float* a;
+  int d, K;
+  bool mixer;
+  float first;
+  DEVICE void begin() { first = (int)threadIdx.x < d ? load_fresh(a + threadIdx.x) : 0; }
+  DEVICE float finish() {
+    float most = 0;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < m.d; i += kThreads)
-    if (t) s.h[i] = add(s.h[i], load_fresh(t + i));
-  const float r = norm_factor(s.h, m.d, m.eps, s.a.scratch + 32);
-  float most = 0;
-#pragma unroll 1
-  for (int i = threadIdx.x; i < m.d; i += kThreads) {
-    const float v = mul(mul(s.h[i], r), i < kThreads ? first : w[i]);
-    s.z[i] = v, most = fmaxf(most, fabsf(v));
+    for (int i = threadIdx.x; i < d; i += kThreads) {
+      const float v = i < kThreads ? first : load_fresh(a + i);
+      s.z[i] = v, most = fmaxf(most, fabsf(v));
+    }
+    return quantize(x, s.z, d, K, block_most(most, s.a.scratch), m.fake8 && !mixer);
   }
-  return quantize(x, s.z, m.d, K, block_most(most, s.a.scratch), m.fake8 && !last);
-}
+};
 
-// The rows of one layer, or of three one after another, of one input, of which
-// load says how to get it: it returns the scale.
-template <class W, int n, class X, class Load>
-DEVICE void linear(const Linear* l, int count, float* y0, float* y1, float* y2, const X* x, uint32_t minus, Load load) {
+// h += t, unless that is NULL, and x = the rounded norm(h)·w, for the output's
+// table if last.
+template <class X>
+struct Normed {
+  const Decode& m;
+  const Memory<X>& s;
+  X* x;
+  const float *t, *w;
+  int K;
+  bool last;
+  float first, weight;
+  DEVICE void begin() {
+    const int i = threadIdx.x;
+    first = t && i < m.d ? load_fresh(t + i) : 0;
+    weight = i < m.d ? load_early(w + i) : 0;
+  }
+  DEVICE float finish() {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < m.d; i += kThreads) {
+      float v = s.h[i];
+      if (t) s.h[i] = v = add(v, i < kThreads ? first : load_fresh(t + i));
+      square_place(s.squares, m.d, i, v);
+    }
+    const float r = norm_factor(s.squares, m.d, m.eps, s.a.scratch + 32);
+    float most = 0;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < m.d; i += kThreads) {
+      const float v = mul(mul(s.h[i], r), i < kThreads ? weight : w[i]);
+      s.z[i] = v, most = fmaxf(most, fabsf(v));
+    }
+    return quantize(x, s.z, m.d, K, block_most(most, s.a.scratch), m.fake8 && !last);
+  }
+};
+
+// The rows of one layer, or of three one after another, of one input.
+template <class W, int n, class X, class Input>
+DEVICE void linear(const Linear* l, int count, float* y0, float* y1, float* y2, const X* x, uint32_t minus, Input input) {
   const int lane = threadIdx.x % 32, each = 32 / n, N0 = l[0].N, N1 = count > 1 ? l[1].N : 0, N2 = count > 1 ? l[2].N : 0;
   Row<W, n> row;
   float scale = 0;
   bool loaded = false;
+  input.begin();
   for (int i = threadIdx.x / 32 * gridDim.x + blockIdx.x;; i += gridDim.x * kWarps) {
     int r = i;
     float* y = y0;
@@ -112,7 +144,7 @@ DEVICE void linear(const Linear* l, int count, float* y0, float* y1, float* y2, 
       r -= N0, y = y1, p += 1;
     const bool more = i < N0 + N1 + N2;
     if (more) row.open(*p, r);
-    if (!loaded) scale = load(), loaded = true;
+    if (!loaded) scale = input.finish(), loaded = true;
     if (!more) return;
     typename SumOf<X>::Type sum[1];
     row.dot(sum, x, 0, 1, minus);
@@ -121,15 +153,16 @@ DEVICE void linear(const Linear* l, int count, float* y0, float* y1, float* y2, 
 }
 
 // act = silu(gate)∘up.
-template <class W, int n, class X, class Load>
-DEVICE void gate_up(const Linear& gate, const Linear& up, float* act, const X* x, uint32_t minus, Load load) {
+template <class W, int n, class X, class Input>
+DEVICE void gate_up(const Linear& gate, const Linear& up, float* act, const X* x, uint32_t minus, Input input) {
   const int lane = threadIdx.x % 32, each = 32 / n;
   Row<W, n> a, b;
   float scale = 0;
   bool loaded = false;
+  input.begin();
   for (int r = threadIdx.x / 32 * gridDim.x + blockIdx.x;; r += gridDim.x * kWarps) {
     if (r < gate.N) a.open(gate, r), b.open(up, r);
-    if (!loaded) scale = load(), loaded = true;
+    if (!loaded) scale = input.finish(), loaded = true;
     if (r >= gate.N) return;
     typename SumOf<X>::Type sa[1], sb[1];
     a.dot(sa, x, 0, 1, minus), b.dot(sb, x, 0, 1, minus);
@@ -139,18 +172,19 @@ DEVICE void gate_up(const Linear& gate, const Linear& up, float* act, const X* x
 }
 
 // The head mixer's rows of every group of n heads.
-template <class W, int n, class X, class Load>
-DEVICE void mix(const Decode& m, const Linear& l, const X* x, Load load) {
+template <class W, int n, class X, class Input>
+DEVICE void mix(const Decode& m, const Linear& l, const X* x, Input input) {
   const int lane = threadIdx.x % 32, each = 32 / n, groups = m.heads.heads / n, width = padded_width(n, m.heads.hd);
   Row<W, n> row;
   float scale = 0;
   bool loaded = false;
+  input.begin();
   const uint32_t minus = m.minus[lane / each];
   for (int i = threadIdx.x / 32 * gridDim.x + blockIdx.x;; i += gridDim.x * kWarps) {
     const bool more = i < groups * l.N;
     const int g = i / l.N, r = i % l.N;
     if (more) row.open(l, r);
-    if (!loaded) scale = load(), loaded = true;
+    if (!loaded) scale = input.finish(), loaded = true;
     if (!more) return;
     typename SumOf<X>::Type sum[1];
     row.dot(sum, x + g * width, 0, 1, minus);
@@ -158,25 +192,32 @@ DEVICE void mix(const Decode& m, const Linear& l, const X* x, Load load) {
   }
 }
 
+// The share of a unit of attention, of heads in splits.
+DEVICE Share share_of(const Heads& w, int unit, int splits) {
+  const int head = unit / splits, part = unit % splits, c0 = w.hd * part / splits, width = w.hd * (part + 1) / splits - c0;
+  return share(head, c0, width);
+}
+
 // The token's attention in one layer: a block takes a head, or where there are
 // more blocks than heads, some of its channels of the values. It rotates query
 // and key and puts key and value into the cache.
-DEVICE void attention(const Decode& m, const Layer& l, const AttentionMemory& s, const float* rot, int pos) {
+DEVICE void attention(const Decode& m, const Layer& l, const AttentionMemory& s, const float* rot, const Span& p, int slot, const Share& first) {
   const Heads& w = m.heads;
-  const int hd = w.hd, half = hd / 2, t = threadIdx.x;
-  const int share = w.heads / w.kv_heads, splits = max(1, (int)gridDim.x / w.heads);
+  const int hd = w.hd, half = hd / 2, t = threadIdx.x, per_key = w.heads / w.kv_heads, splits = max(1, (int)gridDim.x / w.heads);
   for (int unit = blockIdx.x; unit < w.heads * splits; unit += gridDim.x) {
-    const int head = unit / splits, part = unit % splits, g = head / share;
-    const int c0 = hd * part / splits, width = hd * (part + 1) / splits - c0;
-    if (!width) continue;
-    const float *q = m.q + (size_t)head * hd, *k = m.k + (size_t)g * hd, *v = m.v + (size_t)g * hd;
+    const Share h = unit == blockIdx.x ? first : share_of(w, unit, splits);
+    if (!h.width) continue;
+    const int g = per_key == 1 ? h.head : h.head / per_key;
+    const float *q = m.q + (size_t)h.head * hd, *k = m.k + (size_t)g * hd, *v = m.v + (size_t)g * hd;
     if (t < half)
       rotate_pair(s.q, load_fresh(q + 2 * t), load_fresh(q + 2 * t + 1), rot, half, t);
     else if (t >= 256 && t < 256 + half)
       rotate_pair(s.k, load_fresh(k + 2 * (t - 256)), load_fresh(k + 2 * (t - 256) + 1), rot, half, t - 256);
-    attend(m.o + (size_t)head * hd, cache_head(l.cache, w, g), w, s, v, pos, c0, width);
-    // Nobody reads the slot before the next token.
-    if (part == 0 && head % share == 0 && t < 32) store(l.cache, w, g, pos % w.ring, s.k, v);
+    const CacheHead cache = cache_head(l.cache, w, g);
+    float* o = m.o + (size_t)h.head * hd;
+    const bool keep = g * per_key == h.head;
+    if (cache.key_scale) attend<true>(o, cache, w, s, p, h, v, keep, slot);
+    else attend<false>(o, cache, w, s, p, h, v, keep, slot);
   }
 }
 
@@ -186,7 +227,10 @@ DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
   Meeting meeting = {counter, 0};
   const int K = m.d / n, t = threadIdx.x, k = t % 32 / (32 / n);
   const size_t id = m.state[0];
-  const int pos = m.state[1];
+  const int pos = m.state[1], slot = pos % m.heads.ring, splits = max(1, (int)gridDim.x / m.heads.heads);
+  const Span positions = span(m.heads, pos);
+  const Share first = share_of(m.heads, min((int)blockIdx.x, m.heads.heads * splits - 1), splits);
+  for (int i = m.heads.hd + t; i < whole64(m.heads.hd); i += kThreads) s.a.q[i] = 0;
 #pragma unroll 1
   for (int i = t; i < m.heads.hd; i += kThreads) s.rot[i] = ((const float*)(m.state + 4))[i];
 #pragma unroll 1
@@ -207,33 +251,29 @@ DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
     const Layer& l = s.layer[i % 2];
     fetch(i + 1);
     const uint32_t minus = l.minus[k];
-    const float* add_t = i ? m.t : nullptr;
-    linear<W, n>(&l.q, 3, m.q, m.k, m.v, s.xd, minus, [&] { return load_norm(m, s, s.xd, add_t, l.attention_norm, K); });
+    linear<W, n>(&l.q, 3, m.q, m.k, m.v, s.xd, minus, Normed<X>{m, s, s.xd, i ? m.t : nullptr, l.attention_norm, K});
     meeting.wait();
-    attention(m, l, s.a, s.rot, pos);
+    attention(m, l, s.a, s.rot, positions, slot, first);
     meeting.wait();
     const float* o = m.o;
     if (l.mixer.w) {
-      auto load = [&] { return load_plain(m, s, s.xm, m.o, m.d, m.heads.hd, true); };
-      switch (m.mixer_n) {
-      case 1: mix<M, 1>(m, l.mixer, s.xm, load); break;
-      case 2: mix<M, 2>(m, l.mixer, s.xm, load); break;
-      case 4: mix<M, 4>(m, l.mixer, s.xm, load); break;
-      case 8: mix<M, 8>(m, l.mixer, s.xm, load); break;
-      }
+      const Plain<X> input = {m, s, s.xm, m.o, m.d, m.heads.hd, true};
+      mix<M, 8>(m, l.mixer, s.xm, input);
       meeting.wait();
       o = m.m;
     }
-    linear<W, n>(&l.o, 1, m.t, m.t, m.t, s.xd, minus, [&] { return load_plain(m, s, s.xd, o, m.d, K); });
+    linear<W, n>(&l.o, 1, m.t, m.t, m.t, s.xd, minus, Plain<X>{m, s, s.xd, o, m.d, K});
     meeting.wait();
-    gate_up<W, n>(l.gate, l.up, m.act, s.xd, minus, [&] { return load_norm(m, s, s.xd, m.t, l.ffn_norm, K); });
+    gate_up<W, n>(l.gate, l.up, m.act, s.xd, minus, Normed<X>{m, s, s.xd, m.t, l.ffn_norm, K});
     meeting.wait();
-    linear<W, n>(&l.down, 1, m.t, m.t, m.t, s.xh, minus, [&] { return load_plain(m, s, s.xh, m.act, m.hidden, m.hidden / n); });
+    linear<W, n>(&l.down, 1, m.t, m.t, m.t, s.xh, minus, Plain<X>{m, s, s.xh, m.act, m.hidden, m.hidden / n});
     meeting.wait();
   }
   // The output's input, by one block.
   if (blockIdx.x) return;
-  const float scale = load_norm(m, s, s.xd, m.t, m.norm, m.d, true);
+  Normed<X> input = {m, s, s.xd, m.t, m.norm, m.d, true};
+  input.begin();
+  const float scale = input.finish();
 #pragma unroll 1
   for (int i = t; i < m.d; i += kThreads) ((X*)m.x)[i] = s.xd[i];
   if (t == 0) *m.scale = scale;
@@ -251,7 +291,7 @@ DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
 #endif
 
 // decode_layers_n: a token's way through the layers, of algebras of dimension n and
-// a mixer's of 1, 2, 4 or 8, up to the input of the output's table. _float: with
+// mixers of 8, up to the input of the output's table. _float: with
 // float numerics. All weights are ternary, those of mixers int8, or floats with
 // float numerics. heads.hd is even and at most 512.
 // launch: grid DECODE_BLOCKS, one cluster; block 512; dynamic shared as arrange

@@ -15,6 +15,9 @@ DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 #ifndef EMULATED
 #define PARAM __grid_constant__ // a struct that stays where parameters are
 DEVICE float load_fresh(const float* p) { return __ldcg(p); } // what another block has written
+DEVICE float4 load_fresh(const float4* p) { return __ldcg(p); }
+DEVICE int4 load_fresh(const int4* p) { return __ldcg(p); }
+DEVICE int8_t load_fresh(const int8_t* p) { return (int8_t)__ldcg((const signed char*)p); }
 DEVICE float load_any(const float* p) { return *(const volatile float*)p; } // or what is in shared memory
 DEVICE uint32_t load_early(const uint32_t* p) { // now, not where the value is needed
   uint32_t x;
@@ -31,7 +34,8 @@ DEVICE int warp_add(int x) { return __reduce_add_sync(0xffffffffu, x); }
 DEVICE float warp_most(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); } // x ≥ 0
 #else
 #define PARAM
-DEVICE float load_fresh(const float* p) { return *p; }
+template <class T>
+DEVICE T load_fresh(const T* p) { return *p; }
 DEVICE float load_any(const float* p) { return *p; }
 DEVICE uint32_t load_early(const uint32_t* p) { return *p; }
 DEVICE float load_early(const float* p) { return *p; }
@@ -78,14 +82,28 @@ DEVICE float block_most(float x, float* scratch) {
   return warp_most(x);
 }
 
-// 1/√(mean(z²) + eps) of z [d] in shared memory; scratch holds one value. Begins
-// and ends with a barrier.
-DEVICE float norm_factor(const float* z, int d, float eps, float* scratch) {
+// 1/√(mean(z²) + eps) of z [d], of whose element i a thread with i = thread mod
+// threads has the square: place puts it where the sixteen sums find theirs in
+// order, squares [16][d/16 + 4]; factor begins and ends with a barrier. scratch
+// holds one value.
+DEVICE int square_pitch(int d) { return (d + 63) / 64 * 4 + 4; }
+DEVICE void square_place(float* squares, int d, int i, float z) { squares[i % 16 * square_pitch(d) + i / 16] = mul(z, z); }
+DEVICE float norm_factor(const float* squares, int d, float eps, float* scratch) {
   __syncthreads();
   if (threadIdx.x < 32) {
+    const float* own = squares + threadIdx.x % 16 * square_pitch(d);
+    const int count = (d - (int)threadIdx.x % 16 + 15) / 16;
     float s = 0;
-#pragma unroll 8
-    for (int i = threadIdx.x % 16; i < d; i += 16) s = add(s, mul(z[i], z[i]));
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+      float4 x[4];
+#pragma unroll
+      for (int u = 0; u < 4; u++) x[u] = *(const float4*)(own + i + 4 * u);
+#pragma unroll
+      for (int u = 0; u < 4; u++) s = add(add(add(add(s, x[u].x), x[u].y), x[u].z), x[u].w);
+    }
+#pragma unroll 1
+    for (; i < count; i++) s = add(s, own[i]);
     s = fold16(s);
     if (threadIdx.x == 0) *scratch = 1 / sqrtf(add(s / (float)d, eps));
   }
@@ -269,16 +287,36 @@ DEVICE float table_value(const Table& t, size_t id, int c, int d) {
 
 // Attention: a block of kThreads threads a head and token.
 constexpr int kThreads = 512, kWarps = kThreads / 32;
-constexpr int kAhead = 8; // values a thread has under way
-constexpr int kStage = kThreads * kAhead;
+constexpr int kStage = 8 * kThreads; // values of which a thread has eight under way
 
 // The shared memory of attention.
 struct AttentionMemory {
-  float *q, *k;  // the rotated query and the token's own key [hd], q 16-byte aligned
-  float* p;      // weights [block]
-  float* stage;  // [2][kStage]; of an int8 cache it begins with the rounded query and key
+  float *q, *k;   // the rotated query, with zeros up to whole 64, and the token's own key [hd]
+  float* p;       // weights [block + 4]
+  float* stage;   // 2·kStage + 8·hd
+  int8_t* q8;     // of an int8 cache: the rounded query, with zeros up to whole 64, key and value
   float* scratch; // [64]
 };
+DEVICE int whole64(int n) { return (n + 63) / 64 * 64; }
+
+// What the last block positions are for a token.
+struct Span {
+  int n, start; // how many, and the slot of the first
+};
+DEVICE Span span(const Heads& w, int pos) {
+  const int n = min(pos + 1, w.block);
+  return {n, (pos - n + 1) % w.ring};
+}
+
+// A block's share of a head: channels c0 … c0 + width − 1; a thread has channel c0
+// + c and, of every 4·groups positions, four.
+struct Share {
+  int head, c0, width, groups, group, c;
+};
+DEVICE Share share(int head, int c0, int width) {
+  const int groups = kThreads / width;
+  return {head, c0, width, groups, (int)threadIdx.x / width, (int)threadIdx.x % width};
+}
 
 // The rotation of pair i by rot (cosines, then sines, [half] each).
 DEVICE void rotate_pair(float* y, float a, float b, const float* rot, int half, int i) {
@@ -288,188 +326,230 @@ DEVICE void rotate_pair(float* y, float a, float b, const float* rot, int half, 
 
 // A key-value head's part of a cache.
 struct CacheHead {
-  const float *keys, *values, *key_scale, *value_scale;
-  const int8_t *keys8, *values8; // instead
+  void *keys, *values;
+  float *key_scale, *value_scale;
 };
 DEVICE CacheHead cache_head(const Cache& c, const Heads& w, int g) {
-  CacheHead h = {};
-  const size_t values = (size_t)g * w.ring * w.hd;
-  if (c.key_scale) {
-    h.keys8 = (const int8_t*)c.keys + (size_t)g * w.ring * ((w.hd + 15) / 16 * 16), h.values8 = (const int8_t*)c.values + values;
-    h.key_scale = c.key_scale + (size_t)g * w.ring, h.value_scale = c.value_scale + (size_t)g * w.ring;
-  } else {
-    h.keys = (const float*)c.keys + (size_t)g * w.ring * ((w.hd + 3) / 4 * 4), h.values = (const float*)c.values + values;
-  }
-  return h;
+  const size_t at = (size_t)g * w.ring, hd16 = (w.hd + 15) / 16 * 16;
+  if (c.key_scale) return {(int8_t*)c.keys + at * hd16, (int8_t*)c.values + at * w.hd, c.key_scale + at, c.value_scale + at};
+  return {(float*)c.keys + at * hd16, (float*)c.values + at * w.hd, nullptr, nullptr};
+}
+// Where value e of a slot's key is.
+template <class T>
+DEVICE size_t key_place(int ring, int slot, int e) {
+  constexpr int each = 16 / sizeof(T);
+  return ((size_t)(e / each) * ring + slot) * each + e % each;
 }
 
-// Puts key and value [hd] of a position into head g of a cache; an int8 one
-// rounds them. For one warp.
-DEVICE void store(const Cache& c, const Heads& w, int g, int slot, const float* key, const float* value) {
+// Puts key and value [hd] of a position into the cache; an int8 one rounds them.
+// For one warp.
+DEVICE void store(const CacheHead& c, const Heads& w, int slot, const float* key, const float* value) {
   const int lane = threadIdx.x % 32, hd = w.hd;
   if (!c.key_scale) {
-    float *keys = (float*)c.keys + (size_t)g * w.ring * ((hd + 3) / 4 * 4), *values = (float*)c.values + ((size_t)g * w.ring + slot) * hd;
-  #pragma unroll 1
-  for (int e = lane; e < hd; e += 32) keys[((size_t)(e / 4) * w.ring + slot) * 4 + e % 4] = key[e], values[e] = load_fresh(value + e);
+    for (int e = lane; e < hd; e += 32)
+      ((float*)c.keys)[key_place<float>(w.ring, slot, e)] = key[e], ((float*)c.values)[(size_t)slot * hd + e] = value[e];
     return;
   }
-  int8_t *keys = (int8_t*)c.keys + (size_t)g * w.ring * ((hd + 15) / 16 * 16), *values = (int8_t*)c.values + ((size_t)g * w.ring + slot) * hd;
   float a = 0, b = 0;
-#pragma unroll 1
-  for (int e = lane; e < hd; e += 32) a = fmaxf(a, fabsf(key[e])), b = fmaxf(b, fabsf(load_fresh(value + e)));
+  for (int e = lane; e < hd; e += 32) a = fmaxf(a, fabsf(key[e])), b = fmaxf(b, fabsf(value[e]));
   a = warp_most(a), b = warp_most(b);
-#pragma unroll 1
   for (int e = lane; e < hd; e += 32)
-    keys[((size_t)(e / 16) * w.ring + slot) * 16 + e % 16] = rounded8(key[e], a), values[e] = rounded8(load_fresh(value + e), b);
-  if (lane == 0) c.key_scale[(size_t)g * w.ring + slot] = scale8(a), c.value_scale[(size_t)g * w.ring + slot] = scale8(b);
+    ((int8_t*)c.keys)[key_place<int8_t>(w.ring, slot, e)] = rounded8(key[e], a), ((int8_t*)c.values)[(size_t)slot * hd + e] = rounded8(value[e], b);
+  if (lane == 0) c.key_scale[slot] = scale8(a), c.value_scale[slot] = scale8(b);
 }
 
-// out = softmax(scale·q·Kᵀ)·V of channels c0 … c0 + width − 1 of a head, over the
-// positions pos − block + 1 … pos. The rotated query is in s.q. Where the cache
-// has not got the token's own key and value yet, the key is in s.k and own is the
-// value [hd]; else own is NULL. All threads of a block.
-DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const AttentionMemory& s, const float* own, int pos, int c0, int width) {
-  const int hd = w.hd, ring = w.ring, t = threadIdx.x;
-  const int first = max(0, pos - w.block + 1), n = pos - first + 1, start = first % ring, kept = own ? n - 1 : n;
-  const bool rounded = cache.key_scale;
-  auto slot = [&](int i) {
-    const int at = start + i;
+// A part of a query's product with keys: T's accumulators are four of the sixteen
+// floats, or one integer.
+DEVICE void key_step(float (&a)[4], const float4& q, const float4& k) {
+  a[0] = add(a[0], mul(q.x, k.x)), a[1] = add(a[1], mul(q.y, k.y)), a[2] = add(a[2], mul(q.z, k.z)), a[3] = add(a[3], mul(q.w, k.w));
+}
+DEVICE void key_step(int (&a)[1], const int4& q, const int4& k) { a[0] = dot4(q.x, k.x, dot4(q.y, k.y, dot4(q.z, k.z, dot4(q.w, k.w, a[0])))); }
+// The fold over lanes l, l xor 8, l xor 16.
+DEVICE float key_fold(float (&a)[4]) {
+#pragma unroll
+  for (int m = 16; m >= 8; m >>= 1)
+#pragma unroll
+    for (int e = 0; e < 4; e++) a[e] = add(a[e], shuffle_xor(a[e], m));
+  return add(add(a[0], a[2]), add(a[1], a[3]));
+}
+DEVICE int key_fold(int (&a)[1]) {
+  a[0] += shuffle_xor(a[0], 16);
+  return a[0] + shuffle_xor(a[0], 8);
+}
+
+template <bool ROUNDED>
+struct Kept; // types of a cache
+template <>
+struct Kept<false> {
+  typedef float Value;
+  typedef float4 Keys;
+  typedef float Sums[4];
+};
+template <>
+struct Kept<true> {
+  typedef int8_t Value;
+  typedef int4 Keys;
+  typedef int Sums[1];
+};
+
+// out = softmax(scale·q·Kᵀ)·V of a share of a head's channels, over the positions
+// of a span. The rotated query is in m.q. Where the cache has not got the token's
+// own key and value yet, the key is in m.k and own is the value [hd], and keep
+// says to put them into the cache, at slot; else own is NULL. All threads of a
+// block, which read and write m after a barrier at the beginning.
+template <bool ROUNDED>
+DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const AttentionMemory& m, const Span& p, const Share& s, const float* own, bool keep,
+                   int slot) {
+  typedef Kept<ROUNDED> T;
+  const int hd = w.hd, ring = w.ring, t = threadIdx.x, n = p.n, kept = own ? n - 1 : n, hd16 = (hd + 15) / 16 * 16;
+  const typename T::Value* values = (const typename T::Value*)cache.values + s.c0 + s.c;
+  auto place = [&](int i) { // the slot of position i, or of the last there is
+    const int at = p.start + max(0, min(i, kept - 1));
     return at >= ring ? at - ring : at;
   };
-  // Values of the first stage are under way while the weights are made: a thread
-  // has one channel of every step-th position.
-  const int step = kThreads / width, i0 = t / width, c = c0 + t % width;
-  float ahead[kAhead];
-  float own_scale = 0; // of an int8 cache
+  // Values of the first stage are under way while the weights are made.
+  const int positions = 8 * s.groups, pitch = positions + 4;
+  float v[2][4], scale[2][4];
   auto lift = [&](int from) {
 #pragma unroll
-    for (int u = 0; u < kAhead; u++) {
-      const int i = from + i0 + u * step;
-      if (i0 >= step || i >= kept)
-        ahead[u] = 0;
-      else
-        ahead[u] = rounded ? (float)cache.values8[(size_t)slot(i) * hd + c] : cache.values[(size_t)slot(i) * hd + c];
-    }
+    for (int u = 0; u < 2; u++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const int at = place(from + 4 * (s.group + u * s.groups) + e);
+        v[u][e] = (float)load_fresh(values + (size_t)at * hd);
+        if (ROUNDED) scale[u][e] = load_fresh(cache.value_scale + at);
+      }
   };
   lift(0);
-  float last = own ? load_fresh(own + c) : 0; // the token's own value
-  __syncthreads(); // q and k
-  const int hd16 = (hd + 15) / 16 * 16;
-  int8_t* q8 = (int8_t*)s.stage;
-  float factor = 0; // of an int8 query and the scale
-  if (rounded) {
+  float last = own ? load_fresh(own + s.c0 + s.c) : 0, last_scale = 0; // the token's own value
+  __syncthreads();
+  float factor = w.scale;
+  if (ROUNDED) {
+    const int pitch8 = whole64(hd);
     if (t < 96 && (t < 32 || own)) {
-      const float* x = t < 32 ? s.q : t < 64 ? s.k : own;
+      const float* x = t < 32 ? m.q : t < 64 ? m.k : own;
       float a = 0;
 #pragma unroll 1
       for (int e = t % 32; e < hd; e += 32) a = fmaxf(a, fabsf(load_any(x + e)));
       a = warp_most(a);
 #pragma unroll 1
-      for (int e = t % 32; e < hd16; e += 32) q8[t / 32 * hd16 + e] = e < hd ? rounded8(load_any(x + e), a) : 0;
-      if (t % 32 == 0) s.scratch[40 + t / 32] = scale8(a);
+      for (int e = t % 32; e < pitch8; e += 32) m.q8[t / 32 * pitch8 + e] = e < hd ? rounded8(load_any(x + e), a) : 0;
+      if (t % 32 == 0) m.scratch[40 + t / 32] = scale8(a);
     }
     __syncthreads();
-    factor = mul(s.scratch[40], w.scale);
+    factor = mul(m.scratch[40], w.scale);
+    last = (float)m.q8[2 * pitch8 + s.c0 + s.c], last_scale = m.scratch[42];
   }
-  // A thread a position, with the sixteen accumulators of its sum.
+  if (keep && t < s.width) { // nobody reads the slot before the next token
+    const int e = s.c0 + t;
+    if (ROUNDED)
+      ((int8_t*)cache.keys)[key_place<int8_t>(ring, slot, e)] = m.q8[whole64(hd) + e], ((int8_t*)cache.values)[(size_t)slot * hd + e] = (int8_t)(int)last;
+    else
+      ((float*)cache.keys)[key_place<float>(ring, slot, e)] = m.k[e], ((float*)cache.values)[(size_t)slot * hd + e] = last;
+    if (ROUNDED && e == 0) cache.key_scale[slot] = m.scratch[41], cache.value_scale[slot] = m.scratch[42];
+  }
+  // Four lanes a position, each with four of the sixteen accumulators; 256
+  // positions are under way at a time. Behind the end of q are zeros.
+  const int quarter = t % 32 / 8;
   float top = -INFINITY;
-#pragma unroll 1
-  for (int i = t; i < kept; i += kThreads) {
-    float x;
-    if (rounded) {
-      int dot = 0;
-      for (int e = 0; e < hd16; e += 16) {
-        const int4 a = *(const int4*)(q8 + e), b = *(const int4*)(cache.keys8 + ((size_t)(e / 16) * ring + slot(i)) * 16);
-        dot = dot4(a.x, b.x, dot4(a.y, b.y, dot4(a.z, b.z, dot4(a.w, b.w, dot))));
+  for (int i0 = t / 32 * 8; i0 < kept; i0 += 16 * kWarps) {
+    const int at[2] = {place(i0 + t % 8), place(i0 + 8 * kWarps + t % 8)};
+    typename T::Sums a[2] = {};
+    float key_scale[2];
+    if (ROUNDED) key_scale[0] = load_fresh(cache.key_scale + at[0]), key_scale[1] = load_fresh(cache.key_scale + at[1]);
+    constexpr int PER = ROUNDED ? 1 : 4;
+    const int steps = hd16 * (int)sizeof(typename T::Value) / 16; // of 16 bytes of a key
+    for (int e0 = 0; e0 < steps; e0 += 4 * PER) {
+      typename T::Keys k[2][PER];
+#pragma unroll
+      for (int u = 0; u < 2; u++)
+#pragma unroll
+        for (int e = 0; e < PER; e++)
+          k[u][e] = load_fresh((const typename T::Keys*)cache.keys + (size_t)min(e0 + 4 * e + quarter, steps - 1) * ring + at[u]);
+#pragma unroll
+      for (int e = 0; e < PER; e++) {
+        const typename T::Keys q = ((const typename T::Keys*)(ROUNDED ? (const void*)m.q8 : (const void*)m.q))[e0 + 4 * e + quarter];
+        key_step(a[0], q, k[0][e]), key_step(a[1], q, k[1][e]);
       }
-      x = mul((float)dot, mul(factor, cache.key_scale[slot(i)]));
-    } else {
-      float a[16];
-#pragma unroll
-      for (int e = 0; e < 16; e++) a[e] = 0;
-      const float* key = cache.keys + (size_t)slot(i) * 4;
-      for (int e0 = 0; e0 < hd; e0 += 16) {
-        float4 k[4];
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-          if (e0 + 4 * e < hd) k[e] = *(const float4*)(key + (size_t)(e0 / 4 + e) * ring * 4);
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-          if (e0 + 4 * e >= hd) continue;
-          const float4 y = *(const float4*)(s.q + e0 + 4 * e);
-          a[4 * e] = add(a[4 * e], mul(y.x, k[e].x)), a[4 * e + 1] = add(a[4 * e + 1], mul(y.y, k[e].y));
-          if (e0 + 4 * e + 2 < hd) a[4 * e + 2] = add(a[4 * e + 2], mul(y.z, k[e].z)), a[4 * e + 3] = add(a[4 * e + 3], mul(y.w, k[e].w));
-        }
-      }
-#pragma unroll
-      for (int m = 8; m; m >>= 1)
-#pragma unroll
-        for (int e = 0; e < m; e++) a[e] = add(a[e], a[e + m]);
-      x = mul(w.scale, a[0]);
     }
-    s.p[i] = x, top = fmaxf(top, x);
+#pragma unroll
+    for (int u = 0; u < 2; u++) {
+      const int i = i0 + 8 * kWarps * u + t % 8;
+      const float x = mul((float)key_fold(a[u]), ROUNDED ? mul(factor, key_scale[u]) : factor);
+      if (i < kept) {
+        top = fmaxf(top, x);
+        if (quarter == 0) m.p[i] = x;
+      }
+    }
   }
   if (own && t / 32 == kWarps - 1) { // the token's own key by a warp
-    float x;
-    if (rounded) {
+    float x = 0;
+    if (ROUNDED) {
       int dot = 0;
 #pragma unroll 1
-      for (int e = t % 32; e < hd; e += 32) dot += (int)q8[e] * q8[hd16 + e];
-      x = mul((float)warp_add(dot), mul(factor, s.scratch[41]));
+      for (int e = t % 32; e < hd; e += 32) dot += (int)m.q8[e] * m.q8[whole64(hd) + e];
+      x = mul((float)warp_add(dot), mul(factor, m.scratch[41]));
     } else {
-      x = 0;
-      for (int e = t % 16; e < hd; e += 16) x = add(x, mul(s.q[e], s.k[e]));
-      x = mul(w.scale, fold16(x));
+#pragma unroll 1
+      for (int e = t % 16; e < hd; e += 16) x = add(x, mul(m.q[e], m.k[e]));
+      x = mul(factor, fold16(x));
     }
-    if (t % 32 == 0) s.p[n - 1] = x;
+    if (t % 32 == 0) m.p[n - 1] = x;
     top = fmaxf(top, x);
   }
   top = warp_max(top);
-  if (t % 32 == 0) s.scratch[t / 32] = top;
+  if (t % 32 == 0) m.scratch[t / 32] = top;
   __syncthreads();
-  top = warp_max(s.scratch[t % kWarps]);
+  top = warp_max(m.scratch[t % kWarps]);
 #pragma unroll 1
-  for (int i = t; i < n; i += kThreads) s.p[i] = exp_exact(add(s.p[i], -top));
+  for (int i = t; i < n; i += kThreads) m.p[i] = exp_exact(add(m.p[i], -top));
   __syncthreads();
   if (t < 32) {
     float sum = 0;
 #pragma unroll 8
-    for (int i = t % 16; i < n; i += 16) sum = add(sum, s.p[i]);
+    for (int i = t % 16; i < n; i += 16) sum = add(sum, m.p[i]);
     sum = fold16(sum);
-    if (t == 0) s.scratch[32] = 1 / sum;
+    if (t == 0) m.scratch[32] = 1 / sum;
   }
-  if (rounded && own) last = (float)q8[2 * hd16 + c], own_scale = s.scratch[42];
   __syncthreads();
-  const float inv = s.scratch[32];
-  // Products by all, stage by stage; one thread a channel adds them up in order.
+  const float inv = m.scratch[32];
+  // Products by all, stage by stage [width][positions]; one thread a channel adds
+  // them up in order.
   float sum = 0;
-  for (int from = 0, turn = 0; from < n; from += kAhead * step, turn ^= 1) {
-    float* stage = s.stage + turn * kStage;
+  for (int from = 0, turn = 0; from < n; from += positions, turn ^= 1) {
+    float* stage = m.stage + turn * (kStage + 4 * hd);
 #pragma unroll
-    for (int u = 0; u < kAhead; u++) {
-      const int i = from + i0 + u * step;
-      if (i0 >= step || i >= n) continue;
-      float p = mul(s.p[i], inv);
-      if (rounded) p = mul(p, i < kept ? cache.value_scale[slot(i)] : own_scale);
-      stage[(i - from) * width + c - c0] = mul(p, i < kept ? ahead[u] : last);
+    for (int u = 0; u < 2; u++) {
+      const int at = 4 * (s.group + u * s.groups), i = from + at;
+      if (s.group >= s.groups || i >= n) continue;
+      const float4 x = *(const float4*)(m.p + i);
+      float y[4] = {mul(x.x, inv), mul(x.y, inv), mul(x.z, inv), mul(x.w, inv)};
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const bool mine = i + e >= kept;
+        if (ROUNDED) y[e] = mul(y[e], mine ? last_scale : scale[u][e]);
+        y[e] = mul(y[e], mine ? last : v[u][e]);
+      }
+      *(float4*)(stage + s.c * pitch + at) = make_float4(y[0], y[1], y[2], y[3]);
     }
     __syncthreads();
-    if (from + kAhead * step < n) lift(from + kAhead * step);
-    if (t < width) {
-      const int count = min(kAhead * step, n - from);
+    if (from + positions < n) lift(from + positions);
+    if (t < s.width) {
+      const float* row = stage + t * pitch;
+      const int count = min(positions, n - from);
       int i = 0;
-      for (; i + 8 <= count; i += 8) {
-        float x[8];
+      for (; i + 16 <= count; i += 16) {
+        float4 x[4];
 #pragma unroll
-        for (int u = 0; u < 8; u++) x[u] = stage[(i + u) * width + t];
+        for (int u = 0; u < 4; u++) x[u] = *(const float4*)(row + i + 4 * u);
 #pragma unroll
-        for (int u = 0; u < 8; u++) sum = add(sum, x[u]);
+        for (int u = 0; u < 4; u++) sum = add(add(add(add(sum, x[u].x), x[u].y), x[u].z), x[u].w);
       }
-      for (; i < count; i++) sum = add(sum, stage[i * width + t]);
+#pragma unroll 1
+      for (; i < count; i++) sum = add(sum, row[i]);
     }
   }
-  if (t < width) out[c0 + t] = sum;
-  __syncthreads(); // before s is written again
+  if (t < s.width) out[s.c0 + t] = sum;
 }
 
 } // namespace

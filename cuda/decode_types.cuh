@@ -15,10 +15,10 @@ struct Linear {
 };
 
 // The keys and values of a layer, a ring of positions: position p is in slot p mod
-// ring, and ring ≥ block. hd4 = ⌈hd/4⌉, hd16 = ⌈hd/16⌉.
+// ring, and ring ≥ block. Keys are padded with zeros to hd16 = 16·⌈hd/16⌉ values.
 //
-//	float   keys [kv_heads][hd4][ring][4], values [kv_heads][ring][hd]
-//	int8    keys [kv_heads][hd16][ring][16], values [kv_heads][ring][hd], a scale each [kv_heads][ring]
+//	float   keys [kv_heads][hd16/4][ring][4], values [kv_heads][ring][hd]
+//	int8    keys [kv_heads][hd16/16][ring][16], values [kv_heads][ring][hd], a scale each [kv_heads][ring]
 struct Cache {
   void *keys, *values;
   float *key_scale, *value_scale; // NULL: float

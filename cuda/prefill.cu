@@ -20,19 +20,22 @@ enum { kPlain = 0, kNorm = 1, kSwiGLU = 2 };
 template <class X>
 DEVICE void input(X* x, float* scale, int kind, float* a, const float* b, const float* w, int d, int K, float eps, int fake8, unsigned char* shared) {
   SHARED float scratch[64];
-  float* z = (float*)shared;
+  float *z = (float*)shared, *squares = z + (d + 3) / 4 * 4;
   const int row = blockIdx.x, words = (K + 15) / 16;
   a += (size_t)row * d, b = b ? b + (size_t)row * d : b;
   x += (size_t)row * (d / K) * words * 16;
   float most = 0;
   for (int i = threadIdx.x; i < d; i += blockDim.x) {
     float v = a[i];
-    if (kind == kNorm && b) a[i] = v = add(v, b[i]);
+    if (kind == kNorm) {
+      if (b) a[i] = v = add(v, b[i]);
+      square_place(squares, d, i, v);
+    }
     if (kind == kSwiGLU) v = mul(silu(v), b[i]);
     z[i] = v, most = fmaxf(most, fabsf(v));
   }
   if (kind == kNorm) {
-    const float r = norm_factor(z, d, eps, scratch + 32);
+    const float r = norm_factor(squares, d, eps, scratch + 32);
     most = 0;
     for (int i = threadIdx.x; i < d; i += blockDim.x) {
       const float v = mul(mul(z[i], r), w[i]);
@@ -55,7 +58,8 @@ DEVICE void input(X* x, float* scale, int kind, float* a, const float* b, const 
 // [rows]. By kind: 0 a, 1 RMSNorm(a + b)·w with the sum left in a and b maybe
 // NULL, 2 silu(a)∘b; a, b [rows][d]. _float: x is float, rounded to int8 levels
 // if fake8.
-// launch: grid rows, block 256, dynamic shared 4·d; arguments (x, float* scale, int
+// launch: grid rows, block 256, dynamic shared 4·d rounded up to 16 and for a norm
+// 64·square_pitch(d) more; arguments (x, float* scale, int
 // kind, float* a, const float* b, const float* w, int d, int K, float eps, int
 // fake8).
 KERNEL(256, 1)
@@ -134,21 +138,24 @@ prefill_store(float* q, const float* k, const float* v, const float* rot, const 
   k += ((size_t)row * w.kv_heads + h) * hd, v += ((size_t)row * w.kv_heads + h) * hd;
   for (int i = threadIdx.x; i < half; i += 32) rotate_pair(key, k[2 * i], k[2 * i + 1], rot, half, i);
   __syncwarp();
-  store(cache, w, h, (state[1] + row) % w.ring, key, v);
+  store(cache_head(cache, w, h), w, (state[1] + row) % w.ring, key, v);
 }
 
 // prefill_attend: o [rows][heads][hd] of rotated queries, with keys and values in
 // the cache.
-// launch: grid (heads, rows), block 512, dynamic shared 4·(hd + block) rounded up to
-// 16 each + 256 + 32768; arguments (float* o, const float* q, const int* state,
-// Cache, Heads).
+// launch: grid (heads, rows), block 512, dynamic shared 256 + 32768 + 32·hd + 16·hd64
+// + 4·block + 16 where hd64 is hd rounded up to 64; arguments (float* o, const
+// float* q, const int* state, Cache, Heads).
 KERNEL(512, 1)
 prefill_attend(float* o, const float* q, const int* state, const PARAM Cache cache, const PARAM Heads w) {
   DYNAMIC_SHARED(shared);
   AttentionMemory s = {};
-  s.scratch = (float*)shared, s.stage = s.scratch + 64, s.q = s.stage + 2 * kStage, s.p = s.q + (w.hd + 3) / 4 * 4;
-  const int h = blockIdx.x, row = blockIdx.y;
+  const int hd64 = whole64(w.hd), h = blockIdx.x, row = blockIdx.y;
+  s.scratch = (float*)shared, s.stage = s.scratch + 64, s.q = s.stage + 2 * kStage + 8 * w.hd, s.q8 = (int8_t*)(s.q + hd64), s.p = s.q + 2 * hd64;
   const size_t at = ((size_t)row * w.heads + h) * w.hd;
-  for (int i = threadIdx.x; i < w.hd; i += kThreads) s.q[i] = q[at + i];
-  attend(o + at, cache_head(cache, w, h / (w.heads / w.kv_heads)), w, s, nullptr, state[1] + row, 0, w.hd);
+  for (int i = threadIdx.x; i < hd64; i += kThreads) s.q[i] = i < w.hd ? q[at + i] : 0;
+  const CacheHead head = cache_head(cache, w, h / (w.heads / w.kv_heads));
+  const Span p = span(w, state[1] + row);
+  if (head.key_scale) attend<true>(o + at, head, w, s, p, share(h, 0, w.hd), nullptr, false, 0);
+  else attend<false>(o + at, head, w, s, p, share(h, 0, w.hd), nullptr, false, 0);
 }

@@ -74,7 +74,6 @@ const (
 	prefillChunk  = 128 // tokens at once
 	decodeBlocks  = 16  // of a cluster, as decode.cu is compiled
 	decodeThreads = 512
-	stageBytes    = 2 * 8 * decodeThreads * 4 // of attention
 	mostHeadDim   = 512
 	mostInt8      = 1 << 16 // columns, as kernel.MaxInt8Columns
 )
@@ -171,14 +170,14 @@ func (s *Session) load() {
 		mixerN = arch.AlgebraDim(s.config.MixerAlgebra)
 		s.linears[linearKind{mixerN, true}] = find(prefill, fmt.Sprintf("prefill_linear_%d%s", mixerN, mixer))
 	}
-	// A cluster's kernel is for ternary weights of one dimension.
+	// A cluster's kernel is for ternary weights of one dimension, and mixers of 8.
 	n := s.p.dims[0]
 	for _, other := range s.p.dims {
 		if other != n {
 			n = 0
 		}
 	}
-	if n == 0 || n > 8 || s.info.Major != 9 || s.p.form != formTernary || mixerN > 8 || s.decodeShared(n) > s.mostShared() {
+	if n == 0 || n > 8 || s.info.Major != 9 || s.p.form != formTernary || mixerN != 0 && mixerN != 8 || s.decodeShared(n) > s.mostShared() {
 		return
 	}
 	s.fast = true
@@ -206,15 +205,29 @@ func (s *Session) decodeShared(n int) int {
 	up := func(b int) int { return (b + 15) / 16 * 16 }
 	size := s.inputSize()
 	padded := func(parts, k int) int { return up(size * parts * 16 * words(k)) }
+	hd := c.HeadDim()
 	return up(2*int(unsafe.Sizeof(decodeLayer{}))) + 256 + up(4*c.NEmbd) + up(4*max(c.NEmbd, c.HiddenDim)) +
-		padded(n, c.NEmbd/n) + padded(n, c.HiddenDim/n) + padded(c.NHead, c.HeadDim()) +
-		3*up(4*c.HeadDim()) + up(4*c.BlockSize) + stageBytes
+		padded(n, c.NEmbd/n) + padded(n, c.HiddenDim/n) + padded(c.NHead, hd) + squares(c.NEmbd) +
+		2*up(4*hd) + 4*whole64(hd) + up(4*c.BlockSize+16) + stageBytes(hd) + up(3*whole64(hd))
 }
 
-// attendShared is that of prefill_attend.
+// whole64 rounds up to a multiple of 64.
+func whole64(n int) int { return (n + 63) / 64 * 64 }
+
+// squares is what a norm of a width needs.
+func squares(d int) int { return 64 * (whole64(d)/16 + 4) }
+
+// stageBytes is what attention's products need.
+func stageBytes(hd int) int { return 8*8*decodeThreads + 32*hd }
+
+// attendShared is the shared memory of prefill_attend, inputShared of
+// prefill_input.
 func (s *Session) attendShared() int {
-	return 256 + stageBytes + (s.config.HeadDim()+3)/4*16 + (s.config.BlockSize+3)/4*16
+	hd := s.config.HeadDim()
+	return 256 + stageBytes(hd) + 8*whole64(hd) + 4*s.config.BlockSize + 16
 }
+
+func (s *Session) inputShared(width int) int { return (width+3)/4*16 + squares(width) }
 
 // inputSize is the size of a value that linear layers read.
 func (s *Session) inputSize() int {
@@ -227,13 +240,13 @@ func (s *Session) inputSize() int {
 // allocate takes all memory but that of Score.
 func (s *Session) allocate(int8Cache bool) {
 	c, rows := &s.config, s.chunk
-	if most := s.mostShared(); s.err == nil && (s.attendShared() > most || 4*max(c.NEmbd, c.HiddenDim) > most) {
+	if most := s.mostShared(); s.err == nil && (s.attendShared() > most || s.inputShared(max(c.NEmbd, c.HiddenDim)) > most) {
 		s.err = fmt.Errorf("cuda: block_size = %d and width %d need more shared memory than the %d KB of %s; use --device cpu",
 			c.BlockSize, max(c.NEmbd, c.HiddenDim), most>>10, s.name())
 		return
 	}
 	s.allow(s.attend, s.attendShared())
-	s.allow(s.input, 4*max(c.NEmbd, c.HiddenDim))
+	s.allow(s.input, s.inputShared(max(c.NEmbd, c.HiddenDim)))
 	base := s.malloc(len(s.p.bytes))
 	s.upload(base, unsafe.Pointer(&s.p.bytes[0]), len(s.p.bytes))
 	s.p.place(base)
@@ -242,7 +255,7 @@ func (s *Session) allocate(int8Cache bool) {
 
 	// The cache, in one piece.
 	hd, kv := c.HeadDim(), c.NKVHead*s.ring
-	keys, values, scales := 4*kv*((hd+3)/4*4), 4*kv*hd, 0
+	keys, values, scales := 4*kv*16*words(hd), 4*kv*hd, 0
 	if int8Cache {
 		keys, values, scales = kv*16*words(hd), kv*hd, 4*kv
 	}
@@ -387,7 +400,7 @@ const (
 
 // norm is a norm of h + t as the input of parts of a width.
 func (s *Session) norm(h, t uintptr, weight uint64, rows, d, part int, fake8 int32) {
-	s.start(s.input, grid{x: rows, threads: 256, shared: 4 * d}, word(s.buf.x), word(s.buf.scale), word(inputNorm), word(h), word(t),
+	s.start(s.input, grid{x: rows, threads: 256, shared: s.inputShared(d)}, word(s.buf.x), word(s.buf.scale), word(inputNorm), word(h), word(t),
 		[]uint64{weight}, word(d), word(part), []uint64{f32(float32(s.config.NormEps))}, word(fake8))
 }
 
@@ -402,7 +415,7 @@ func (s *Session) forward(rows int) {
 	}
 	s.do(cuMemcpyHtoDAsync, s.state, uintptr(unsafe.Pointer(&s.host[0])), uintptr(size), s.stream)
 	plain := func(kind int, a, second uintptr, width, part int, fake8 int32) {
-		s.start(s.input, grid{x: rows, threads: 256, shared: 4 * width}, word(b.x), word(b.scale), word(kind), word(a), word(second),
+		s.start(s.input, grid{x: rows, threads: 256, shared: s.inputShared(width)}, word(b.x), word(b.scale), word(kind), word(a), word(second),
 			word(0), word(width), word(part), word(0), word(fake8))
 	}
 	s.start(s.embed, grid{x: per(d, 256), y: rows, threads: 256}, word(b.h), wordsOf(&s.p.embedding), word(ids), word(d))

@@ -97,6 +97,11 @@ struct Weights {
   }
 };
 
+static void zero(Array<float>& a) {
+  std::fill(a.h.begin(), a.h.end(), 0.f);
+  a.up();
+}
+
 struct Shape {
   int layers, d, hidden, heads, kv_heads, n, mixer_n, vocab, ring, block;
 };
@@ -115,7 +120,7 @@ struct Model {
   Array<unsigned> counter;
   std::vector<std::vector<float>> keys, values; // the definition's: a position after another
   explicit Model(Shape c) : c(c), hd(c.d / c.heads) {
-    const int kv = c.kv_heads * hd, hd4 = (hd + 3) / 4 * 4;
+    const int kv = c.kv_heads * hd, hd16 = (hd + 15) / 16 * 16;
     layers = Array<Layer>(c.layers);
     auto norm_weight = [&] {
       Array<float> a(c.d);
@@ -133,7 +138,7 @@ struct Model {
       w.emplace_back(std::max(1, c.mixer_n), hd, hd, true);
       if (c.mixer_n) p.mixer = w.back().device();
       for (int k = 0; k < 16; k++) p.minus[k] = (uint32_t)rng();
-      caches.emplace_back((size_t)c.kv_heads * hd4 * c.ring), p.cache.keys = caches.back().d;
+      caches.emplace_back((size_t)c.kv_heads * hd16 * c.ring), zero(caches.back()), p.cache.keys = caches.back().d;
       caches.emplace_back((size_t)c.kv_heads * hd * c.ring), p.cache.values = caches.back().d;
     }
     layers.up();
@@ -154,8 +159,9 @@ struct Model {
   size_t shared() const {
     auto up = [](size_t n) { return (n + 15) / 16 * 16; };
     auto padded = [](int parts, int K) { return (size_t)parts * ((K + 15) / 16 * 16); };
+    const int hd64 = (hd + 63) / 64 * 64, pitch = (c.d + 63) / 64 * 4 + 4;
     return 2 * sizeof(Layer) + 256 + up(4 * c.d) + up(4 * std::max(c.d, c.hidden)) + padded(c.n, c.d / c.n) + padded(c.n, c.hidden / c.n) +
-           padded(c.heads, hd) + 3 * up(4 * hd) + up(4 * c.block) + 2 * 4096 * 4;
+           padded(c.heads, hd) + 64 * pitch + 2 * up(4 * hd) + 4 * hd64 + up(4 * c.block + 16) + 32768 + 32 * hd + up(3 * hd64);
   }
   void put(int id, int pos) {
     state.h[0] = id, state.h[1] = pos;
@@ -309,8 +315,8 @@ int main(int n, char** args) {
   }
 #endif
   test_tokens({2, 64, 176, 8, 8, 8, 8, 65, 16, 16}, 5);
-  test_tokens({1, 96, 48, 6, 3, 8, 2, 33, 8, 7}, 12);
-  test_tokens({1, 32, 48, 16, 8, 8, 4, 33, 8, 7}, 3);
+  test_tokens({1, 96, 48, 6, 3, 8, 0, 33, 8, 7}, 12);
+  test_tokens({1, 32, 48, 16, 8, 8, 8, 33, 8, 7}, 3);
 #ifndef EMULATED
   test_tokens({2, 512, 1408, 8, 8, 8, 8, 300, 40, 33}, 90);
   test_tokens({1, 1280, 3456, 20, 20, 8, 0, 300, 400, 400}, 410);
