@@ -4,39 +4,31 @@
 // little work for more than a few multiprocessors: what counts is how fast blocks
 // meet. So a cluster of blocks goes through the layers together, exchanging what
 // it must through L2; what is short (norms, rounding) each block does for itself.
-// GPUs without clusters meet at a counter in global memory.
+// Clusters are there from sm_90 on; for others, decode_layers_… is empty and
+// prefill.cu does what it would.
 #include "decode.cuh"
 
-#ifndef DECODE_BLOCKS
-#define DECODE_BLOCKS 16
+#if defined(EMULATED)
+#define CLUSTERS
+#define CLUSTER
+#elif __CUDA_ARCH__ >= 900
+#define CLUSTERS
+#define CLUSTER __cluster_dims__(16, 1, 1)
+#else
+#define CLUSTER
 #endif
 
+#ifdef CLUSTERS
 namespace {
 
 // All blocks meet; what they wrote before is there for load_fresh.
-struct Meeting {
-  unsigned* counter; // of blocks that came; 0 at the start of a launch
-  unsigned target;
-#ifndef EMULATED
-  DEVICE void wait() {
-#if __CUDA_ARCH__ >= 900 && !defined(DECODE_GRID)
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-#else
-    __syncthreads();
-    target += gridDim.x;
-    if (threadIdx.x == 0) {
-      asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
-      unsigned seen;
-      do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
-      while (seen < target);
-    }
-    __syncthreads();
+DEVICE void meet() {
+#ifdef EMULATED
+  emu::grid_barrier();
+#elif defined(CLUSTERS)
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
-  }
-#else
-  DEVICE void wait() { emu::grid_barrier(); }
-#endif
-};
+}
 
 // A block's shared memory.
 template <class X>
@@ -222,9 +214,8 @@ DEVICE void attention(const Decode& m, const Layer& l, const AttentionMemory& s,
 }
 
 template <class W, class M, int n, class X>
-DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
+DEVICE void token(const Decode& m, unsigned char* shared) {
   const Memory<X> s = arrange<X>(shared, m, n);
-  Meeting meeting = {counter, 0};
   const int K = m.d / n, t = threadIdx.x, k = t % 32 / (32 / n);
   const size_t id = m.state[0];
   const int pos = m.state[1], slot = pos % m.heads.ring, splits = max(1, (int)gridDim.x / m.heads.heads);
@@ -252,22 +243,22 @@ DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
     fetch(i + 1);
     const uint32_t minus = l.minus[k];
     linear<W, n>(&l.q, 3, m.q, m.k, m.v, s.xd, minus, Normed<X>{m, s, s.xd, i ? m.t : nullptr, l.attention_norm, K});
-    meeting.wait();
+    meet();
     attention(m, l, s.a, s.rot, positions, slot, first);
-    meeting.wait();
+    meet();
     const float* o = m.o;
     if (l.mixer.w) {
       const Plain<X> input = {m, s, s.xm, m.o, m.d, m.heads.hd, true};
       mix<M, 8>(m, l.mixer, s.xm, input);
-      meeting.wait();
+      meet();
       o = m.m;
     }
     linear<W, n>(&l.o, 1, m.t, m.t, m.t, s.xd, minus, Plain<X>{m, s, s.xd, o, m.d, K});
-    meeting.wait();
+    meet();
     gate_up<W, n>(l.gate, l.up, m.act, s.xd, minus, Normed<X>{m, s, s.xd, m.t, l.ffn_norm, K});
-    meeting.wait();
+    meet();
     linear<W, n>(&l.down, 1, m.t, m.t, m.t, s.xh, minus, Plain<X>{m, s, s.xh, m.act, m.hidden, m.hidden / n});
-    meeting.wait();
+    meet();
   }
   // The output's input, by one block.
   if (blockIdx.x) return;
@@ -280,28 +271,26 @@ DEVICE void token(const Decode& m, unsigned* counter, unsigned char* shared) {
 }
 
 } // namespace
-
-#if !defined(EMULATED) && !defined(DECODE_GRID)
-#if __CUDA_ARCH__ >= 900
-#define CLUSTER __cluster_dims__(DECODE_BLOCKS, 1, 1)
-#endif
-#endif
-#ifndef CLUSTER
-#define CLUSTER
 #endif
 
 // decode_layers_n: a token's way through the layers, of algebras of dimension n and
 // mixers of 8, up to the input of the output's table. _float: with
 // float numerics. All weights are ternary, those of mixers int8, or floats with
 // float numerics. heads.hd is even and at most 512.
-// launch: grid DECODE_BLOCKS, one cluster; block 512; dynamic shared as arrange
-// has it; arguments (Decode, unsigned* counter).
-#define LAYERS(name, n, M, X)                              \
-  KERNEL(512, 1)                                           \
-  CLUSTER name(const PARAM Decode m, unsigned* counter) {  \
-    DYNAMIC_SHARED(shared);                                \
-    token<Ternary, M, n, X>(m, counter, shared);           \
+// launch: grid 16, one cluster; block 512; dynamic shared as arrange has it;
+// argument Decode.
+#ifdef CLUSTERS
+#define LAYERS(name, n, M, X)               \
+  KERNEL(512, 1)                            \
+  CLUSTER name(const PARAM Decode m) {      \
+    DYNAMIC_SHARED(shared);                 \
+    token<Ternary, M, n, X>(m, shared);     \
   }
+#else
+#define LAYERS(name, n, M, X) \
+  KERNEL(512, 1)              \
+  name(const PARAM Decode m) {}
+#endif
 LAYERS(decode_layers_1, 1, Bytes, int8_t)
 LAYERS(decode_layers_2, 2, Bytes, int8_t)
 LAYERS(decode_layers_4, 4, Bytes, int8_t)

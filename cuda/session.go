@@ -371,7 +371,7 @@ func (s *Session) token() {
 	}
 	s.do(cuMemcpyHtoDAsync, s.state, uintptr(unsafe.Pointer(&s.host[0])), uintptr(16+4*s.config.HeadDim()), s.stream)
 	n := s.p.dims[0]
-	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared(n)}, wordsOf(&s.model), word(0))
+	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared(n)}, wordsOf(&s.model))
 	s.outputs(s.buf.x, s.buf.scale, s.config.NEmbd, 1, s.logits)
 	s.fetchLogits()
 }

@@ -1,12 +1,10 @@
-// Tests and times decode.cu: every result must have the bits of the plain
-// definition.
+// Tests decode.cu and prefill.cu, and times decode.cu: every result must have the
+// bits of the plain definition.
 //
 //	decode_test test|bench FILE.cubin…
 #include "step_harness.h"
 #include "../decode_types.cuh"
-#ifndef BLOCKS
-#define BLOCKS 16
-#endif
+static constexpr unsigned BLOCKS = 16; // of the cluster
 
 // kernel/exp.go and kernel/exact.go.
 static float pow2(int n) {
@@ -104,6 +102,12 @@ static void zero(Array<float>& a) {
 
 struct Shape {
   int layers, d, hidden, heads, kv_heads, n, mixer_n, vocab, ring, block;
+  bool rounded = false; // an int8 cache
+  std::string name() const {
+    std::string s;
+    for (int x : {layers, d, hidden, heads, kv_heads, n, mixer_n, vocab, ring, block}) s += " " + std::to_string(x);
+    return s + (rounded ? " int8 cache" : "");
+  }
 };
 
 // A model, its state on the device, and the definition of a token.
@@ -117,7 +121,6 @@ struct Model {
   Array<int8_t> table, x;
   Array<Layer> layers;
   Array<int> state;
-  Array<unsigned> counter;
   std::vector<std::vector<float>> keys, values; // the definition's: a position after another
   explicit Model(Shape c) : c(c), hd(c.d / c.heads) {
     const int kv = c.kv_heads * hd, hd16 = (hd + 15) / 16 * 16;
@@ -140,6 +143,8 @@ struct Model {
       for (int k = 0; k < 16; k++) p.minus[k] = (uint32_t)rng();
       caches.emplace_back((size_t)c.kv_heads * hd16 * c.ring), zero(caches.back()), p.cache.keys = caches.back().d;
       caches.emplace_back((size_t)c.kv_heads * hd * c.ring), p.cache.values = caches.back().d;
+      if (c.rounded)
+        for (float** scale : {&p.cache.key_scale, &p.cache.value_scale}) caches.emplace_back((size_t)c.kv_heads * c.ring), *scale = caches.back().d;
     }
     layers.up();
     norm = norm_weight(), scales = Array<float>(c.vocab), table = Array<int8_t>((size_t)c.vocab * c.d);
@@ -148,7 +153,7 @@ struct Model {
     table.up();
     q = Array<float>(c.d), k = Array<float>(kv), v = Array<float>(kv), o = Array<float>(c.d), mixed = Array<float>(c.d);
     act = Array<float>(c.hidden), t = Array<float>(c.d), scale = Array<float>(1), x = Array<int8_t>(c.d), y = Array<float>(c.vocab);
-    state = Array<int>(4 + hd), counter = Array<unsigned>(1);
+    state = Array<int>(4 + hd);
     m.layers = layers.d, m.norm = norm.d, m.embedding = {table.d, nullptr, nullptr, scales.d, 8};
     m.q = q.d, m.k = k.d, m.v = v.d, m.o = o.d, m.m = mixed.d, m.act = act.d, m.t = t.d, m.x = x.d, m.scale = scale.d, m.state = state.d;
     for (auto& b : m.minus) b = (uint32_t)rng();
@@ -173,7 +178,7 @@ struct Model {
     state.up();
   }
   void run() {
-    launch("decode_layers_8", {(unsigned)BLOCKS}, 512, shared(), m, counter.d);
+    launch("decode_layers_8", {BLOCKS}, 512, shared(), m);
     launch("decode_logits", {ceil_div(c.vocab, 32)}, 256, 0, y.d, m.embedding, (const int8_t*)x.d, (const float*)scale.d, c.vocab, c.d, c.d);
   }
   std::vector<float> normed(const std::vector<float>& h, const Array<float>& w) const {
@@ -206,22 +211,45 @@ struct Model {
       const uint32_t* minus = layers.h[l].minus;
       std::vector<float> z = normed(h, norms[2 * l]), q = p[0].times(z, minus), k = p[1].times(z, minus), v = p[2].times(z, minus), o(c.d);
       rotate(q), rotate(k);
-      keys[l].resize((size_t)(pos + 1) * kv), values[l].resize((size_t)(pos + 1) * kv);
-      std::copy(k.begin(), k.end(), keys[l].end() - kv), std::copy(v.begin(), v.end(), values[l].end() - kv);
+      // An int8 cache holds the integers, with scales behind each position's heads.
+      if (c.rounded)
+        for (auto* x : {&k, &v}) {
+          std::vector<float> scales;
+          for (int g = 0; g < c.kv_heads; g++) {
+            std::vector<int8_t> q8;
+            scales.push_back(quantize(q8, std::vector<float>(x->begin() + g * hd, x->begin() + (g + 1) * hd)));
+            std::copy(q8.begin(), q8.end(), x->begin() + g * hd);
+          }
+          x->insert(x->end(), scales.begin(), scales.end());
+        }
+      const int row = (int)k.size();
+      keys[l].resize((size_t)(pos + 1) * row), values[l].resize((size_t)(pos + 1) * row);
+      std::copy(k.begin(), k.end(), keys[l].end() - row), std::copy(v.begin(), v.end(), values[l].end() - row);
       const int first = std::max(0, pos - c.block + 1), n = pos - first + 1;
       for (int head = 0; head < c.heads; head++) {
-        const size_t at = (size_t)first * kv + head / (c.heads / c.kv_heads) * hd;
+        const int g = head / (c.heads / c.kv_heads);
+        const float *ks = &keys[l][(size_t)first * row], *vs = &values[l][(size_t)first * row];
+        std::vector<float> qh(q.begin() + head * hd, q.begin() + (head + 1) * hd);
+        std::vector<int8_t> q8;
+        const float factor = product(quantize(q8, qh), m.heads.scale);
         std::vector<float> a(n);
         float top = -INFINITY, s16[16] = {};
         for (int i = 0; i < n; i++) {
           float s[16] = {};
-          for (int e = 0; e < hd; e++) s[e % 16] += product(q[head * hd + e], keys[l][at + (size_t)i * kv + e]);
-          a[i] = m.heads.scale * fold16(s), top = std::max(top, a[i]);
+          int dot = 0;
+          for (int e = 0; e < hd; e++) {
+            const float k = ks[(size_t)i * row + g * hd + e];
+            if (c.rounded) dot += q8[e] * (int)k;
+            else s[e % 16] += product(qh[e], k);
+          }
+          a[i] = c.rounded ? product((float)dot, product(factor, ks[(size_t)i * row + kv + g])) : m.heads.scale * fold16(s), top = std::max(top, a[i]);
         }
         for (int i = 0; i < n; i++) a[i] = exp32(a[i] - top), s16[i % 16] += a[i];
         const float inv = 1 / fold16(s16);
-        for (int i = 0; i < n; i++)
-          for (int e = 0; e < hd; e++) o[head * hd + e] += product(product(a[i], inv), values[l][at + (size_t)i * kv + e]);
+        for (int i = 0; i < n; i++) {
+          const float p = c.rounded ? product(product(a[i], inv), vs[(size_t)i * row + kv + g]) : product(a[i], inv);
+          for (int e = 0; e < hd; e++) o[head * hd + e] += product(p, vs[(size_t)i * row + g * hd + e]);
+        }
       }
       if (c.mixer_n) o = p[7].times(o, m.minus);
       add_to_h(p[3].times(o, minus));
@@ -244,12 +272,10 @@ struct Model {
 
 static void test_tokens(Shape c, int tokens) {
   Model m(c);
-  std::string name = "decode";
-  for (int x : {c.layers, c.d, c.hidden, c.heads, c.kv_heads, c.n, c.mixer_n, c.vocab, c.ring, c.block}) name += " " + std::to_string(x);
+  const std::string name = "decode" + c.name();
   for (int pos = 0; pos < tokens; pos++) {
     m.put((int)(rng() % c.vocab), pos);
     m.y.poison(), m.t.poison(), m.o.poison(), m.act.poison();
-    m.counter.h[0] = 0, m.counter.up();
 #ifdef EMULATED
     together = true;
 #endif
@@ -260,6 +286,66 @@ static void test_tokens(Shape c, int tokens) {
   bool guards = m.y.guards() && m.q.guards() && m.k.guards() && m.v.guards() && m.o.guards() && m.mixed.guards() && m.act.guards() && m.t.guards() && m.x.guards();
   for (auto& a : m.caches) guards &= a.guards();
   check(guards, name + " guards");
+}
+
+// Reads a text in pieces of several tokens with prefill.cu and compares every
+// token's logits.
+static void test_rows(Shape c, std::vector<int> pieces) {
+  Model m(c);
+  const std::string name = "prefill" + c.name();
+  int pos = 0;
+  for (int rows : pieces) {
+    const int hd = m.hd, kv = c.kv_heads * hd, d = c.d, F = c.hidden, padded = std::max(d, F) + 16 * std::max(16, c.heads);
+    Array<float> h((size_t)rows * d), q((size_t)rows * d), k((size_t)rows * kv), v((size_t)rows * kv), o((size_t)rows * d), mixed((size_t)rows * d),
+        g((size_t)rows * F), u((size_t)rows * F), t((size_t)rows * d), scale(rows), y((size_t)rows * c.vocab), rot((size_t)rows * hd);
+    Array<int8_t> x((size_t)rows * padded);
+    Array<int> ids(rows);
+    Array<uint32_t> minus(16);
+    std::copy(m.m.minus, m.m.minus + 16, minus.h.begin()), minus.up();
+    std::vector<std::vector<float>> want;
+    for (int i = 0; i < rows; i++) {
+      m.put(ids.h[i] = (int)(rng() % c.vocab), pos + i);
+      memcpy(&rot.h[(size_t)i * hd], &m.state.h[4], hd * 4);
+      want.push_back(m.want());
+    }
+    m.put(0, pos), ids.up(), rot.up();
+    auto input = [&](int kind, float* a, const float* b, const float* w, int width, int K) {
+      launch("prefill_input", {(unsigned)rows}, 256, (width + 3) / 4 * 16 + 64 * ((width + 63) / 64 * 4 + 4), x.d, scale.d, kind, a, b, w, width, K, 1e-6f, 0);
+    };
+    auto linear = [&](float* y, const Linear& l, int n, const uint32_t* minus, bool mixer) {
+      const int groups = mixer ? c.heads / n : 1;
+      launch(("prefill_linear_" + std::to_string(n) + (mixer ? "_bytes" : "")).c_str(), {ceil_div(l.N, 8), ceil_div(rows * groups, 16)}, 256, 0, y, l,
+             (const int8_t*)x.d, (const float*)scale.d, minus, rows * groups, groups);
+    };
+#ifdef EMULATED
+    together = false;
+#endif
+    launch("prefill_embed", {ceil_div(d, 256), (unsigned)rows}, 256, 0, h.d, m.m.embedding, (const int*)ids.d, d);
+    for (int l = 0; l < c.layers; l++) {
+      const Layer& p = m.layers.h[l];
+      const uint32_t* signs = m.layers.d[l].minus;
+      input(1, h.d, l ? t.d : nullptr, p.attention_norm, d, d / c.n);
+      linear(q.d, p.q, c.n, signs, false), linear(k.d, p.k, c.n, signs, false), linear(v.d, p.v, c.n, signs, false);
+      launch("prefill_store", {(unsigned)c.heads, (unsigned)rows}, 32, 4 * hd, q.d, (const float*)k.d, (const float*)v.d, (const float*)rot.d,
+             (const int*)m.state.d, p.cache, m.m.heads);
+      launch("prefill_attend", {(unsigned)c.heads, (unsigned)rows}, 512, 256 + 32768 + 32 * hd + 8 * ((hd + 63) / 64 * 64) + 4 * c.block + 16, o.d,
+             (const float*)q.d, (const int*)m.state.d, p.cache, m.m.heads);
+      float* from = o.d;
+      if (c.mixer_n) input(0, o.d, nullptr, nullptr, d, hd), linear(from = mixed.d, p.mixer, c.mixer_n, minus.d, true);
+      input(0, from, nullptr, nullptr, d, d / c.n), linear(t.d, p.o, c.n, signs, false);
+      input(1, h.d, t.d, p.ffn_norm, d, d / c.n), linear(g.d, p.gate, c.n, signs, false), linear(u.d, p.up, c.n, signs, false);
+      input(2, g.d, u.d, nullptr, F, F / c.n), linear(t.d, p.down, c.n, signs, false);
+    }
+    input(1, h.d, t.d, m.norm.d, d, d);
+    launch("decode_logits", {ceil_div(c.vocab, 32), (unsigned)rows}, 256, 0, y.d, m.m.embedding, (const int8_t*)x.d, (const float*)scale.d, c.vocab, d,
+           (d + 15) / 16 * 16);
+    y.down();
+    for (int i = 0; i < rows; i++)
+      check(!memcmp(want[i].data(), &y.h[(size_t)i * c.vocab], c.vocab * 4), name + " at " + std::to_string(pos + i));
+    check(h.guards() && q.guards() && k.guards() && v.guards() && o.guards() && mixed.guards() && g.guards() && u.guards() && t.guards() && x.guards() && y.guards(),
+          name + " guards");
+    pos += rows;
+  }
 }
 
 #ifndef EMULATED
@@ -276,8 +362,7 @@ static void bench(int vocab, int block, int position) {
   must(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "stream");
   for (int part = 0; part < 2; part++) {
     must(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED), "capture");
-    must(cuMemsetD32Async((CUdeviceptr)m.counter.d, 0, 1, stream), "counter");
-    if (part) launch("decode_layers_8", {(unsigned)BLOCKS}, 512, m.shared(), m.m, m.counter.d);
+    if (part) launch("decode_layers_8", {BLOCKS}, 512, m.shared(), m.m);
     else m.run();
     must(cuStreamEndCapture(stream, &graph), "capture");
     must(cuGraphInstantiate(&exec, graph, 0), "graph");
@@ -305,9 +390,7 @@ static void bench(int vocab, int block, int position) {
 int main(int n, char** args) {
   load_kernels(n - 2, args + 2);
 #ifndef EMULATED
-#ifndef GRID
-  if (BLOCKS > 8) must(cuFuncSetAttribute(kernel("decode_layers_8", 0), CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1), "cluster");
-#endif
+  must(cuFuncSetAttribute(kernel("decode_layers_8", 0), CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1), "cluster");
   if (n > 1 && !strcmp(args[1], "bench")) {
     for (int vocab : {65, 50304})
       for (int position : {10, 255, 1000}) bench(vocab, 1024, position);
@@ -315,6 +398,11 @@ int main(int n, char** args) {
   }
 #endif
   test_tokens({2, 64, 176, 8, 8, 8, 8, 65, 16, 16}, 5);
+  test_tokens({1, 64, 48, 4, 2, 8, 0, 65, 16, 16, true}, 20);
+  test_rows({2, 64, 176, 8, 8, 8, 8, 65, 23, 16}, {5, 1, 8, 7});
+  test_rows({1, 96, 48, 6, 3, 2, 0, 33, 11, 7, true}, {3, 5, 4});
+  test_rows({1, 32, 48, 8, 8, 16, 4, 33, 11, 7}, {2, 5, 4});
+  test_rows({1, 36, 20, 2, 1, 1, 1, 33, 11, 7}, {2, 4}), test_rows({1, 40, 20, 2, 1, 4, 2, 33, 11, 7}, {2, 4});
   test_tokens({1, 96, 48, 6, 3, 8, 0, 33, 8, 7}, 12);
   test_tokens({1, 32, 48, 16, 8, 8, 8, 33, 8, 7}, 3);
 #ifndef EMULATED
