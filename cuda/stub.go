@@ -16,7 +16,7 @@ func Devices() (gpus []Info, driver string, err error) { return nil, "", ErrLeft
 func Open(int) (tensor.Device, error) { return nil, ErrLeftOut }
 
 // CuBLAS is the version of cuBLASLt in use.
-func CuBLAS() (string, error) { return "", errLeftOut }
+func CuBLAS() (string, error) { return "", ErrLeftOut }
 
 // Session is a model on a GPU. There is none here.
 type Session struct{}
