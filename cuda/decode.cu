@@ -217,6 +217,7 @@ template <class W, class M, int n, class X>
 DEVICE void token(const Decode& m, unsigned char* shared) {
   const Memory<X> s = arrange<X>(shared, m, n);
   const int K = m.d / n, t = threadIdx.x, k = t % 32 / (32 / n);
+  let_others_start();
   const size_t id = m.state[0];
   const int pos = m.state[1], slot = pos % m.heads.ring, splits = max(1, (int)gridDim.x / m.heads.heads);
   const Span positions = span(m.heads, pos);
@@ -302,43 +303,52 @@ LAYERS(decode_layers_8_float, 8, Floats, float)
 
 namespace {
 
-// A lane's share of the products of an input with R rows of a table of bytes or
-// floats: units of V values, lane by lane.
+// A lane's share of the products of an input with R rows of a table of bytes. The
+// rows' beginning is asked for before the input is there.
 template <int R>
 DEVICE void table_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, const int8_t* x, int d) {
   const int lane = threadIdx.x % 32;
   const int8_t* table = (const int8_t*)t.data;
-  if (d % 16 == 0) {
-    for (int c = lane * 16; c < d; c += 512) {
-      const int4 a = *(const int4*)(x + c);
-#pragma unroll
-      for (int r = 0; r < R; r++) {
-        if (row0 + r >= vocab) continue;
-        const int4 w = *(const int4*)(table + (row0 + r) * d + c);
-        acc[r] = dot4(w.x, a.x, dot4(w.y, a.y, dot4(w.z, a.z, dot4(w.w, a.w, acc[r]))));
-      }
-    }
-  } else {
+  if (d % 16) {
+    after_others();
     for (int c = lane; c < d; c += 32)
       for (int r = 0; r < R; r++)
-        if (row0 + r < vocab) acc[r] += (int)table[(row0 + r) * d + c] * x[c];
+        if (row0 + r < vocab) acc[r] += (int)table[(row0 + r) * d + c] * load_fresh(x + c);
+    return;
+  }
+  const int4* rows[R];
+  int4 w[R];
+#pragma unroll
+  for (int r = 0; r < R; r++) {
+    rows[r] = (const int4*)(table + (row0 + r < vocab ? row0 + r : vocab - 1) * d);
+    if (lane * 16 < d) w[r] = load_early(rows[r] + lane);
+  }
+  after_others();
+  for (int c = lane; c < d / 16; c += 32) {
+    const int4 a = load_fresh((const int4*)x + c);
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+      if (c >= 32) w[r] = load_early(rows[r] + c);
+      acc[r] = dot4(w[r].x, a.x, dot4(w[r].y, a.y, dot4(w[r].z, a.z, dot4(w[r].w, a.w, acc[r]))));
+    }
   }
 }
 // Groups: a lane a group of 32.
 template <int R>
 DEVICE void group_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, const int8_t* x, int d) {
   const int lane = threadIdx.x % 32, groups = (d + 31) / 32, half = 1 << ((int)t.bits - 1);
+  after_others();
   for (int g = lane; g < groups; g += 32) {
     int a[8], sum = 0; // the input's group
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const int c = 32 * g + 4 * i;
       if (d % 4 == 0) {
-        a[i] = c < d ? *(const int*)(x + c) : 0;
+        a[i] = c < d ? load_fresh((const int*)(x + c)) : 0;
       } else {
         a[i] = 0;
         for (int e = 0; e < 4; e++)
-          if (c + e < d) a[i] |= (int)(uint8_t)x[c + e] << (8 * e);
+          if (c + e < d) a[i] |= (int)(uint8_t)load_fresh(x + c + e) << (8 * e);
       }
       sum = dot4(0x01010101, a[i], sum);
     }
@@ -363,6 +373,12 @@ DEVICE void group_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, 
     }
   }
 }
+// Writes a block's 32 logits.
+DEVICE void put_out(float* y, const float* out, int vocab) {
+  __syncthreads();
+  const int r = blockIdx.x * 32 + threadIdx.x;
+  if (threadIdx.x < 32 && r < vocab) y[r] = out[threadIdx.x];
+}
 
 } // namespace
 
@@ -374,16 +390,19 @@ DEVICE void group_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, 
 KERNEL(256, 4)
 decode_logits(float* y, const PARAM Table table, const int8_t* x, const float* scale, int vocab, int d, int stride) {
   constexpr int R = 4;
+  SHARED float out[32]; // y may be the host's memory, to which single values are slow
   const int lane = threadIdx.x % 32, row0 = (blockIdx.x * 8 + threadIdx.x / 32) * R;
   int acc[R] = {0, 0, 0, 0};
   x += (size_t)blockIdx.y * stride, y += (size_t)blockIdx.y * vocab, scale += blockIdx.y;
   if (table.bits == 8) table_dot<R>(acc, table, row0, vocab, x, d);
   else group_dot<R>(acc, table, row0, vocab, x, d);
+  const float s = load_fresh(scale);
 #pragma unroll
   for (int r = 0; r < R; r++) {
     const int sum = warp_add(acc[r]);
-    if (lane == 0 && row0 + r < vocab) y[row0 + r] = mul((float)sum, mul(*scale, table.scale[row0 + r]));
+    if (lane == 0 && row0 + r < vocab) out[row0 % 32 + r] = mul((float)sum, mul(s, table.scale[row0 + r]));
   }
+  put_out(y, out, vocab);
 }
 
 // decode_logits_float: y = table·x in float32, of any table.
@@ -391,15 +410,18 @@ decode_logits(float* y, const PARAM Table table, const int8_t* x, const float* s
 KERNEL(256, 4)
 decode_logits_float(float* y, const PARAM Table table, const float* x, const float* scale, int vocab, int d, int stride) {
   const int lane = threadIdx.x % 32, row0 = (blockIdx.x * 8 + threadIdx.x / 32) * 4;
+  SHARED float out[32];
   x += (size_t)blockIdx.y * stride, y += (size_t)blockIdx.y * vocab;
   float acc[4] = {0, 0, 0, 0};
+  after_others();
   for (int c = lane; c < d; c += 32)
 #pragma unroll
     for (int r = 0; r < 4; r++)
-      if (row0 + r < vocab) acc[r] += table_value(table, row0 + r, c, d) * x[c];
+      if (row0 + r < vocab) acc[r] += table_value(table, row0 + r, c, d) * load_fresh(x + c);
 #pragma unroll
   for (int r = 0; r < 4; r++) {
     const float sum = warp_sum(acc[r]);
-    if (lane == 0 && row0 + r < vocab) y[row0 + r] = sum;
+    if (lane == 0 && row0 + r < vocab) out[row0 % 32 + r] = sum;
   }
+  put_out(y, out, vocab);
 }

@@ -17,6 +17,7 @@ DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 DEVICE float load_fresh(const float* p) { return __ldcg(p); } // what another block has written
 DEVICE float4 load_fresh(const float4* p) { return __ldcg(p); }
 DEVICE int4 load_fresh(const int4* p) { return __ldcg(p); }
+DEVICE int load_fresh(const int* p) { return __ldcg(p); }
 DEVICE int8_t load_fresh(const int8_t* p) { return (int8_t)__ldcg((const signed char*)p); }
 DEVICE float load_any(const float* p) { return *(const volatile float*)p; } // or what is in shared memory
 DEVICE uint32_t load_early(const uint32_t* p) { // now, not where the value is needed
@@ -30,6 +31,18 @@ DEVICE int4 load_early(const int4* p) {
   asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(p));
   return x;
 }
+// What follows on the stream may start while this kernel runs; it waits for its
+// results where after_others stands.
+DEVICE void let_others_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+DEVICE void after_others() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 DEVICE int warp_add(int x) { return __reduce_add_sync(0xffffffffu, x); }
 DEVICE float warp_most(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); } // x ≥ 0
 #else
@@ -40,6 +53,8 @@ DEVICE float load_any(const float* p) { return *p; }
 DEVICE uint32_t load_early(const uint32_t* p) { return *p; }
 DEVICE float load_early(const float* p) { return *p; }
 DEVICE int4 load_early(const int4* p) { return *p; }
+DEVICE void let_others_start() {}
+DEVICE void after_others() {}
 DEVICE int warp_add(int x) { return warp_sum(x); }
 DEVICE float warp_most(float x) { return warp_max(x); }
 #endif

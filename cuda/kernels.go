@@ -167,8 +167,8 @@ type kernel struct {
 }
 
 // start starts a kernel whose parameters may be structs: each is given by its
-// words.
-func (g *gpu) start(k kernel, s grid, params ...[]uint64) {
+// words. early: before what runs has ended; the kernel itself waits for that.
+func (g *gpu) start(k kernel, s grid, early bool, params ...[]uint64) {
 	if s.x == 0 || g.err != nil {
 		return
 	}
@@ -178,7 +178,7 @@ func (g *gpu) start(k kernel, s grid, params ...[]uint64) {
 		at += copy(g.args[at:], p)
 	}
 	g.last = k.name
-	g.enqueue(k.f, s, false)
+	g.enqueue(k.f, s, early)
 }
 
 // word is a parameter of start: an address, or a number that is not negative.

@@ -33,14 +33,13 @@ type Session struct {
 	weights   uint64
 	cache     uint64
 
-	host   []byte    // pinned: what the device is told, as state
-	state  uintptr   // token, position, 2 unused; rotations [chunk][hd]; ids [chunk]
-	last   []float32 // pinned [vocab]: the logits given out
-	model  decodeModel
-	logits uintptr // [vocab]
-	buf    buffers
-	step   func()
-	many   manyLogits // of Score
+	host  []byte    // pinned: what the device is told, as state
+	state uintptr   // token, position, 2 unused; rotations [chunk][hd]; ids [chunk]
+	last  []float32 // pinned [vocab]: the logits given out, which the GPU writes there
+	model decodeModel
+	buf   buffers
+	step  func()
+	many  manyLogits // of Score
 
 	fast            bool // single tokens in one launch
 	layers          kernel
@@ -285,7 +284,6 @@ func (s *Session) allocate(int8Cache bool) {
 		*a.to = s.malloc(4 * rows * a.width)
 	}
 	b.x = s.malloc(rows * s.inputSize() * (width + 16*max(c.NHead, 16))) // with every part's padding
-	s.logits = s.malloc(4 * c.VocabSize)
 	s.state = s.malloc(s.stateSize(rows))
 	s.host = s.pin(s.stateSize(rows))
 	s.last = floatsOf(s.pin(4 * c.VocabSize))
@@ -293,7 +291,7 @@ func (s *Session) allocate(int8Cache bool) {
 	s.layersAt, s.minus = s.constant(bytesOf(s.p.layers)), s.constant(bytesOf(s.p.minus[:]))
 	m := &s.model
 	*m = decodeModel{layers: uint64(s.layersAt), norm: s.p.norm, embedding: s.p.embedding, q: uint64(b.q), k: uint64(b.k), v: uint64(b.v), o: uint64(b.o),
-		m: uint64(b.m), act: uint64(b.gate), t: uint64(b.t), x: uint64(b.x), scale: uint64(b.scale), state: uint64(s.state), minus: s.p.minus,
+		m: uint64(b.m), act: uint64(b.gate), t: uint64(b.t), x: uint64(b.x), scale: uint64(b.scale), state: uint64(uintptr(unsafe.Pointer(&s.host[0]))), minus: s.p.minus,
 		nLayer: int32(c.NLayer), d: int32(c.NEmbd), hidden: int32(c.HiddenDim), eps: float32(c.NormEps),
 		heads: decodeHeads{int32(c.NHead), int32(c.NKVHead), int32(hd), int32(s.ring), int32(c.BlockSize), float32(1 / math.Sqrt(float64(hd)))}}
 	if c.OctonionAttention {
@@ -342,8 +340,7 @@ func (s *Session) Prefill(ids []int32) ([]float32, error) {
 		} else {
 			s.forward(n)
 			if n == len(ids) {
-				s.logitRows(n-1, 1, s.logits)
-				s.fetchLogits()
+				s.logitRows(n-1, 1, s.lastAt())
 			}
 		}
 		s.sync() // host is free again
@@ -356,30 +353,26 @@ func (s *Session) Prefill(ids []int32) ([]float32, error) {
 	return s.last, nil
 }
 
-// fetchLogits brings the logits of one row to the host.
-func (s *Session) fetchLogits() {
-	s.do(cuMemcpyDtoHAsync, uintptr(unsafe.Pointer(&s.last[0])), s.logits, uintptr(4*s.config.VocabSize), s.stream)
-}
+// lastAt is where the GPU writes the logits: host memory, which it can address.
+func (s *Session) lastAt() uintptr { return uintptr(unsafe.Pointer(&s.last[0])) }
 
 // token is one token's way from state to the logits.
 func (s *Session) token() {
 	if !s.fast {
 		s.forward(1)
-		s.logitRows(0, 1, s.logits)
-		s.fetchLogits()
+		s.logitRows(0, 1, s.lastAt())
 		return
 	}
-	s.do(cuMemcpyHtoDAsync, s.state, uintptr(unsafe.Pointer(&s.host[0])), uintptr(16+4*s.config.HeadDim()), s.stream)
 	n := s.p.dims[0]
-	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared(n)}, wordsOf(&s.model))
-	s.outputs(s.buf.x, s.buf.scale, s.config.NEmbd, 1, s.logits)
-	s.fetchLogits()
+	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared(n)}, false, wordsOf(&s.model))
+	s.outputs(s.buf.x, s.buf.scale, s.config.NEmbd, 1, s.lastAt(), true)
 }
 
-// outputs computes rows of logits from inputs stride apart.
-func (s *Session) outputs(x, scale uintptr, stride, rows int, y uintptr) {
+// outputs computes rows of logits from inputs stride apart; early while the
+// layers' launch is still under way.
+func (s *Session) outputs(x, scale uintptr, stride, rows int, y uintptr, early bool) {
 	c := &s.config
-	s.start(s.output, grid{x: per(c.VocabSize, 32), y: rows, threads: 256}, word(y), wordsOf(&s.p.output), word(x), word(scale),
+	s.start(s.output, grid{x: per(c.VocabSize, 32), y: rows, threads: 256}, early, word(y), wordsOf(&s.p.output), word(x), word(scale),
 		word(c.VocabSize), word(c.NEmbd), word(stride))
 }
 
@@ -388,7 +381,7 @@ func (s *Session) logitRows(from, rows int, y uintptr) {
 	d := s.config.NEmbd
 	at := uintptr(4 * from * d)
 	s.norm(s.buf.h+at, s.buf.t+at, s.p.norm, rows, d, d, 0)
-	s.outputs(s.buf.x, s.buf.scale, 16*words(d), rows, y)
+	s.outputs(s.buf.x, s.buf.scale, 16*words(d), rows, y, false)
 }
 
 // Kinds of prefill_input.
@@ -400,7 +393,7 @@ const (
 
 // norm is a norm of h + t as the input of parts of a width.
 func (s *Session) norm(h, t uintptr, weight uint64, rows, d, part int, fake8 int32) {
-	s.start(s.input, grid{x: rows, threads: 256, shared: s.inputShared(d)}, word(s.buf.x), word(s.buf.scale), word(inputNorm), word(h), word(t),
+	s.start(s.input, grid{x: rows, threads: 256, shared: s.inputShared(d)}, false, word(s.buf.x), word(s.buf.scale), word(inputNorm), word(h), word(t),
 		[]uint64{weight}, word(d), word(part), []uint64{f32(float32(s.config.NormEps))}, word(fake8))
 }
 
@@ -415,10 +408,10 @@ func (s *Session) forward(rows int) {
 	}
 	s.do(cuMemcpyHtoDAsync, s.state, uintptr(unsafe.Pointer(&s.host[0])), uintptr(size), s.stream)
 	plain := func(kind int, a, second uintptr, width, part int, fake8 int32) {
-		s.start(s.input, grid{x: rows, threads: 256, shared: s.inputShared(width)}, word(b.x), word(b.scale), word(kind), word(a), word(second),
+		s.start(s.input, grid{x: rows, threads: 256, shared: s.inputShared(width)}, false, word(b.x), word(b.scale), word(kind), word(a), word(second),
 			word(0), word(width), word(part), word(0), word(fake8))
 	}
-	s.start(s.embed, grid{x: per(d, 256), y: rows, threads: 256}, word(b.h), wordsOf(&s.p.embedding), word(ids), word(d))
+	s.start(s.embed, grid{x: per(d, 256), y: rows, threads: 256}, false, word(b.h), wordsOf(&s.p.embedding), word(ids), word(d))
 	t := uintptr(0)
 	for i := range s.p.layers {
 		l, n := &s.p.layers[i], s.p.dims[i]
@@ -428,9 +421,9 @@ func (s *Session) forward(rows int) {
 		linear(b.q, &l.q)
 		linear(b.k, &l.k)
 		linear(b.v, &l.v)
-		s.start(s.store, grid{x: c.NHead, y: rows, threads: 32, shared: 4 * c.HeadDim()}, word(b.q), word(b.k), word(b.v), word(s.state+16), word(s.state),
+		s.start(s.store, grid{x: c.NHead, y: rows, threads: 32, shared: 4 * c.HeadDim()}, false, word(b.q), word(b.k), word(b.v), word(s.state+16), word(s.state),
 			wordsOf(&l.cache), wordsOf(w))
-		s.start(s.attend, grid{x: c.NHead, y: rows, threads: decodeThreads, shared: s.attendShared()}, word(b.o), word(b.q), word(s.state), wordsOf(&l.cache), wordsOf(w))
+		s.start(s.attend, grid{x: c.NHead, y: rows, threads: decodeThreads, shared: s.attendShared()}, false, word(b.o), word(b.q), word(s.state), wordsOf(&l.cache), wordsOf(w))
 		o := b.o
 		if c.OctonionAttention {
 			plain(inputPlain, b.o, 0, d, c.HeadDim(), 0)
@@ -453,7 +446,7 @@ func (s *Session) forward(rows int) {
 // linear computes rows of the outputs of a layer, or of a mixer groups a token,
 // from the input that is there.
 func (s *Session) linear(kind linearKind, y uintptr, w *decodeLinear, minus uintptr, rows, groups int) {
-	s.start(s.linears[kind], grid{x: per(int(w.n), 8), y: per(rows, 16), threads: 256}, word(y), wordsOf(w), word(s.buf.x), word(s.buf.scale),
+	s.start(s.linears[kind], grid{x: per(int(w.n), 8), y: per(rows, 16), threads: 256}, false, word(y), wordsOf(w), word(s.buf.x), word(s.buf.scale),
 		word(minus), word(rows), word(groups))
 }
 

@@ -100,7 +100,9 @@ func cpuSession(t testing.TB, m *spinfile.Model, o engine.Options) *engine.Sessi
 }
 
 // sameLogits compares in int8 numerics bit by bit, in float by norms.
-func sameLogits(numeric string, got, want []float32) error { return closeLogits(numeric, got, want, 1e-4) }
+func sameLogits(numeric string, got, want []float32) error {
+	return closeLogits(numeric, got, want, 1e-4)
+}
 
 func closeLogits(numeric string, got, want []float32, limit float64) error {
 	if numeric == engine.Int8 {

@@ -177,8 +177,17 @@ struct Model {
     }
     state.up();
   }
-  void run() {
+  void layer_launch() {
+#ifdef EMULATED
+    together = true;
+#endif
     launch("decode_layers_8", {BLOCKS}, 512, shared(), m);
+#ifdef EMULATED
+    together = false;
+#endif
+  }
+  void run() {
+    layer_launch();
     launch("decode_logits", {ceil_div(c.vocab, 32)}, 256, 0, y.d, m.embedding, (const int8_t*)x.d, (const float*)scale.d, c.vocab, c.d, c.d);
   }
   std::vector<float> normed(const std::vector<float>& h, const Array<float>& w) const {
@@ -276,9 +285,6 @@ static void test_tokens(Shape c, int tokens) {
   for (int pos = 0; pos < tokens; pos++) {
     m.put((int)(rng() % c.vocab), pos);
     m.y.poison(), m.t.poison(), m.o.poison(), m.act.poison();
-#ifdef EMULATED
-    together = true;
-#endif
     m.run();
     const std::vector<float> want = m.want();
     check(m.y.down() == want, name + " at " + std::to_string(pos));
@@ -317,9 +323,6 @@ static void test_rows(Shape c, std::vector<int> pieces) {
       launch(("prefill_linear_" + std::to_string(n) + (mixer ? "_bytes" : "")).c_str(), {ceil_div(l.N, 8), ceil_div(rows * groups, 16)}, 256, 0, y, l,
              (const int8_t*)x.d, (const float*)scale.d, minus, rows * groups, groups);
     };
-#ifdef EMULATED
-    together = false;
-#endif
     launch("prefill_embed", {ceil_div(d, 256), (unsigned)rows}, 256, 0, h.d, m.m.embedding, (const int*)ids.d, d);
     for (int l = 0; l < c.layers; l++) {
       const Layer& p = m.layers.h[l];
@@ -362,7 +365,7 @@ static void bench(int vocab, int block, int position) {
   must(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "stream");
   for (int part = 0; part < 2; part++) {
     must(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED), "capture");
-    if (part) launch("decode_layers_8", {BLOCKS}, 512, m.shared(), m.m);
+    if (part) m.layer_launch();
     else m.run();
     must(cuStreamEndCapture(stream, &graph), "capture");
     must(cuGraphInstantiate(&exec, graph, 0), "graph");
