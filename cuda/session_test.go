@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -80,9 +81,11 @@ func sessionModel(t testing.TB, c arch.Config) *spinfile.Model {
 // needSession puts a model on the first GPU, or skips the test.
 func needSession(t testing.TB, m *spinfile.Model, o engine.Options) *Session {
 	t.Helper()
-	needGPU(t).close()
 	s, err := NewSession(0, m, o)
 	if err != nil {
+		if errors.Is(err, ErrNoDriver) && os.Getenv("SPINNET_REQUIRE_GPU") == "" {
+			t.Skip("no GPU to test with:", err)
+		}
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)

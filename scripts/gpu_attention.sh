@@ -11,7 +11,7 @@ set -u
 cd "$(dirname "$0")/../cuda" || exit 1
 out=${1:-$(mktemp -d)}
 mkdir -p "$out"
-stems="attention attention90 loss norm swiglu embedding elementwise decode"
+stems="attention attention90 loss norm swiglu embedding elementwise decode prefill"
 failed=""
 skip() { [[ ${SKIP:-} == *$1* ]]; }
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
@@ -40,7 +40,7 @@ files() { # of a test, of a kind
   for stem in $stems; do
     case $1-$stem-$2 in
     *-attention90-ptx) ;;
-    attention-attention* | decode-decode* | step-[!ad]*) echo "$out/$stem.$2" ;;
+    attention-attention* | decode-decode* | decode-prefill* | step-[!adp]*) echo "$out/$stem.$2" ;;
     esac
   done
 }
