@@ -115,7 +115,7 @@ func (f *fake) call(fn function, a, b, c uintptr) int {
 	case cuDeviceTotalMem:
 		*at[uint64](a) = f.memory
 	case cuDeviceGetAttribute:
-		*at[int32](a) = map[uintptr]int32{attributeMajor: int32(f.major), attributeMultiprocs: 4}[b]
+		*at[int32](a) = map[uintptr]int32{attributeMajor: int32(f.major), attributeMultiprocs: 4, attributeMostShared: 227 << 10}[b]
 	case cuMemGetInfo:
 		*at[uint64](a), *at[uint64](b) = f.memory-f.used, f.memory
 	case cuMemAlloc:

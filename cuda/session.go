@@ -332,7 +332,7 @@ func (s *Session) Prefill(ids []int32) ([]float32, error) {
 	if err := engine.CheckIDs(ids, s.config.VocabSize); err != nil {
 		return nil, err
 	}
-	for len(ids) > 0 && s.err == nil {
+	for len(ids) > 0 {
 		n := min(len(ids), s.chunk)
 		s.tell(ids[:n])
 		if n == 1 {
@@ -343,12 +343,11 @@ func (s *Session) Prefill(ids []int32) ([]float32, error) {
 				s.logitRows(n-1, 1, s.lastAt())
 			}
 		}
-		s.sync() // host is free again
+		if s.sync(); s.err != nil { // host is free again
+			return nil, s.err
+		}
 		s.pos += n
 		ids = ids[n:]
-	}
-	if s.err != nil {
-		return nil, s.err
 	}
 	return s.last, nil
 }
@@ -467,15 +466,17 @@ func (s *Session) Score(logProbs []float32, ids, targets []int32) ([]float32, er
 		s.many.rows, s.many.device = rows, s.malloc(4*rows*vocab)
 		s.many.host = floatsOf(s.pin(4 * rows * vocab))
 	}
-	for len(ids) > 0 && s.err == nil {
+	for len(ids) > 0 {
 		n := min(len(ids), s.chunk)
 		s.tell(ids[:n])
 		s.forward(n)
-		for lo := 0; lo < n && s.err == nil; lo += s.many.rows {
+		for lo := 0; lo < n; lo += s.many.rows {
 			rows := min(s.many.rows, n-lo)
 			s.logitRows(lo, rows, s.many.device)
 			s.do(cuMemcpyDtoHAsync, uintptr(unsafe.Pointer(&s.many.host[0])), s.many.device, uintptr(4*rows*vocab), s.stream)
-			s.sync()
+			if s.sync(); s.err != nil {
+				return nil, s.err
+			}
 			for i := range rows {
 				logProbs[lo+i] = engine.LogProb(s.many.host[i*vocab:(i+1)*vocab], targets[lo+i])
 			}
@@ -483,9 +484,6 @@ func (s *Session) Score(logProbs []float32, ids, targets []int32) ([]float32, er
 		}
 		s.pos += n
 		logProbs, ids, targets = logProbs[n:], ids[n:], targets[n:]
-	}
-	if s.err != nil {
-		return nil, s.err
 	}
 	return s.last, nil
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -306,6 +307,79 @@ func TestSessionRefuses(t *testing.T) {
 			t.Errorf("a cache of 98 GB: got %v", err)
 		}
 		t.Log(err)
+	}
+}
+
+// fakeSession puts a model on the fake driver.
+func fakeSession(t *testing.T, f *fake, c arch.Config, o engine.Options) (*Session, error) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, stem := range []string{"decode", "prefill"} {
+		if err := os.WriteFile(filepath.Join(dir, stem+".fatbin"), []byte("kernels"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("SPINNET_CUDA_KERNELS", dir)
+	useFake(t, f)
+	return NewSession(0, sessionModel(t, c), o)
+}
+
+// TestSessionOutOfMemory: what does not fit says how much is needed and which
+// setting lowers it, and gives back what it took.
+func TestSessionOutOfMemory(t *testing.T) {
+	f := &fake{memory: 1 << 20}
+	_, err := fakeSession(t, f, sessionModels()["wide"], engine.Options{})
+	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "GB more needed", "GB free", "--kv-cache int8", "--device cpu")
+	if f.used != 0 || len(f.blocks) != 0 {
+		t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
+	}
+}
+
+// TestSessionLaunches: a token is one graph with two kernels where there are
+// clusters of blocks, and takes no memory; a failure is reported and kept.
+func TestSessionLaunches(t *testing.T) {
+	for _, major := range []int{8, 9} {
+		f := &fake{major: major}
+		s, err := fakeSession(t, f, sessionModels()["mixer"], engine.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for token := range 4 {
+			f.forget()
+			if _, err := s.Prefill([]int32{3}); err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case token == 0 && major == 9:
+				if want := []string{"decode_layers_8", "decode_logits"}; !slices.Equal(f.launch, want) {
+					t.Errorf("a token launches %v, want %v", f.launch, want)
+				}
+			case token > 1:
+				if want := []function{cuCtxSetCurrent, cuGraphLaunch, cuCtxSetCurrent, cuStreamSynchronize}; !slices.Equal(f.calls, want) {
+					t.Errorf("token %d calls %v, want %v", token, f.calls, want)
+				}
+			}
+		}
+		f.forget()
+		if _, err := s.Prefill(make([]int32, 30)); err != nil || s.Pos() != 34 {
+			t.Errorf("at %d with error %v, want 34", s.Pos(), err)
+		}
+		if slices.Contains(f.launch, "decode_layers_8") || !slices.Contains(f.launch, "prefill_attend") {
+			t.Errorf("a prompt launches %v", f.launch)
+		}
+		f.fail = func(fn function) int {
+			if fn == cuStreamSynchronize {
+				return 700
+			}
+			return 0
+		}
+		_, err = s.Prefill([]int32{1})
+		oneLine(t, err, "cuda:0 Fake", "ILLEGAL_ADDRESS", "decode_logits")
+		f.fail = nil
+		if _, again := s.Prefill([]int32{1}); again != err || s.Pos() != 34 {
+			t.Errorf("after a failure: %v at %d", again, s.Pos())
+		}
+		s.Close()
 	}
 }
 
