@@ -12,7 +12,7 @@ type Fake struct {
 	Time        uint64
 	Counter     func(looks uint64) uint64 // instructions, of how often they were asked for; nil: 1000 each time
 	Stable      []byte                    // whole pages
-	MaxStable   int                       // pages; 0 means no limit
+	MaxStable   int                       // pages; 0 means no limit, less than 0 none
 	RefuseCalls bool                      // calls cannot be made
 	Replies     [][]byte                  // given so far
 	Rejections  []string
@@ -94,7 +94,7 @@ func StableSize() uint64 { return uint64(len(System.Stable) / PageSize) }
 // StableGrow adds pages to the stable memory; false when it may not grow so
 // far.
 func StableGrow(pages uint64) bool {
-	if most := System.MaxStable; most > 0 && StableSize()+pages > uint64(most) {
+	if most := System.MaxStable; most < 0 || most > 0 && StableSize()+pages > uint64(most) {
 		return false
 	}
 	System.Stable = append(System.Stable, make([]byte, pages*PageSize)...)

@@ -50,11 +50,16 @@ func install(t testing.TB, m *spinfile.Model) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		binary.LittleEndian.PutUint32(model[:], uint32(len(b)))
-		copy(model[modelStart:], b)
+		place(b)
 	}
 	ic0.System = ic0.Fake{Time: 1e18, Caller: []byte{1, 2, 3}}
 	start()
+}
+
+// place puts a model into the module, as the link step does.
+func place(b []byte) {
+	binary.LittleEndian.PutUint32(model[:], uint32(len(b)))
+	copy(model[modelStart:], b)
 }
 
 // native is the text of engine.Generate.

@@ -113,8 +113,7 @@ func (c *canister) restore() {
 	}
 	r := stableReader{at: h.stateAt, end: h.stateAt + h.stateOf}
 	for r.at < r.end && !r.bad {
-		b := r.block()
-		r.sum = crc32.Update(crc32.Update(r.sum, castagnoli, binary.LittleEndian.AppendUint32(nil, uint32(len(b)))), castagnoli, b)
+		r.add(r.block())
 	}
 	if r.bad || r.sum != h.stateSum {
 		ic0.Print("spinnet: what the upgrade has kept is damaged: sessions and settings are dropped")
@@ -214,6 +213,11 @@ func (r *stableReader) block() []byte {
 	ic0.StableRead(b, r.at+4)
 	r.at += 4 + size
 	return b
+}
+
+// add adds a block to the checksum.
+func (r *stableReader) add(b []byte) {
+	r.sum = crc32.Update(crc32.Update(r.sum, castagnoli, binary.LittleEndian.AppendUint32(nil, uint32(len(b)))), castagnoli, b)
 }
 
 // savedReader reads a block from front to back. What is missing is zero.
