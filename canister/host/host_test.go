@@ -22,6 +22,9 @@ const (
 	stableWrite
 	stableRead
 	now
+	callNew
+	callPerform
+	rejectCode
 )
 
 // testCanister gives a module with a method for each thing a host does. Each
@@ -42,6 +45,9 @@ func testCanister() []byte {
 	imported("stable64_write", []byte{i64, i64, i64}, nil)
 	imported("stable64_read", []byte{i64, i64, i64}, nil)
 	imported("time", nil, []byte{i64})
+	imported("call_new", []byte{i32, i32, i32, i32, i32, i32, i32, i32}, nil)
+	imported("call_perform", nil, []byte{i32})
+	imported("msg_reject_code", nil, []byte{i32})
 	const drop, grow, store, store64, load8, add, loop, br, end = 0x1a, 0x40, 0x3a, 0x37, 0x2d, 0x6a, 0x03, 0x0c, 0x0b
 	calls := m.AddGlobal(0)
 	answer := func(c *module.Code, from, n int32) *module.Code {
@@ -68,6 +74,19 @@ func testCanister() []byte {
 	method("canister_query counter", answer(new(module.Code).I32(0).I32(0).Call(counter).Mem(store64, 300), 300, 8))
 	method("canister_query outside", new(module.Code).I32(1<<20).I32(10).Call(replyAppend))
 	method("canister_query late", new(module.Code).Call(reply).Call(reply))
+	// ask: calls the method of the management canister that the argument names,
+	// and answers with the length of its reply or the code of its rejection
+	length := m.AddFunc(m.AddType([]byte{i32}, nil), nil, answer(new(module.Code).I32(300).Call(argSize).Mem(store, 0), 300, 1))
+	code := m.AddFunc(m.AddType([]byte{i32}, nil), nil, answer(new(module.Code).I32(300).Call(rejectCode).Mem(store, 0), 300, 1))
+	trapping := m.AddFunc(m.AddType([]byte{i32}, nil), nil, count().I32(100).I32(1).Call(trap))
+	m.Tables = [][]byte{{0x70, 0, 3}}
+	m.Elems = []module.Elem{{Head: []byte{0, 0x41, 0, 0x0b}, Funcs: []uint32{length, code, trapping}}}
+	ask := func(reply, reject int32) *module.Code {
+		c := count().I32(200).I32(0).Call(argSize).Call(argCopy)
+		return c.I32(0).I32(0).I32(200).Call(argSize).I32(reply).I32(0).I32(reject).I32(0).Call(callNew).Call(callPerform).Op(drop)
+	}
+	method("canister_update ask", ask(0, 1))
+	method("canister_update ask badly", ask(2, 9))
 	method("canister_query time", answer(new(module.Code).I32(0).Call(now).Mem(store64, 300), 300, 8))
 	return m.Encode()
 }
@@ -126,6 +145,30 @@ func TestMessagesAndRollback(t *testing.T) {
 	}
 	if _, err := c.Call(ctx, Message{Export: "canister_query none"}); err == nil || !strings.Contains(err.Error(), "no method") {
 		t.Errorf("a method that does not exist: %v", err)
+	}
+}
+
+func TestCalls(t *testing.T) {
+	c, ctx := load(t), context.Background()
+	tests := []struct{ export, arg, want, trap, state string }{
+		{"canister_update ask", "raw_rand", "\x2a", "", "\x01\x01\x01\x01"}, // 10 bytes of candid, 32 random ones
+		{"canister_update ask", "nothing", "\x03", "", "\x02\x02\x02\x01"},
+		// What was done before the call stays when its callback traps.
+		{"canister_update ask badly", "raw_rand", "", "\x04", "\x03\x03\x03\x01"},
+		{"canister_update ask badly", "nothing", "", "there is no callback at 9 of its table", "\x04\x04\x04\x01"},
+	}
+	for _, tt := range tests {
+		r, err := c.Call(ctx, Message{Export: tt.export, Arg: []byte(tt.arg)})
+		var trapped *Trap
+		if errors.As(err, &trapped) != (tt.trap != "") || trapped != nil && trapped.Message != tt.trap {
+			t.Errorf("%s %s: got %v, want trap %q", tt.export, tt.arg, err, tt.trap)
+		}
+		if string(r.Data) != tt.want {
+			t.Errorf("%s %s: got %q, want %q", tt.export, tt.arg, r.Data, tt.want)
+		}
+		if got := state(t, c); got != tt.state {
+			t.Errorf("after %s %s: state %q, want %q", tt.export, tt.arg, got, tt.state)
+		}
 	}
 }
 

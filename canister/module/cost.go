@@ -146,7 +146,12 @@ var SystemCalls = map[string]SystemCall{
 	"trap":                      {500, true},
 }
 
-// What memory costs, a page being 4 KiB.
+// What memory and messages cost, a page being 4 KiB.
+//
+// The counter is not charged for pages of the heap, read or written: replicas
+// find out about them by page faults and only limit how many a message may
+// touch (rs/embedders/src/wasmtime_embedder/heap_access.rs). That a fault takes
+// about as long as 10,000 instructions is for the one to add who plans time.
 const (
 	PageSize = 4096
 

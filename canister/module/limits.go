@@ -9,8 +9,9 @@ import (
 
 // Figure is one property of a module beside what ICP accepts at most.
 type Figure struct {
-	Name         string
-	Value, Limit uint64
+	Name  string `json:"name"`
+	Value uint64 `json:"value"`
+	Limit uint64 `json:"limit"`
 }
 
 // systemMethods are the exports named canister_… that are no methods.
