@@ -11,24 +11,24 @@ import (
 )
 
 // Others answers the calls of a canister to others. An error is a rejection;
-// its code is that of a *Rejection, or 4, which means that the callee did it.
+// its code is that of a *RejectError, or 4, which means that the callee did it.
 type Others func(callee []byte, method string, arg []byte) (reply []byte, err error)
 
-// A Rejection is why a call was not answered. The codes are ICP's: 1 and 2 the
+// A RejectError is why a call was not answered. The codes are ICP's: 1 and 2 the
 // system's, fatal or not, 3 no such callee, 4 the callee's, 5 it trapped.
-type Rejection struct {
+type RejectError struct {
 	Code    uint32
 	Message string
 }
 
 // Error gives the message.
-func (r *Rejection) Error() string { return r.Message }
+func (r *RejectError) Error() string { return r.Message }
 
 // Management answers as the management canister does, whose only method here
 // is raw_rand.
 func Management(callee []byte, method string, _ []byte) ([]byte, error) {
 	if len(callee) > 0 || method != "raw_rand" {
-		return nil, &Rejection{3, fmt.Sprintf("there is no method %q of canister %x here", method, callee)}
+		return nil, &RejectError{3, fmt.Sprintf("there is no method %q of canister %x here", method, callee)}
 	}
 	random := make([]byte, 32)
 	rand.Read(random)
@@ -105,13 +105,13 @@ func (c *Canister) answer(ctx context.Context, reply *Reply, out *outcall) error
 	if err != nil {
 		function, env = out.rejectFunc, out.rejectEnv
 		c.call.Arg, c.call.code, c.call.text = nil, 4, []byte(err.Error())
-		if r := (*Rejection)(nil); errors.As(err, &r) {
+		if r := (*RejectError)(nil); errors.As(err, &r) {
 			c.call.code = r.Code
 		}
 	}
 	f, err := c.tableFunc(function)
 	if err != nil {
-		return errors.Join(&Trap{Message: err.Error(), Instructions: reply.Instructions})
+		return &TrapError{Message: err.Error(), Instructions: reply.Instructions}
 	}
 	return c.execute(ctx, reply, f, uint64(env))
 }

@@ -68,15 +68,15 @@ type Reply struct {
 	StablePages  int    // of 4 KiB that it wrote
 }
 
-// Trap is the error of a message that trapped; its state is as before it.
-type Trap struct {
+// TrapError is the error of a message that trapped; its state is as before it.
+type TrapError struct {
 	Message      string
 	OutOfLimit   bool   // it used all instructions it may
 	Instructions uint64 // spent until then
 }
 
 // Error gives the message.
-func (t *Trap) Error() string { return "canister trapped: " + t.Message }
+func (t *TrapError) Error() string { return "canister trapped: " + t.Message }
 
 // call is the message that runs, with the answers to its calls.
 type call struct {
@@ -139,9 +139,6 @@ func Load(ctx context.Context, wasm []byte, costs *module.Costs) (*Canister, err
 
 // Close frees the canister.
 func (c *Canister) Close(ctx context.Context) error { return c.runtime.Close(ctx) }
-
-// Exports reports whether the module exports a function.
-func (c *Canister) Exports(name string) bool { return c.methods[name] }
 
 // Stable gives the stable memory. It is the canister's own: do not change it.
 func (c *Canister) Stable() []byte { return c.stable }
@@ -211,13 +208,15 @@ func (c *Canister) restore(ctx context.Context) error {
 	}
 	c.stable = c.stable[:c.oldStable]
 	for page, old := range c.undo {
-		copy(c.stable[page<<pageBits:], old)
+		if old != nil { // it was there before
+			copy(c.stable[page<<pageBits:], old)
+		}
 	}
 	return nil
 }
 
 // Call runs a message, with the answers to the calls that it makes. A trap is a
-// *Trap; other errors are the host's.
+// *TrapError; other errors are the host's.
 func (c *Canister) Call(ctx context.Context, msg Message) (Reply, error) {
 	if !c.methods[msg.Export] {
 		return Reply{}, fmt.Errorf("host: the canister has no method %q", msg.Export)
@@ -247,7 +246,7 @@ func (c *Canister) Call(ctx context.Context, msg Message) (Reply, error) {
 		err = c.answer(ctx, &reply, out)
 	}
 	reply.Data, reply.Rejected = c.call.reply, c.call.rejected
-	if trap := (*Trap)(nil); errors.As(err, &trap) && c.call.answered { // after the answer
+	if trap := (*TrapError)(nil); errors.As(err, &trap) && c.call.answered { // after the answer
 		err = nil
 	}
 	if err != nil {
@@ -272,7 +271,7 @@ func (c *Canister) execute(ctx context.Context, reply *Reply, f api.Function, ar
 		c.call.trap, err = "it did not reply", errors.New("no reply")
 	}
 	if err != nil {
-		trap := &Trap{Message: c.call.trap, Instructions: reply.Instructions}
+		trap := &TrapError{Message: c.call.trap, Instructions: reply.Instructions}
 		if left < 0 {
 			trap.Message, trap.OutOfLimit = fmt.Sprintf("it exceeded the limit of %d instructions", c.call.Limit), true
 		} else if trap.Message == "" {

@@ -65,7 +65,8 @@ func testCanister() []byte {
 	}
 	method("canister_update echo", answer(count().I32(200).I32(0).Call(argSize).Call(argCopy), 200, 3))
 	method("canister_query echo", answer(count().I32(200).I32(0).Call(argSize).Call(argCopy), 200, 3))
-	method("canister_update fail", count().I32(2).Op(grow, 0, drop).I64(1).Call(stableGrow).Op(drop).I32(100).I32(1).Call(trap))
+	method("canister_update fail", count().I32(2).Op(grow, 0, drop).I64(1).Call(stableGrow).Op(drop).
+		I64(2<<16+5000).I64(100).I64(1).Call(stableWrite).I32(100).I32(1).Call(trap))
 	method("canister_update silent", count())
 	method("canister_update spin", count().Op(loop, 0x40, br, 0, end))
 	// state: the count in memory, in the global and in stable memory, the pages
@@ -132,7 +133,7 @@ func TestMessagesAndRollback(t *testing.T) {
 	}
 	for _, tt := range tests {
 		r, err := c.Call(ctx, Message{Export: tt.export, Arg: []byte("abc"), Limit: tt.limit})
-		var trapped *Trap
+		var trapped *TrapError
 		if errors.As(err, &trapped) != (tt.trap != "") || trapped != nil && trapped.Message != tt.trap {
 			t.Errorf("%s: got %v, want trap %q", tt.export, err, tt.trap)
 		}
@@ -159,7 +160,7 @@ func TestCalls(t *testing.T) {
 	}
 	for _, tt := range tests {
 		r, err := c.Call(ctx, Message{Export: tt.export, Arg: []byte(tt.arg)})
-		var trapped *Trap
+		var trapped *TrapError
 		if errors.As(err, &trapped) != (tt.trap != "") || trapped != nil && trapped.Message != tt.trap {
 			t.Errorf("%s %s: got %v, want trap %q", tt.export, tt.arg, err, tt.trap)
 		}
