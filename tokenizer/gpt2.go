@@ -106,10 +106,10 @@ func load64(b []byte) uint64 {
 // BPE is the GPT-2 tokenizer: byte-pair encoding with 50,257 tokens, exact
 // with OpenAI's implementation (tiktoken's "gpt2"). Text may be any bytes:
 // what is not valid UTF-8 is encoded byte by byte and decodes to the same
-// bytes. The zero value is not usable; see GPT2.
+// bytes. See GPT2.
 type BPE struct {
-	v  *vocabulary
-	mu sync.Mutex // guards what follows
+	mu sync.Mutex  // guards what follows
+	v  *vocabulary // nil before the first text
 	// cache holds the ids of short words seen lately, by hash.
 	cache []cacheEntry
 	long  longWord
@@ -128,10 +128,10 @@ const (
 	cacheWord = 16
 )
 
-// GPT2 returns a new GPT-2 tokenizer. Instances share the vocabulary; each has
-// its own cache, and its calls wait for one another, so give every busy
+// GPT2 returns a new GPT-2 tokenizer. Instances share the vocabulary, which is
+// expanded when the first is used; each has its own cache, and its calls wait for one another, so give every busy
 // goroutine its own.
-func GPT2() *BPE { return &BPE{v: loadGPT2()} }
+func GPT2() *BPE { return &BPE{} }
 
 // VocabSize is 50,257: with EndOfText.
 func (t *BPE) VocabSize() int { return gpt2Tokens + 1 }
@@ -143,7 +143,7 @@ func (t *BPE) Kind() string { return KindGPT2 }
 func (t *BPE) Chars() string { return "" }
 
 // Cut implements Tokenizer: the last place where white space begins.
-func (t *BPE) Cut(text []byte) int { return cutWords(text, t.v.plane) }
+func (t *BPE) Cut(text []byte) int { return cutWords(text, loadGPT2().plane) }
 
 // AppendDecode implements Tokenizer; EndOfText gives "<|endoftext|>".
 func (t *BPE) AppendDecode(dst []byte, id int32) ([]byte, error) {
@@ -153,7 +153,7 @@ func (t *BPE) AppendDecode(dst []byte, id int32) ([]byte, error) {
 	case id < 0 || id >= gpt2Tokens:
 		return dst, idError(id, gpt2Tokens+1)
 	}
-	return append(dst, t.v.token(id)...), nil
+	return append(dst, loadGPT2().token(id)...), nil
 }
 
 // EncodeSpecial is Encode, but each "<|endoftext|>" in the text becomes
@@ -186,7 +186,7 @@ func (t *BPE) Encode(dst []int32, text []byte) ([]int32, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.cache == nil {
-		t.cache = make([]cacheEntry, 1<<cacheBits)
+		t.v, t.cache = loadGPT2(), make([]cacheEntry, 1<<cacheBits)
 	}
 	cache := (*[1 << cacheBits]cacheEntry)(t.cache)
 	for i := 0; i < len(text); {
