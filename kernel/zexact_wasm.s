@@ -2668,6 +2668,46 @@ TEXT ·exactValuesRows(SB), NOSPLIT, $0-80
 	I64LtU
 	BrIf $0
 	Loop
+	Get R2
+	I32WrapI64
+	F32Load $0
+	F32x4Splat
+	Set V0
+	Get R2
+	I32WrapI64
+	F32Load $4
+	F32x4Splat
+	Set V1
+	Get R2
+	I32WrapI64
+	F32Load $8
+	F32x4Splat
+	Set V2
+	Get R2
+	I32WrapI64
+	F32Load $12
+	F32x4Splat
+	Set V3
+	Get R2
+	I32WrapI64
+	F32Load $16
+	F32x4Splat
+	Set V4
+	Get R2
+	I32WrapI64
+	F32Load $20
+	F32x4Splat
+	Set V5
+	Get R2
+	I32WrapI64
+	F32Load $24
+	F32x4Splat
+	Set V6
+	Get R2
+	I32WrapI64
+	F32Load $28
+	F32x4Splat
+	Set V7
 	Get R1
 	Set R5
 	Get R3
@@ -2706,1251 +2746,899 @@ TEXT ·exactValuesRows(SB), NOSPLIT, $0-80
 	Loop
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $0
 	Get R6
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $16
+	Get R6
+	I32WrapI64
+	V128Load $16
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $16
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $16
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $16
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $16
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $16
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $16
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $16
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $0
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $16
-	Get R6
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $16
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $32
 	Get R6
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $48
+	Get R6
+	I32WrapI64
+	V128Load $48
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $48
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $48
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $48
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $48
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $48
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $48
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $48
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $32
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $48
-	Get R6
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $48
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $64
 	Get R6
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $80
+	Get R6
+	I32WrapI64
+	V128Load $80
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $80
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $80
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $80
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $80
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $80
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $80
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $80
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $64
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $80
-	Get R6
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $80
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $96
 	Get R6
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $112
+	Get R6
+	I32WrapI64
+	V128Load $112
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $112
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $112
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $112
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $112
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $112
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $112
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $112
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $96
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $112
-	Get R6
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $112
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $128
 	Get R6
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $144
+	Get R6
+	I32WrapI64
+	V128Load $144
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $144
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $144
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $144
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $144
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $144
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $144
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $144
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $128
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $144
-	Get R6
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $144
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $160
 	Get R6
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $176
+	Get R6
+	I32WrapI64
+	V128Load $176
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $176
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $176
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $176
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $176
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $176
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $176
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $176
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $160
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $176
-	Get R6
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $176
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $192
 	Get R6
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $208
+	Get R6
+	I32WrapI64
+	V128Load $208
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $208
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $208
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $208
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $208
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $208
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $208
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $208
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $192
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $208
-	Get R6
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $208
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $224
 	Get R6
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $240
+	Get R6
+	I32WrapI64
+	V128Load $240
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $240
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $240
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $240
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $240
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $240
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $240
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $240
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $224
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $240
-	Get R6
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $240
 	Get R5
 	I64Const $256
@@ -4004,159 +3692,115 @@ TEXT ·exactValuesRows(SB), NOSPLIT, $0-80
 	Loop
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $0
 	Get R6
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $16
+	Get R6
+	I32WrapI64
+	V128Load $16
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Get R9
+	I32WrapI64
+	V128Load $16
+	Get V1
+	F32x4Mul
+	F32x4Add
+	Get R10
+	I32WrapI64
+	V128Load $16
+	Get V2
+	F32x4Mul
+	F32x4Add
+	Get R11
+	I32WrapI64
+	V128Load $16
+	Get V3
+	F32x4Mul
+	F32x4Add
+	Get R12
+	I32WrapI64
+	V128Load $16
+	Get V4
+	F32x4Mul
+	F32x4Add
+	Get R13
+	I32WrapI64
+	V128Load $16
+	Get V5
+	F32x4Mul
+	F32x4Add
+	Get R14
+	I32WrapI64
+	V128Load $16
+	Get V6
+	F32x4Mul
+	F32x4Add
+	Get R15
+	I32WrapI64
+	V128Load $16
+	Get V7
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $0
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $16
-	Get R6
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R9
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R10
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R11
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R12
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R13
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R14
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
-	Get R15
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $16
 	Get R5
 	I64Const $32
@@ -4221,6 +3865,11 @@ TEXT ·exactValuesRows(SB), NOSPLIT, $0-80
 	I64Eqz
 	BrIf $0
 	Loop
+	Get R2
+	I32WrapI64
+	F32Load $0
+	F32x4Splat
+	Set V0
 	Get R1
 	Set R5
 	Get R3
@@ -4238,243 +3887,227 @@ TEXT ·exactValuesRows(SB), NOSPLIT, $0-80
 	Loop
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $0
 	Get R6
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $16
+	Get R6
+	I32WrapI64
+	V128Load $16
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $0
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $16
-	Get R6
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $16
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $32
 	Get R6
 	I32WrapI64
 	V128Load $32
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $48
+	Get R6
+	I32WrapI64
+	V128Load $48
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $32
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $48
-	Get R6
-	I32WrapI64
-	V128Load $48
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $48
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $64
 	Get R6
 	I32WrapI64
 	V128Load $64
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $80
+	Get R6
+	I32WrapI64
+	V128Load $80
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $64
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $80
-	Get R6
-	I32WrapI64
-	V128Load $80
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $80
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $96
 	Get R6
 	I32WrapI64
 	V128Load $96
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $112
+	Get R6
+	I32WrapI64
+	V128Load $112
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $96
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $112
-	Get R6
-	I32WrapI64
-	V128Load $112
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $112
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $128
 	Get R6
 	I32WrapI64
 	V128Load $128
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $144
+	Get R6
+	I32WrapI64
+	V128Load $144
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $128
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $144
-	Get R6
-	I32WrapI64
-	V128Load $144
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $144
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $160
 	Get R6
 	I32WrapI64
 	V128Load $160
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $176
+	Get R6
+	I32WrapI64
+	V128Load $176
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $160
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $176
-	Get R6
-	I32WrapI64
-	V128Load $176
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $176
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $192
 	Get R6
 	I32WrapI64
 	V128Load $192
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $208
+	Get R6
+	I32WrapI64
+	V128Load $208
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $192
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $208
-	Get R6
-	I32WrapI64
-	V128Load $208
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $208
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $224
 	Get R6
 	I32WrapI64
 	V128Load $224
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $240
+	Get R6
+	I32WrapI64
+	V128Load $240
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $224
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $240
-	Get R6
-	I32WrapI64
-	V128Load $240
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $240
 	Get R5
 	I64Const $256
@@ -4500,33 +4133,31 @@ TEXT ·exactValuesRows(SB), NOSPLIT, $0-80
 	Loop
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $0
 	Get R6
 	I32WrapI64
 	V128Load $0
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V8
+	Get R5
+	I32WrapI64
+	V128Load $16
+	Get R6
+	I32WrapI64
+	V128Load $16
+	Get V0
+	F32x4Mul
+	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
 	V128Store $0, $0
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
-	V128Load $16
-	Get R6
-	I32WrapI64
-	V128Load $16
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
-	F32x4Mul
-	F32x4Add
+	Get V9
 	V128Store $0, $16
 	Get R5
 	I64Const $32
@@ -4578,6 +4209,46 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I64LtU
 	BrIf $0
 	Loop
+	Get R2
+	I32WrapI64
+	F32Load $0
+	F32x4Splat
+	Set V0
+	Get R2
+	I32WrapI64
+	F32Load $4
+	F32x4Splat
+	Set V1
+	Get R2
+	I32WrapI64
+	F32Load $8
+	F32x4Splat
+	Set V2
+	Get R2
+	I32WrapI64
+	F32Load $12
+	F32x4Splat
+	Set V3
+	Get R2
+	I32WrapI64
+	F32Load $16
+	F32x4Splat
+	Set V4
+	Get R2
+	I32WrapI64
+	F32Load $20
+	F32x4Splat
+	Set V5
+	Get R2
+	I32WrapI64
+	F32Load $24
+	F32x4Splat
+	Set V6
+	Get R2
+	I32WrapI64
+	F32Load $28
+	F32x4Splat
+	Set V7
 	Get R1
 	Set R5
 	Get R3
@@ -4616,8 +4287,6 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	Loop
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $0
 	Get R6
 	I32WrapI64
@@ -4626,10 +4295,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -4639,10 +4305,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -4652,10 +4315,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -4665,10 +4325,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -4678,10 +4335,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -4691,10 +4345,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -4704,10 +4355,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -4717,15 +4365,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $0
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $16
@@ -4736,10 +4379,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -4749,10 +4389,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -4762,10 +4399,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -4775,10 +4409,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -4788,10 +4419,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -4801,10 +4429,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -4814,10 +4439,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -4827,15 +4449,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $16
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $0
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $16
 	Get R5
 	I32WrapI64
 	V128Load $32
@@ -4846,10 +4471,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -4859,10 +4481,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -4872,10 +4491,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -4885,10 +4501,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -4898,10 +4511,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -4911,10 +4521,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -4924,10 +4531,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -4937,15 +4541,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $32
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $48
@@ -4956,10 +4555,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -4969,10 +4565,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -4982,10 +4575,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -4995,10 +4585,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5008,10 +4595,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5021,10 +4605,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5034,10 +4615,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5047,15 +4625,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $48
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $32
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $48
 	Get R5
 	I32WrapI64
 	V128Load $64
@@ -5066,10 +4647,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5079,10 +4657,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5092,10 +4667,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5105,10 +4677,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5118,10 +4687,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5131,10 +4697,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5144,10 +4707,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5157,15 +4717,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $64
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $80
@@ -5176,10 +4731,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5189,10 +4741,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5202,10 +4751,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5215,10 +4761,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5228,10 +4771,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5241,10 +4781,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5254,10 +4791,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5267,15 +4801,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $80
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $64
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $80
 	Get R5
 	I32WrapI64
 	V128Load $96
@@ -5286,10 +4823,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5299,10 +4833,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5312,10 +4843,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5325,10 +4853,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5338,10 +4863,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5351,10 +4873,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5364,10 +4883,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5377,15 +4893,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $96
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $112
@@ -5396,10 +4907,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5409,10 +4917,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5422,10 +4927,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5435,10 +4937,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5448,10 +4947,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5461,10 +4957,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5474,10 +4967,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5487,15 +4977,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $112
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $96
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $112
 	Get R5
 	I32WrapI64
 	V128Load $128
@@ -5506,10 +4999,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5519,10 +5009,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5532,10 +5019,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5545,10 +5029,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5558,10 +5039,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5571,10 +5049,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5584,10 +5059,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5597,15 +5069,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $128
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $144
@@ -5616,10 +5083,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5629,10 +5093,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5642,10 +5103,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5655,10 +5113,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5668,10 +5123,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5681,10 +5133,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5694,10 +5143,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5707,15 +5153,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $144
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $128
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $144
 	Get R5
 	I32WrapI64
 	V128Load $160
@@ -5726,10 +5175,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5739,10 +5185,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5752,10 +5195,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5765,10 +5205,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5778,10 +5215,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5791,10 +5225,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5804,10 +5235,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5817,15 +5245,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $160
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $176
@@ -5836,10 +5259,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5849,10 +5269,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5862,10 +5279,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5875,10 +5289,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5888,10 +5299,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -5901,10 +5309,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -5914,10 +5319,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -5927,15 +5329,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $176
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $160
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $176
 	Get R5
 	I32WrapI64
 	V128Load $192
@@ -5946,10 +5351,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -5959,10 +5361,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -5972,10 +5371,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -5985,10 +5381,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -5998,10 +5391,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -6011,10 +5401,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -6024,10 +5411,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -6037,15 +5421,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $192
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $208
@@ -6056,10 +5435,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -6069,10 +5445,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -6082,10 +5455,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -6095,10 +5465,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -6108,10 +5475,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -6121,10 +5485,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -6134,10 +5495,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -6147,15 +5505,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $208
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $192
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $208
 	Get R5
 	I32WrapI64
 	V128Load $224
@@ -6166,10 +5527,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -6179,10 +5537,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -6192,10 +5547,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -6205,10 +5557,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -6218,10 +5567,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -6231,10 +5577,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -6244,10 +5587,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -6257,15 +5597,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $224
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $240
@@ -6276,10 +5611,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -6289,10 +5621,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -6302,10 +5631,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -6315,10 +5641,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -6328,10 +5651,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -6341,10 +5661,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -6354,10 +5671,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -6367,12 +5681,17 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
+	V128Store $0, $224
+	Get R5
+	I32WrapI64
+	Get V9
 	V128Store $0, $240
 	Get R5
 	I64Const $256
@@ -6426,8 +5745,6 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	Loop
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $0
 	Get R6
 	I32WrapI64
@@ -6436,10 +5753,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -6449,10 +5763,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -6462,10 +5773,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -6475,10 +5783,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -6488,10 +5793,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -6501,10 +5803,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -6514,10 +5813,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -6527,15 +5823,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $0
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $16
@@ -6546,10 +5837,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
 	Get R9
@@ -6559,10 +5847,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $4
-	F32x4Splat
+	Get V1
 	F32x4Mul
 	F32x4Add
 	Get R10
@@ -6572,10 +5857,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $8
-	F32x4Splat
+	Get V2
 	F32x4Mul
 	F32x4Add
 	Get R11
@@ -6585,10 +5867,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $12
-	F32x4Splat
+	Get V3
 	F32x4Mul
 	F32x4Add
 	Get R12
@@ -6598,10 +5877,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $16
-	F32x4Splat
+	Get V4
 	F32x4Mul
 	F32x4Add
 	Get R13
@@ -6611,10 +5887,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $20
-	F32x4Splat
+	Get V5
 	F32x4Mul
 	F32x4Add
 	Get R14
@@ -6624,10 +5897,7 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $24
-	F32x4Splat
+	Get V6
 	F32x4Mul
 	F32x4Add
 	Get R15
@@ -6637,12 +5907,17 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $28
-	F32x4Splat
+	Get V7
 	F32x4Mul
 	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
+	V128Store $0, $0
+	Get R5
+	I32WrapI64
+	Get V9
 	V128Store $0, $16
 	Get R5
 	I64Const $32
@@ -6707,6 +5982,11 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I64Eqz
 	BrIf $0
 	Loop
+	Get R2
+	I32WrapI64
+	F32Load $0
+	F32x4Splat
+	Set V0
 	Get R1
 	Set R5
 	Get R3
@@ -6724,8 +6004,6 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	Loop
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $0
 	Get R6
 	I32WrapI64
@@ -6734,15 +6012,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $0
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $16
@@ -6753,15 +6026,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $16
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $0
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $16
 	Get R5
 	I32WrapI64
 	V128Load $32
@@ -6772,15 +6048,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $32
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $48
@@ -6791,15 +6062,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $48
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $32
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $48
 	Get R5
 	I32WrapI64
 	V128Load $64
@@ -6810,15 +6084,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $64
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $80
@@ -6829,15 +6098,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $80
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $64
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $80
 	Get R5
 	I32WrapI64
 	V128Load $96
@@ -6848,15 +6120,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $96
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $112
@@ -6867,15 +6134,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $112
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $96
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $112
 	Get R5
 	I32WrapI64
 	V128Load $128
@@ -6886,15 +6156,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $128
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $144
@@ -6905,15 +6170,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $144
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $128
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $144
 	Get R5
 	I32WrapI64
 	V128Load $160
@@ -6924,15 +6192,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $160
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $176
@@ -6943,15 +6206,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $176
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $160
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $176
 	Get R5
 	I32WrapI64
 	V128Load $192
@@ -6962,15 +6228,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $192
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $208
@@ -6981,15 +6242,18 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $208
+	Set V9
 	Get R5
 	I32WrapI64
+	Get V8
+	V128Store $0, $192
+	Get R5
+	I32WrapI64
+	Get V9
+	V128Store $0, $208
 	Get R5
 	I32WrapI64
 	V128Load $224
@@ -7000,15 +6264,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $224
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $240
@@ -7019,12 +6278,17 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
+	V128Store $0, $224
+	Get R5
+	I32WrapI64
+	Get V9
 	V128Store $0, $240
 	Get R5
 	I64Const $256
@@ -7050,8 +6314,6 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	Loop
 	Get R5
 	I32WrapI64
-	Get R5
-	I32WrapI64
 	V128Load $0
 	Get R6
 	I32WrapI64
@@ -7060,15 +6322,10 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendLowI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
-	V128Store $0, $0
-	Get R5
-	I32WrapI64
+	Set V8
 	Get R5
 	I32WrapI64
 	V128Load $16
@@ -7079,12 +6336,17 @@ TEXT ·exactValues8Rows(SB), NOSPLIT, $0-80
 	I16x8ExtendLowI8x16S
 	I32x4ExtendHighI16x8S
 	F32x4ConvertI32x4S
-	Get R2
-	I32WrapI64
-	F32Load $0
-	F32x4Splat
+	Get V0
 	F32x4Mul
 	F32x4Add
+	Set V9
+	Get R5
+	I32WrapI64
+	Get V8
+	V128Store $0, $0
+	Get R5
+	I32WrapI64
+	Get V9
 	V128Store $0, $16
 	Get R5
 	I64Const $32

@@ -582,7 +582,8 @@ const valueRows = 8
 
 // exactValues adds rows of weighted values, ld bytes apart, to 8·n columns of
 // o, in order: eight rows at a time, then one by one. R1 is o, R2 the weights,
-// R3 the values, R4 … R6 the same within the rows at hand.
+// R3 the values, R4 … R6 the same within the rows at hand, whose weights are in
+// V0 ….
 func (w *wasm) exactValues(name string, int8 bool) {
 	element, size := "float32", 4
 	if int8 {
@@ -596,26 +597,36 @@ func (w *wasm) exactValues(name string, int8 bool) {
 	w.arg("ld", 72, "R4")
 	// rows adds n rows; columns are taken 64 at a time, then eight.
 	rows := func(n int) {
+		for p := range n {
+			w.spreadFloat("R2", 4*p)
+			w.set(v(p))
+		}
 		block := func(columns int) {
-			for at := 0; at < columns; at += 4 {
-				w.address("R5")
-				w.load("R5", 4*at)
-				for p := range n {
-					row := "R6"
-					if p > 0 {
-						row = r(8 + p)
+			for at := 0; at < columns; at += 8 {
+				for half := range 2 {
+					w.load("R5", 4*at+16*half)
+					for p := range n {
+						row := "R6"
+						if p > 0 {
+							row = r(8 + p)
+						}
+						if int8 {
+							w.wide8(row, at)
+							w.p("I32x4Extend%sI16x8S", []string{"Low", "High"}[half])
+							w.p("F32x4ConvertI32x4S")
+						} else {
+							w.load(row, 4*at+16*half)
+						}
+						w.get(v(p))
+						w.ops("F32x4Mul", "F32x4Add")
 					}
-					if int8 {
-						w.wide8(row, at&^7)
-						w.p("I32x4Extend%sI16x8S", []string{"Low", "High"}[at/4%2])
-						w.p("F32x4ConvertI32x4S")
-					} else {
-						w.load(row, 4*at)
-					}
-					w.spreadFloat("R2", 4*p)
-					w.ops("F32x4Mul", "F32x4Add")
+					w.set(v(8 + half))
 				}
-				w.store(4 * at)
+				for half := range 2 { // both only now: what is stored must be loaded again
+					w.address("R5")
+					w.get(v(8 + half))
+					w.store(4*at + 16*half)
+				}
 			}
 			w.add("R5", 4*columns)
 			w.add("R6", size*columns)
