@@ -24,8 +24,8 @@ type cache struct {
 	// [ring, hd].
 	keys, values [][]float32
 
-	// Int8, instead: per layer and key-value head, keys and values [ring, hd]
-	// with a scale for each position [ring].
+	// Int8, instead: per layer and key-value head, keys (kernel.SetInt8Key) and
+	// values [ring, hd] with a scale for each position [ring].
 	int8                 bool
 	keys8, values8       [][]int8
 	keyScale, valueScale [][]float32
@@ -56,7 +56,7 @@ func (k *cache) reserve(positions, pos int) {
 	used := min(pos, k.ring)
 	for i := range k.layers {
 		if k.int8 {
-			k.keys8[i] = wider(k.keys8[i], k.heads, k.ring*k.hd, ring*k.hd, used*k.hd)
+			k.keys8[i] = wider(k.keys8[i], k.heads, kernel.Int8KeysLen(k.ring, k.hd), kernel.Int8KeysLen(ring, k.hd), kernel.Int8KeysLen(wholeBlocks(used), k.hd))
 			k.values8[i] = wider(k.values8[i], k.heads, k.ring*k.hd, ring*k.hd, used*k.hd)
 			k.keyScale[i] = wider(k.keyScale[i], k.heads, k.ring, ring, used)
 			k.valueScale[i] = wider(k.valueScale[i], k.heads, k.ring, ring, used)
@@ -88,12 +88,14 @@ func (k *cache) span(p int) (at, n1, n int) {
 }
 
 // store puts a key and a value [hd] of position p and head g into a layer. An
-// int8 cache rounds them, each with a scale.
-func (k *cache) store(layer, p, g int, key, value []float32) {
+// int8 cache rounds them, each with a scale; rounded [hd] is memory for that.
+func (k *cache) store(rounded []int8, layer, p, g int, key, value []float32) {
 	slot := p % k.ring
 	row := g*k.ring + slot
 	if k.int8 {
-		k.keyScale[layer][row] = kernel.ExactQuantize8(k.keys8[layer][row*k.hd:(row+1)*k.hd], key)
+		size := kernel.Int8KeysLen(k.ring, k.hd)
+		k.keyScale[layer][row] = kernel.ExactQuantize8(rounded, key)
+		kernel.SetInt8Key(k.keys8[layer][g*size:(g+1)*size], slot, rounded)
 		k.valueScale[layer][row] = kernel.ExactQuantize8(k.values8[layer][row*k.hd:(row+1)*k.hd], value)
 		return
 	}
@@ -107,7 +109,8 @@ func (k *cache) store(layer, p, g int, key, value []float32) {
 // attention is the memory that one worker needs for it.
 type attention struct {
 	scores []float32 // of one query
-	q      []int8    // a rounded query
+	q      []int8    // a rounded query or key
+	query  []int8    // of kernel.Int8Scores
 	dots   []int32
 }
 
@@ -116,7 +119,7 @@ func (w *attention) fit(k *cache) {
 	if n := min(k.ring, k.block) + 2*kernel.ExactBlock; len(w.scores) < n {
 		w.scores = make([]float32, n)
 		if k.int8 {
-			w.q, w.dots = make([]int8, k.hd), make([]int32, n)
+			w.q, w.query, w.dots = make([]int8, k.hd), make([]int8, kernel.Int8QueryLen(k.hd)), make([]int32, n)
 		}
 	}
 }
@@ -155,16 +158,17 @@ func (k *cache) attend(w *attention, layer, p, g int, q, o []float32) {
 // attend8 is attend's head over an int8 cache: the query is rounded too, its
 // products with the keys are exact; the values' scales go into the weights.
 func (k *cache) attend8(w *attention, layer, g, at, n1, n int, q, o []float32, scale float32) {
-	from, to := g*k.ring, (g+1)*k.ring
-	keys, values := k.keys8[layer][from*k.hd:to*k.hd], k.values8[layer][from*k.hd:to*k.hd]
+	from, to, size := g*k.ring, (g+1)*k.ring, kernel.Int8KeysLen(k.ring, k.hd)
+	keys, values := k.keys8[layer][g*size:(g+1)*size], k.values8[layer][from*k.hd:to*k.hd]
 	keyScale, valueScale := k.keyScale[layer][from:to], k.valueScale[layer][from:to]
 	scores := w.scores[:n]
 	qs := kernel.ExactQuantize8(w.q, q)
+	kernel.Int8Query(w.query, w.q)
 	for _, span := range [2][3]int{{0, n1, at}, {n1, n, 0}} {
 		lo, hi, slot := span[0], span[1], span[2]
-		kernel.MatVecInt8(w.dots[:hi-lo], keys[slot*k.hd:], w.q, hi-lo, k.hd)
 		if lo < hi {
-			kernel.ExactScaleInt32(scores[lo:], 0, w.dots, 0, 1, qs*scale, keyScale[slot:slot+hi-lo])
+			dots := kernel.Int8Scores(w.dots, keys, w.query, k.hd, slot, hi-lo)
+			kernel.ExactScaleInt32(scores[lo:], 0, dots, 0, 1, qs*scale, keyScale[slot:slot+hi-lo])
 		}
 	}
 	kernel.ExactSoftmax(scores)

@@ -322,7 +322,7 @@ func (r *floatRun) store(layer, lo, hi int) {
 	for i := lo; i < hi; i++ {
 		for g := range c.NKVHead {
 			at := i*kv + g*hd
-			r.s.cache.store(layer, r.s.pos+i, g, r.k[at:at+hd], r.v[at:at+hd])
+			r.s.cache.store(nil, layer, r.s.pos+i, g, r.k[at:at+hd], r.v[at:at+hd])
 		}
 	}
 }

@@ -342,7 +342,7 @@ func (t *int8BlockTask) Do(i, worker int) {
 		r.product(w, l.qkv, lo, hi, r.q, r.k, r.v)
 		for row := lo; row < hi; row++ {
 			for g := range r.s.e.config.NKVHead {
-				r.store(t.layer, row, g)
+				r.store(w, t.layer, row, g)
 			}
 		}
 	}
@@ -401,7 +401,7 @@ func (r *int8Run) scale(w *int8Scratch, l *kernel.Int8Linear, y *[3][]float32, i
 
 // store rotates the key of a row and head g, and the queries that share it, and
 // puts key and value into the cache.
-func (r *int8Run) store(layer, row, g int) {
+func (r *int8Run) store(w *int8Scratch, layer, row, g int) {
 	c := &r.s.e.config
 	hd := r.s.cache.hd
 	half, share := hd/2, c.NHead/c.NKVHead
@@ -410,7 +410,7 @@ func (r *int8Run) store(layer, row, g int) {
 	k, v := r.k[at:at+hd], r.v[at:at+hd]
 	kernel.ExactRotate(r.q[row*c.NEmbd+g*share*hd:][:share*hd], cos, sin)
 	kernel.ExactRotate(k, cos, sin)
-	r.s.cache.store(layer, r.s.pos+row, g, k, v)
+	r.s.cache.store(w.attention.q, layer, r.s.pos+row, g, k, v)
 }
 
 // attend is the attention of a row over a key-value head.

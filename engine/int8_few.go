@@ -76,7 +76,7 @@ func (t *int8FewTask) attend(worker, layer int) {
 	heads, threads := t.r.s.e.config.NKVHead, len(t.r.scratch)
 	for g := heads * worker / threads; g < heads*(worker+1)/threads; g++ {
 		for row := range t.ids {
-			t.r.store(layer, row, g)
+			t.r.store(&t.r.scratch[worker], layer, row, g)
 		}
 		for row := range t.ids {
 			t.r.attend(&t.r.scratch[worker], layer, row, g)

@@ -24,17 +24,6 @@ func exactQuantize8Whole(q []int8, x []float32, inv float32) {
 	refExactQuantize8(q[n:], x[n:], inv)
 }
 
-func exactScaleInt32Whole(y []float32, ldy int, acc []int32, ldacc, rows int, s float32, g []float32) {
-	n := whole(g)
-	for r := range rows {
-		row, sums := y[r*ldy:][:len(g)], acc[r*ldacc:][:len(g)]
-		exactScaleInt32V4(row[:n], sums, g, s)
-		if n < len(g) {
-			refExactScaleInt32(row[n:], 0, sums[n:], 0, 1, s, g[n:])
-		}
-	}
-}
-
 func exactRotateWhole(x, cos, sin []float32) {
 	n := whole(cos)
 	for ; len(x) > 0; x = x[2*len(cos):] {

@@ -33,3 +33,11 @@ func exactValues8Whole(o, w []float32, values []int8) {
 		refExactValues8(o[n:], w[p:p+1], values[p*width+n:])
 	}
 }
+
+func exactScaleInt32Whole(y []float32, ldy int, acc []int32, ldacc, rows int, s float32, g []float32) {
+	n := whole(g)
+	exactScaleInt32Rows(y, ldy, acc, ldacc, rows, s, g[:n])
+	if n < len(g) && rows > 0 {
+		refExactScaleInt32(y[n:], ldy, acc[n:], ldacc, rows, s, g[n:])
+	}
+}

@@ -79,17 +79,19 @@ func (s panelShape) refPanels(c []int32, w []uint8, x []int16) {
 // simdKernels are the implementations for LayoutSIMD128; each has the
 // signature and the meaning of its plain definition, ref….
 type simdKernels struct {
-	linear, table func(c []int32, w []uint8, x []int16) // panelShape.refPanels
-	hadamard      func(c []int32, ldc, cols int)
-	terms         func(c []int32, ldc, groups int, index []uint8, tables []int8, chunks, skip int)
-	transform     func(x []int16, q []int8, part, width, minus int)
-	tables        func(tables, q []int8, part int)
-	widen         func(x []int16, q []int8)
+	linear, table, keys func(c []int32, w []uint8, x []int16) // panelShape.refPanels
+	hadamard            func(c []int32, ldc, cols int)
+	terms               func(c []int32, ldc, groups int, index []uint8, tables []int8, chunks, skip int)
+	transform           func(x []int16, q []int8, part, width, minus int)
+	tables              func(tables, q []int8, part int)
+	widen               func(x []int16, q []int8)
+	setKey              func(keys, q []int8)
 }
 
 var refSIMD = &simdKernels{
-	linear: linearPanels.refPanels, table: tablePanels.refPanels, hadamard: refHadamardInt32, terms: refOctonionTerms,
-	transform: refTransformInt8, tables: refTermTables, widen: refWidenInt8,
+	linear: linearPanels.refPanels, table: tablePanels.refPanels, keys: keyPanels.refPanels,
+	hadamard: refHadamardInt32, terms: refOctonionTerms,
+	transform: refTransformInt8, tables: refTermTables, widen: refWidenInt8, setKey: refSetKey,
 }
 
 // simd is the implementation of the active set.
@@ -409,6 +411,11 @@ func int16s(b []int8) []int16 {
 	return unsafe.Slice((*int16)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/2)
 }
 
+// uint8s is the same memory as bytes.
+func uint8s(b []int8) []uint8 {
+	return unsafe.Slice((*uint8)(unsafe.Pointer(unsafe.SliceData(b))), len(b))
+}
+
 // Int8Table is a matrix of int8 rows in LayoutSIMD128.
 type Int8Table struct {
 	rows, cols int
@@ -476,7 +483,16 @@ func (t *Int8Table) MatMul(m *Int8Scratch, y []int32, ldy int, x []int8, row, ro
 
 // Expand writes rows from row on, as many as q holds.
 func (t *Int8Table) Expand(q []int8, row int) {
-	for i := range q {
-		q[i] = int8(t.w[tablePanels.at(row+i/t.cols, i%t.cols, t.cols)])
+	step := tablePanels.rows() * tablePanels.cols()
+	for ; len(q) > 0; row++ {
+		at := tablePanels.at(row, 0, t.cols)
+		for c := 0; c < t.cols; c += tablePanels.cols() {
+			pairs := t.w[at:][:8*tablePanels.pairs-6]
+			for i := range q[:min(tablePanels.cols(), t.cols-c)] {
+				q[i] = int8(pairs[i/2*8+i%2])
+			}
+			q = q[min(tablePanels.cols(), t.cols-c):]
+			at += step
+		}
 	}
 }

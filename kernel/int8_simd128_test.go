@@ -69,7 +69,7 @@ func TestSIMDKernels(t *testing.T) {
 			for name, c := range map[string]struct {
 				shape panelShape
 				run   func(c []int32, w []uint8, x []int16)
-			}{"linear": {linearPanels, s.linear}, "table": {tablePanels, s.table}} {
+			}{"linear": {linearPanels, s.linear}, "table": {tablePanels, s.table}, "keys": {keyPanels, s.keys}} {
 				for panels := range 4 {
 					for steps := range 5 {
 						rows, cols := panels*c.shape.rows(), steps*c.shape.cols()
@@ -194,6 +194,38 @@ func TestInt8Table(t *testing.T) {
 	if _, err := Int8TableOf(make([]byte, 5), 1, 1); err == nil || !strings.Contains(err.Error(), "5 bytes, want 2048") {
 		t.Errorf("a packed table of another shape: got %v", err)
 	}
+}
+
+// Keys give their products with a query, from any row to any other, and stay
+// what they were when there is more room.
+func TestInt8Keys(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	eachSet(t, func(t *testing.T) {
+		for _, width := range []int{1, 8, 15, 16, 17, 64, 70} {
+			const rows, more = 48, 80
+			k, x := randomInt8(rows*width, r), randomInt8(width, r)
+			keys := make([]int8, Int8KeysLen(rows, width))
+			for i := range rows {
+				SetInt8Key(keys, i, k[i*width:(i+1)*width])
+			}
+			wider := make([]int8, Int8KeysLen(more, width))
+			copy(wider, keys)
+			query := make([]int8, Int8QueryLen(width))
+			Int8Query(query, x)
+			want := make([]int32, rows)
+			refMatVecInt8(want, k, x)
+			for row := range rows {
+				for n := 0; row+n <= rows; n += 1 + n/3 {
+					y, check := guardedInt32s(t, n+2*ExactBlock, "scores")
+					got := Int8Scores(y, wider, query, width, row, n)
+					check()
+					if !slices.Equal(got, want[row:row+n]) {
+						t.Fatalf("width %d, %d keys from %d: %v, want %v", width, n, row, got, want[row:row+n])
+					}
+				}
+			}
+		}
+	})
 }
 
 // What is not a layer's own is an error.

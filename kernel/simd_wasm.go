@@ -2,8 +2,9 @@ package kernel
 
 // simdSets is indexed by set; the assembly is written by _avo/wasm_simd.go.
 var simdSets = [len(setNames)]*simdKernels{setRef: refSIMD, setSIMD128: {
-	linear: simdLinearPanels, table: simdTablePanels, hadamard: simdHadamard, terms: simdOctonionTerms,
-	transform: simdTransformWhole, tables: simdTermTablesWhole, widen: simdWidenWhole,
+	linear: simdLinearPanels, table: simdTablePanels, keys: simdKeyPanels,
+	hadamard: simdHadamard, terms: simdOctonionTerms,
+	transform: simdTransformWhole, tables: simdTermTablesWhole, widen: simdWidenWhole, setKey: simdSetKey,
 }}
 
 // simdTransformWhole leaves parts of other widths than multiples of eight to

@@ -9,7 +9,7 @@ func exactExpV4(y, x []float32)
 func exactSwiGLUV4(y, gate, up []float32)
 
 //go:noescape
-func exactScaleInt32V4(y []float32, acc []int32, g []float32, s float32)
+func exactScaleInt32Rows(y []float32, ldy int, acc []int32, ldacc, rows int, s float32, g []float32)
 
 //go:noescape
 func addV4(y, a, b []float32)

@@ -224,19 +224,40 @@ TEXT ·exactSwiGLUV4(SB), NOSPLIT, $0-72
 	End
 	RET
 
-// func exactScaleInt32V4(y []float32, acc []int32, g []float32, s float32)
-TEXT ·exactScaleInt32V4(SB), NOSPLIT, $0-76
+// func exactScaleInt32Rows(y []float32, ldy int, acc []int32, ldacc, rows int, s float32, g []float32)
+TEXT ·exactScaleInt32Rows(SB), NOSPLIT, $0-104
 	I64Load y_base+0(FP)
 	Set R1
-	I64Load y_len+8(FP)
-	Set R0
-	I64Load acc_base+24(FP)
+	I64Load acc_base+32(FP)
 	Set R2
-	I64Load g_base+48(FP)
-	Set R3
+	I64Load rows+64(FP)
+	Set R4
+	I64Load g_len+88(FP)
+	Set R7
+	I64Load ldy+24(FP)
+	Get R7
+	I64Sub
+	I64Const $2
+	I64Shl
+	Set R5
+	I64Load ldacc+56(FP)
+	Get R7
+	I64Sub
+	I64Const $2
+	I64Shl
+	Set R6
 	F32Load s+72(FP)
 	F32x4Splat
 	Set V0
+	Block
+	Get R4
+	I64Eqz
+	BrIf $0
+	Loop
+	I64Load g_base+80(FP)
+	Set R3
+	Get R7
+	Set R0
 	Block
 	Get R0
 	I64Const $32
@@ -402,6 +423,23 @@ TEXT ·exactScaleInt32V4(SB), NOSPLIT, $0-76
 	I64Const $-4
 	I64Add
 	Tee R0
+	I64Const $0
+	I64Ne
+	BrIf $0
+	End
+	End
+	Get R1
+	Get R5
+	I64Add
+	Set R1
+	Get R2
+	Get R6
+	I64Add
+	Set R2
+	Get R4
+	I64Const $-1
+	I64Add
+	Tee R4
 	I64Const $0
 	I64Ne
 	BrIf $0

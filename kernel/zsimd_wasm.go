@@ -9,6 +9,9 @@ func simdLinearPanels(c []int32, w []uint8, x []int16)
 func simdTablePanels(c []int32, w []uint8, x []int16)
 
 //go:noescape
+func simdKeyPanels(c []int32, w []uint8, x []int16)
+
+//go:noescape
 func simdHadamard(c []int32, ldc, cols int)
 
 //go:noescape
@@ -22,3 +25,6 @@ func simdTermTables(tables, q []int8, part int)
 
 //go:noescape
 func simdWiden(x []int16, q []int8)
+
+//go:noescape
+func simdSetKey(keys, q []int8)

@@ -3502,6 +3502,412 @@ TEXT ·simdTablePanels(SB), NOSPLIT, $0-72
 	End
 	RET
 
+// func simdKeyPanels(c []int32, w []uint8, x []int16)
+TEXT ·simdKeyPanels(SB), NOSPLIT, $0-72
+	I64Load c_base+0(FP)
+	Set R0
+	I64Load w_base+24(FP)
+	Set R1
+	I64Load c_len+8(FP)
+	Set R5
+	Block
+	Get R5
+	I64Eqz
+	BrIf $0
+	Loop
+	V128Const $0, $0
+	Set V0
+	V128Const $0, $0
+	Set V1
+	V128Const $0, $0
+	Set V2
+	V128Const $0, $0
+	Set V3
+	I64Load x_base+48(FP)
+	Set R2
+	I64Load x_len+56(FP)
+	Set R3
+	Block
+	Get R3
+	I64Eqz
+	BrIf $0
+	Loop
+	Get V0
+	Get R1
+	I32WrapI64
+	V128Load $0
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $0
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $0
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $4
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $16
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $8
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $16
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $12
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $32
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $16
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $32
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $20
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $48
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $24
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $48
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $28
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Set V0
+	Get V1
+	Get R1
+	I32WrapI64
+	V128Load $64
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $0
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $64
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $4
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $80
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $8
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $80
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $12
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $96
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $16
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $96
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $20
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $112
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $24
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $112
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $28
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Set V1
+	Get V2
+	Get R1
+	I32WrapI64
+	V128Load $128
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $0
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $128
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $4
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $144
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $8
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $144
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $12
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $160
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $16
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $160
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $20
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $176
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $24
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $176
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $28
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Set V2
+	Get V3
+	Get R1
+	I32WrapI64
+	V128Load $192
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $0
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $192
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $4
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $208
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $8
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $208
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $12
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $224
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $16
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $224
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $20
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $240
+	I16x8ExtendLowI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $24
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Get R1
+	I32WrapI64
+	V128Load $240
+	I16x8ExtendHighI8x16S
+	Get R2
+	I32WrapI64
+	I32Load $28
+	I32x4Splat
+	I32x4DotI16x8S
+	I32x4Add
+	Set V3
+	Get R1
+	I64Const $256
+	I64Add
+	Set R1
+	Get R2
+	I64Const $32
+	I64Add
+	Set R2
+	Get R3
+	I64Const $-16
+	I64Add
+	Tee R3
+	I64Const $0
+	I64Ne
+	BrIf $0
+	End
+	End
+	Get R0
+	I32WrapI64
+	Get V0
+	V128Store $0, $0
+	Get R0
+	I32WrapI64
+	Get V1
+	V128Store $0, $16
+	Get R0
+	I32WrapI64
+	Get V2
+	V128Store $0, $32
+	Get R0
+	I32WrapI64
+	Get V3
+	V128Store $0, $48
+	Get R0
+	I64Const $64
+	I64Add
+	Set R0
+	Get R5
+	I64Const $-16
+	I64Add
+	Tee R5
+	I64Const $0
+	I64Ne
+	BrIf $0
+	End
+	End
+	RET
+
 // func simdHadamard(c []int32, ldc, cols int)
 TEXT ·simdHadamard(SB), NOSPLIT, $0-40
 	I64Load c_base+0(FP)
@@ -5403,6 +5809,86 @@ TEXT ·simdWiden(SB), NOSPLIT, $0-48
 	V128Store $0, $16
 	Get R1
 	I64Const $32
+	I64Add
+	Set R1
+	Get R2
+	I64Const $16
+	I64Add
+	Set R2
+	Get R0
+	I64Const $-16
+	I64Add
+	Tee R0
+	I64Const $0
+	I64Ne
+	BrIf $0
+	End
+	End
+	RET
+
+// func simdSetKey(keys, q []int8)
+TEXT ·simdSetKey(SB), NOSPLIT, $0-48
+	I64Load keys_base+0(FP)
+	Set R1
+	I64Load q_base+24(FP)
+	Set R2
+	I64Load q_len+32(FP)
+	Set R0
+	Block
+	Get R0
+	I64Eqz
+	BrIf $0
+	Loop
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	I32Load16U $0
+	I32Store16 $0
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	I32Load16U $2
+	I32Store16 $8
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	I32Load16U $4
+	I32Store16 $16
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	I32Load16U $6
+	I32Store16 $24
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	I32Load16U $8
+	I32Store16 $32
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	I32Load16U $10
+	I32Store16 $40
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	I32Load16U $12
+	I32Store16 $48
+	Get R1
+	I32WrapI64
+	Get R2
+	I32WrapI64
+	I32Load16U $14
+	I32Store16 $56
+	Get R1
+	I64Const $256
 	I64Add
 	Set R1
 	Get R2

@@ -229,19 +229,41 @@ func (w *wasm) exactSwiGLU() {
 	w.p("RET")
 }
 
+// exactScaleInt32 is of rows: R4 of them are left, R5 and R6 go from the end of
+// one to the next, R7 is the number of elements.
 func (w *wasm) exactScaleInt32() {
-	w.fn("exactScaleInt32V4", "(y []float32, acc []int32, g []float32, s float32)", 76)
-	w.pointers("y", 0, "acc", 24, "g", 48)
+	w.fn("exactScaleInt32Rows", "(y []float32, ldy int, acc []int32, ldacc, rows int, s float32, g []float32)", 104)
+	w.arg("y_base", 0, "R1")
+	w.arg("acc_base", 32, "R2")
+	w.arg("rows", 64, "R4")
+	w.arg("g_len", 88, "R7")
+	for _, f := range [][2]string{{"R5", "ldy+24"}, {"R6", "ldacc+56"}} {
+		w.p("I64Load %s(FP)", f[1])
+		w.get("R7")
+		w.p("I64Sub")
+		w.constant(2)
+		w.p("I64Shl")
+		w.set(f[0])
+	}
 	w.spreadArg("s", 72, "V0")
-	w.vectors(8, func(at int) {
-		w.address("R1")
-		w.load("R2", at)
-		w.p("F32x4ConvertI32x4S")
-		w.load("R3", at)
-		w.get("V0")
-		w.ops("F32x4Mul", "F32x4Mul")
-		w.store(at)
-	}, 16, 16, 16)
+	w.unless("R4", func() {
+		w.loop("R4", 1, func() {
+			w.arg("g_base", 80, "R3")
+			w.get("R7")
+			w.set("R0")
+			w.vectors(8, func(at int) {
+				w.address("R1")
+				w.load("R2", at)
+				w.p("F32x4ConvertI32x4S")
+				w.load("R3", at)
+				w.get("V0")
+				w.ops("F32x4Mul", "F32x4Mul")
+				w.store(at)
+			}, 16, 16, 16)
+			w.addReg("R1", "R5")
+			w.addReg("R2", "R6")
+		})
+	})
 	w.p("RET")
 }
 

@@ -5,11 +5,13 @@ package main
 func wasmSIMD(w *wasm) {
 	w.panels("simdLinearPanels", 8, 8)
 	w.panels("simdTablePanels", 16, 16)
+	w.panels("simdKeyPanels", 4, 8)
 	w.hadamard()
 	w.terms()
 	w.transform()
 	w.termTables()
 	w.widen()
+	w.setKey()
 }
 
 // panels is kernel.panelShape.refPanels: c and x are whole panels and steps.
@@ -262,6 +264,28 @@ func (w *wasm) widen() {
 				w.store(16 * i)
 			}
 			w.add("R1", 32)
+			w.add("R2", 16)
+		})
+	})
+	w.p("RET")
+}
+
+// setKey spreads whole groups of 16 values of q, of which there are 8 pairs,
+// over keyPanels.
+func (w *wasm) setKey() {
+	w.fn("simdSetKey", "(keys, q []int8)", 48)
+	w.arg("keys_base", 0, "R1")
+	w.arg("q_base", 24, "R2")
+	w.arg("q_len", 32, "R0")
+	w.unless("R0", func() {
+		w.loop("R0", 16, func() {
+			for p := range 8 {
+				w.address("R1")
+				w.address("R2")
+				w.p("I32Load16U $%d", 2*p)
+				w.p("I32Store16 $%d", 8*p)
+			}
+			w.add("R1", 256)
 			w.add("R2", 16)
 		})
 	})
