@@ -24,6 +24,7 @@ type Info struct {
 	WasmOpt    string `json:"wasm_opt"`    // the version that optimised it
 	Sources    string `json:"sources"`     // SHA-256 of what it is made from: Sources
 	Nops       int    `json:"nops"`        // instructions that did nothing
+	Fused      int    `json:"fused"`       // loads made one with what followed
 	CodeBefore int    `json:"code_before"` // bytes of code before wasm-opt
 	Code       int    `json:"code"`        // and after
 	Address    uint32 `json:"address"`     // where the header and the model go

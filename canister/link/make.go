@@ -55,7 +55,7 @@ func Make(ctx context.Context, root string, tags ...string) ([]byte, Info, error
 	if err := errors.Join(bind(m), rename(m)); err != nil {
 		return nil, Info{}, err
 	}
-	info := Info{Nops: m.DropNops(), CodeBefore: len(m.CodeSection())}
+	info := Info{Nops: m.DropNops(), Fused: m.FuseLoads(), CodeBefore: len(m.CodeSection())}
 	m.Customs = nil
 	if err := errors.Join(m.MergeData(dataGap), dropLines(m)); err != nil {
 		return nil, Info{}, err
@@ -148,7 +148,7 @@ func Sources(ctx context.Context, root string) (hash, version string, err error)
 		return "", "", err
 	}
 	paths := strings.Fields(list)
-	for _, own := range []string{candidFile, "canister/module/decode.go", "canister/module/encode.go", "canister/module/instr.go", "canister/module/module.go",
+	for _, own := range []string{candidFile, "canister/module/decode.go", "canister/module/encode.go", "canister/module/fuse.go", "canister/module/instr.go", "canister/module/module.go",
 		"canister/module/rewrite.go", "canister/link/lines.go", "canister/link/make.go", "canister/link/wasi.go"} {
 		paths = append(paths, filepath.Join(root, own))
 	}

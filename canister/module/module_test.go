@@ -167,6 +167,33 @@ func TestRewrites(t *testing.T) {
 	}
 }
 
+// Loads are fused where nothing lies between, with offsets of any length.
+func TestFuseLoads(t *testing.T) {
+	load := func(op ...byte) []byte { return append([]byte{0x20, 0}, op...) }
+	for name, c := range map[string]struct{ code, want []byte }{
+		"low":        {load(0xfd, 0, 4, 16, 0xfd, 0x87, 1, 0x1a), load(0xfd, 1, 0, 16, 0x1a)},
+		"high":       {load(0xfd, 0, 4, 0xf8, 1, 0xfd, 0x88, 1, 0x1a), load(0xfd, 1, 0, 0x80, 2, 0x1a)},
+		"int16":      {load(0xfd, 0, 0, 0, 0xfd, 0xa8, 1, 0x1a), load(0xfd, 3, 0, 8, 0x1a)},
+		"splat":      {load(0x28, 2, 5, 0xfd, 17, 0x1a), load(0xfd, 9, 0, 5, 0x1a)},
+		"float":      {load(0x2a, 2, 5, 0xfd, 19, 0x1a), load(0xfd, 9, 0, 5, 0x1a)},
+		"twice":      {load(0x29, 3, 5, 0xfd, 18, 0xfd, 0x87, 1, 0x1a), load(0xfd, 1, 0, 5, 0x1a)},
+		"in between": {load(0xfd, 0, 4, 16, 0x22, 1, 0xfd, 0x87, 1, 0x1a), nil},
+		"other":      {load(0x28, 2, 5, 0xfd, 18, 0x1a), nil},
+		"too high":   {load(0xfd, 0, 4, 0xff, 0xff, 0xff, 0xff, 15, 0xfd, 0x88, 1, 0x1a), nil},
+	} {
+		m := &Module{Funcs: []Func{{Code: body(c.code...)}}}
+		want, fused := c.want, 1
+		if want == nil {
+			want, fused = c.code, 0
+		} else if name == "twice" {
+			fused = 2
+		}
+		if got := m.FuseLoads(); got != fused || !bytes.Equal(m.Funcs[0].Code, body(want...)) {
+			t.Errorf("%s: fused %d into %x, want %d into %x", name, got, m.Funcs[0].Code, fused, body(want...))
+		}
+	}
+}
+
 func TestInjections(t *testing.T) {
 	memoryFill := []byte{prefixMisc, 11, 0}
 	tests := []struct {
@@ -226,6 +253,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatal("encoded twice, it differs")
 		}
 		m.DropNops()
+		m.FuseLoads()
 		m.MapFuncs(func(i uint32) uint32 { return i })
 		m.FuncNames()
 		Measure(m, wasm)
