@@ -215,11 +215,11 @@ func (a *app) finish(c *agent.Client, w *writing, want string) {
 	}
 }
 
-// limit makes the canister pause: it believes that messages may take so many
-// instructions.
-func (a *app) limit(instructions uint64) {
+// pauses makes the canister stop after 100 M instructions: a tenth of what it
+// then believes that messages may take.
+func (a *app) pauses() {
 	a.Helper()
-	if _, failed := a.ask(a.client, "set_limits", agent.Record{agent.F("update_instructions", agent.Some(instructions))}); failed != "" {
+	if _, failed := a.ask(a.client, "set_limits", agent.Record{agent.F("update_instructions", agent.Some(uint64(1_000_000_000))), agent.F("budget_percent", agent.Some(uint32(10)))}); failed != "" {
 		a.Fatal(failed)
 	}
 }
@@ -242,7 +242,7 @@ func TestAppPausesAndUpgrades(t *testing.T) {
 		t.Errorf("in one call the canister wrote\n%q (%s), the command line\n%q", w.text, w.reason, want)
 	}
 
-	a.limit(100_000_000)
+	a.pauses()
 	w := a.begin(a.client, prompt, 60)
 	a.finish(a.client, w, want)
 	if w.calls < wantCalls {
@@ -280,7 +280,7 @@ func TestAppTrap(t *testing.T) {
 	m := appModel(t)
 	a := startApp(t, Options{}, appModule(t, m))
 	want := native(t, m, prompt, 60)
-	a.limit(100_000_000)
+	a.pauses()
 	w := a.begin(a.client, prompt, 60)
 	// The replica allows less than the canister believes: it runs out in the
 	// middle, and the session is where it was.
@@ -301,7 +301,7 @@ func TestAppTwoCallers(t *testing.T) {
 	}
 	m := appModel(t)
 	a := startApp(t, Options{}, appModule(t, m))
-	a.limit(100_000_000)
+	a.pauses()
 	prompts := []string{prompt, "A second caller"}
 	clients := []*agent.Client{a.as(), a.as()}
 	var ws [2]*writing

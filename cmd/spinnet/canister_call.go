@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/link"
 	"spinnet/dataset"
 )
 
@@ -38,13 +39,13 @@ func (f *networkFlags) client(ctx context.Context) (*agent.Client, error) {
 	c := &agent.Client{URL: f.network}
 	switch f.network {
 	case "local":
-		c.URL = fmt.Sprintf("http://127.0.0.1:%d", localPort)
+		c.URL = fmt.Sprintf("http://127.0.0.1:%d", link.LocalPort)
 	case "ic":
 		c.URL = mainnet
 	}
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, usagef("--network %q is neither local, ic, nor an address such as http://127.0.0.1:%d", f.network, localPort)
+		return nil, usagef("--network %q is neither local, ic, nor an address such as http://127.0.0.1:%d", f.network, link.LocalPort)
 	}
 	switch {
 	case f.rootKey != "":
@@ -160,6 +161,9 @@ func canisterNamed(name, project, network string) (agent.Principal, error) {
 	id, err := agent.ParsePrincipal(name)
 	if err == nil {
 		return id, nil
+	}
+	if network != "ic" {
+		network = "local" // icp's name for it, wherever it listens
 	}
 	var errs []error
 	for _, kept := range []string{"data", "cache"} {

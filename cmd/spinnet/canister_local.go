@@ -13,12 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"spinnet/canister/link"
 	"spinnet/canister/replica"
 )
-
-// localPort is where the local replica listens unless told otherwise, and
-// where the project files of "canister build" look for it.
-const localPort = 4943
 
 func newCanisterLocalCmd() *cobra.Command {
 	var host, state string
@@ -72,7 +69,7 @@ Stdout gets its address and its root key.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&host, "host", "127.0.0.1", "address to listen on")
-	f.IntVar(&port, "port", localPort, "port to listen on; 0 for one that is free")
+	f.IntVar(&port, "port", link.LocalPort, "port to listen on; 0 for one that is free")
 	f.StringVar(&state, "state", "", "folder that keeps the canisters")
 	f.BoolVar(&asJSON, "json", false, "print the address and the key as one JSON object")
 	f.BoolVar(&quiet, "quiet", false, "do not log messages")
