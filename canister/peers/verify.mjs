@@ -1,0 +1,33 @@
+// Compares what a canister writes with what the command line wrote:
+//   node verify.mjs URL ROOT_KEY CANISTER PROMPT TOKENS TEMPERATURE SEED FILE
+// FILE holds the command line's text. Prints both side by side and what the
+// canister's cost; fails when they differ.
+import { readFileSync } from "node:fs";
+import { connect, write } from "./spinnet.mjs";
+
+const [url, rootKey, id, prompt, tokens, temperature, seed, file] = process.argv.slice(2);
+const native = readFileSync(file, "utf8").replace(/\n$/, "");
+const canister = await connect(url, rootKey, id);
+const got = await write(canister, prompt, Number(tokens), Number(temperature), seed);
+
+// lines folds a text to lines of a width.
+const width = 52;
+const lines = (text) => text.split("\n").flatMap((l) => l.match(new RegExp(`.{1,${width}}`, "gu")) ?? [""]);
+const [left, right] = [lines(native), lines(got.text)];
+const row = (a, b) => console.log(`${a.padEnd(width)} | ${b}`);
+console.log(`temperature ${temperature}, seed ${seed}`);
+row("spinnet generate", "canister");
+row("-".repeat(width), "-".repeat(width));
+for (let i = 0; i < Math.max(left.length, right.length); i++) row(left[i] ?? "", right[i] ?? "");
+
+const each = Number(got.instructions) / (got.tokens + got.promptTokens);
+const millions = (n) => (n / 1e6).toFixed(1) + " M";
+console.log(`
+${got.tokens} tokens after a prompt of ${got.promptTokens}, in ${got.calls} call(s): ${(got.tokens / got.calls).toFixed(1)} tokens a call
+${(got.tokens / got.seconds).toFixed(1)} tokens/s on this replica, ${got.seconds.toFixed(2)} s in all
+${millions(Number(got.instructions))} instructions: ${millions(each)} a token, read or written; at that, 60 % of the 40 B of a call hold ${Math.floor((0.6 * 40e9) / each)} tokens
+`);
+if (got.text !== native) {
+  console.error("the texts differ");
+  process.exit(1);
+}

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# A canister writes what the command line writes, checked from end to end.
+#
+#   scripts/verify_canister.sh [PROMPT [TOKENS [MODEL]]]
+#
+# Builds spinnet, makes a canister of MODEL, starts a local replica, deploys
+# with the icp command line, calls it with @icp-sdk/core, and prints the text
+# of "spinnet generate" beside the canister's for the same seed, greedy and
+# drawn, with tokens/s, instructions per token and tokens per call. It fails
+# when the texts differ. Without MODEL, a small one is trained first, for about
+# a minute.
+#
+# Needs Go, node and npm; icp and @icp-sdk/core come from npm. SPINNET=path uses
+# a program that is built. SEED=1 sets the seed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+prompt=${1:-Once upon a time}
+tokens=${2:-50}
+model=${3:-}
+seed=${SEED:-1}
+peers=canister/peers
+icp=$PWD/$peers/node_modules/@icp-sdk/icp-cli-linux-x64/bin/icp
+export GOTOOLCHAIN=${GOTOOLCHAIN:-go1.27.3} DO_NOT_TRACK=1
+
+work=$(mktemp -d)
+replica=
+finish() {
+  if [ -n "$replica" ]; then kill "$replica" 2>/dev/null && wait "$replica" || true; fi
+  rm -rf "$work"
+}
+trap finish EXIT
+step() { printf '== %s\n' "$*" >&2; }
+
+# Run with its own home, icp neither asks nor changes anything of the user's.
+icp() { (cd "$work/build" && HOME="$work" XDG_DATA_HOME="$work/data" XDG_CONFIG_HOME="$work/config" "$icp" "$@"); }
+
+if [ ! -x "$icp" ] || [ ! -d $peers/node_modules/@icp-sdk/core ]; then
+  step "npm: icp and @icp-sdk/core"
+  npm --prefix $peers run --silent setup >&2
+  chmod +x "$icp"
+fi
+spinnet=${SPINNET:-}
+if [ -z "$spinnet" ]; then
+  step "go build"
+  spinnet=$work/spinnet
+  CGO_ENABLED=0 go build -trimpath -o "$spinnet" ./cmd/spinnet
+fi
+spinnet=$(realpath "$spinnet")
+
+if [ -z "$model" ]; then
+  step "training a small model"
+  "$spinnet" prepare tinyshakespeare --out "$work/data" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+  "$spinnet" train demo --dataset="$work/data" --out_dir="$work/run" --max_iters=150 --warmup_iters=10 \
+    --eval_interval=150 --checkpoint_interval=150 --sample_tokens=0 >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
+  model=$work/run
+fi
+case $model in
+*.spinnet) ;;
+*)
+  "$spinnet" compress "$model" -o "$work/model.spinnet" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+  model=$work/model.spinnet
+  ;;
+esac
+
+step "spinnet canister build"
+"$spinnet" canister build "$model" -o "$work/build" >&2
+
+step "spinnet canister local"
+"$spinnet" canister local --port 0 --json >"$work/local.json" 2>"$work/replica.log" &
+replica=$!
+for _ in $(seq 100); do
+  [ -s "$work/local.json" ] && break
+  sleep 0.1
+done
+url=$(node -p 'JSON.parse(require("fs").readFileSync(process.argv[1])).url' "$work/local.json")
+key=$(node -p 'JSON.parse(require("fs").readFileSync(process.argv[1])).root_key' "$work/local.json")
+sed -i.bak "s#url: http://127.0.0.1:[0-9]*#url: $url#" "$work/build/icp.yaml"
+
+step "icp deploy"
+icp deploy --yes >"$work/log" 2>&1 || { cat "$work/log" "$work/replica.log" >&2; exit 1; }
+id=$(icp canister status spinnet 2>/dev/null | sed -n 's/^Canister Id: //p')
+icp canister call --query spinnet health '()' 2>/dev/null | tr -d '\n' >&2
+echo >&2
+grep -E 'canister_init|compiled' "$work/replica.log" | sed 's/.*msg=//' >&2 || true
+
+failed=0
+for temperature in 0 0.8; do
+  "$spinnet" generate "$model" --numeric int8 --prompt "$prompt" --max-tokens "$tokens" --temperature $temperature --seed "$seed" >"$work/native.txt"
+  node $peers/verify.mjs "$url" "$key" "$id" "$prompt" "$tokens" $temperature "$seed" "$work/native.txt" || failed=1
+done
+if [ $failed = 0 ]; then
+  echo "the canister and the command line wrote the same texts"
+else
+  echo "the canister and the command line wrote different texts" >&2
+  tail -5 "$work/replica.log" >&2
+fi
+exit $failed
