@@ -85,8 +85,8 @@ grep -E 'canister_init|compiled' "$work/replica.log" | sed 's/.*msg=//' >&2 || t
 
 failed=0
 for temperature in 0 0.8; do
-  "$spinnet" generate "$model" --numeric int8 --prompt "$prompt" --max-tokens "$tokens" --temperature $temperature --seed "$seed" >"$work/native.txt"
-  node $peers/verify.mjs "$url" "$key" "$id" "$prompt" "$tokens" $temperature "$seed" "$work/native.txt" || failed=1
+  "$spinnet" generate "$model" --json --numeric int8 --prompt "$prompt" --max-tokens "$tokens" --temperature $temperature --seed "$seed" >"$work/native.json"
+  node $peers/verify.mjs "$url" "$key" "$id" "$prompt" "$tokens" $temperature "$seed" "$work/native.json" || failed=1
 done
 if [ $failed = 0 ]; then
   echo "the canister and the command line wrote the same texts"

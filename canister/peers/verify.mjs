@@ -1,12 +1,12 @@
 // Compares what a canister writes with what the command line wrote:
 //   node verify.mjs URL ROOT_KEY CANISTER PROMPT TOKENS TEMPERATURE SEED FILE
-// FILE holds the command line's text. Prints both side by side and what the
+// FILE holds what "spinnet generate --json" wrote. Prints both side by side and what the
 // canister's cost; fails when they differ.
 import { readFileSync } from "node:fs";
 import { connect, write } from "./spinnet.mjs";
 
 const [url, rootKey, id, prompt, tokens, temperature, seed, file] = process.argv.slice(2);
-const native = readFileSync(file, "utf8").replace(/\n$/, "");
+const native = JSON.parse(readFileSync(file, "utf8")).text;
 const canister = await connect(url, rootKey, id);
 const got = await write(canister, prompt, Number(tokens), Number(temperature), seed);
 

@@ -149,7 +149,11 @@ func TestCanisterWithPeers(t *testing.T) {
 	local := startLocal(t, "--state", state)
 	pointAt(t, project, local.URL)
 	const prompt = "Once upon a time"
-	want := spinnet("generate", model, "--prompt", prompt, "--max-tokens", "20", "--temperature", "0")
+	var native struct{ Text string }
+	if err := json.Unmarshal([]byte(spinnet("generate", model, "--json", "--prompt", prompt, "--max-tokens", "20", "--temperature", "0")), &native); err != nil {
+		t.Fatal(err)
+	}
+	want := native.Text
 
 	// Install in chunks, look, call, query, upgrade.
 	mustRun("deploy", "--yes")
@@ -187,17 +191,17 @@ func TestCanisterWithPeers(t *testing.T) {
 	if err := json.Unmarshal([]byte(spinnet(args...)), &answer); err != nil {
 		t.Fatal(err)
 	}
-	if answer[0].OK.Text+"\n" != want || answer[0].OK.Reason != "length" {
+	if answer[0].OK.Text != want || answer[0].OK.Reason != "length" {
 		t.Errorf("the canister wrote %q (%s), the command line %q", answer[0].OK.Text, answer[0].OK.Reason, want)
 	}
 	id := regexp.MustCompile(`[a-z0-9-]+-cai`).FindString(status)
-	javaScript(t, node, local, id, prompt, strings.TrimSuffix(want, "\n"))
+	javaScript(t, node, local, id, prompt, want)
 
 	// The replica begins anew with what it had.
 	local.stop()
 	local = startLocal(t, "--state", state)
 	pointAt(t, project, local.URL)
-	javaScript(t, node, local, id, prompt, strings.TrimSuffix(want, "\n"))
+	javaScript(t, node, local, id, prompt, want)
 }
 
 // javaScript runs canister/peers/client.mjs.
