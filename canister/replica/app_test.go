@@ -215,11 +215,11 @@ func (a *app) finish(c *agent.Client, w *writing, want string) {
 	}
 }
 
-// pauses makes the canister stop after 100 M instructions: a tenth of what it
+// pauses makes the canister stop after 50 M instructions: 5 % of what it
 // then believes that messages may take.
 func (a *app) pauses() {
 	a.Helper()
-	if _, failed := a.ask(a.client, "set_limits", agent.Record{agent.F("update_instructions", agent.Some(uint64(1_000_000_000))), agent.F("budget_percent", agent.Some(uint32(10)))}); failed != "" {
+	if _, failed := a.ask(a.client, "set_limits", agent.Record{agent.F("update_instructions", agent.Some(uint64(1_000_000_000))), agent.F("budget_percent", agent.Some(uint32(5)))}); failed != "" {
 		a.Fatal(failed)
 	}
 }
@@ -237,20 +237,20 @@ func TestAppPausesAndUpgrades(t *testing.T) {
 	wasm := appModule(t, m)
 	dir := t.TempDir()
 	a := startApp(t, Options{State: dir}, wasm)
-	want := native(t, m, prompt, 60)
-	if w := a.begin(a.client, prompt, 60); w.text != want || w.calls != 1 {
+	want := native(t, m, prompt, 180)
+	if w := a.begin(a.client, prompt, 180); w.text != want || w.calls != 1 {
 		t.Errorf("in one call the canister wrote\n%q (%s), the command line\n%q", w.text, w.reason, want)
 	}
 
 	a.pauses()
-	w := a.begin(a.client, prompt, 60)
+	w := a.begin(a.client, prompt, 180)
 	a.finish(a.client, w, want)
 	if w.calls < wantCalls {
-		t.Errorf("60 tokens took %d calls of 100 M instructions, want %d or more", w.calls, wantCalls)
+		t.Errorf("180 tokens took %d calls of 50 M instructions, want %d or more", w.calls, wantCalls)
 	}
 
 	// An upgrade in the middle: stopped, installed, started.
-	w = a.begin(a.client, prompt, 60)
+	w = a.begin(a.client, prompt, 180)
 	if w.reason != "paused" {
 		t.Fatalf("the first call ends with %q", w.reason)
 	}
@@ -279,12 +279,12 @@ func TestAppTrap(t *testing.T) {
 	}
 	m := appModel(t)
 	a := startApp(t, Options{}, appModule(t, m))
-	want := native(t, m, prompt, 60)
+	want := native(t, m, prompt, 180)
 	a.pauses()
-	w := a.begin(a.client, prompt, 60)
+	w := a.begin(a.client, prompt, 180)
 	// The replica allows less than the canister believes: it runs out in the
 	// middle, and the session is where it was.
-	a.replica.limits.Update = 20_000_000
+	a.replica.limits.Update = 10_000_000
 	arg, err := agent.EncodeArgs(w.session)
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +306,7 @@ func TestAppTwoCallers(t *testing.T) {
 	clients := []*agent.Client{a.as(), a.as()}
 	var ws [2]*writing
 	for i := range ws {
-		ws[i] = a.begin(clients[i], prompts[i], 60)
+		ws[i] = a.begin(clients[i], prompts[i], 180)
 	}
 	for range 100 {
 		for i, w := range ws {
@@ -316,7 +316,7 @@ func TestAppTwoCallers(t *testing.T) {
 		}
 	}
 	for i, w := range ws {
-		a.finish(clients[i], w, native(t, m, prompts[i], 60))
+		a.finish(clients[i], w, native(t, m, prompts[i], 180))
 	}
 	if _, failed := a.ask(clients[1], "resume", ws[0].session); failed == "" {
 		t.Error("a caller resumes another one's session")
