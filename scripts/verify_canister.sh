@@ -7,17 +7,23 @@
 # with the icp command line, calls it with @icp-sdk/core, and prints the text
 # of "spinnet generate" beside the canister's for the same seed, greedy and
 # drawn, with tokens/s, instructions per token and tokens per call. It fails
-# when the texts differ. Without MODEL, a small one is trained first, for about
-# a minute.
+# when the texts differ.
+#
+# Without MODEL, a small one is trained first, for about a minute. MODEL "bench" is
+# one of random weights in the shape of docs/canister.md's figures: 8 layers, d
+# 512, hidden width 1408, GPT-2's vocabulary, 1024 positions; ALGEBRA=walsh makes
+# it of another algebra, KV=int8 keeps its keys and values in int8.
 #
 # Needs Go, node and npm; icp and @icp-sdk/core come from npm. SPINNET=path uses
-# a program that is built. SEED=1 sets the seed.
+# a program that is built, SEED=1 sets the seed, BUDGET=98 how much of a message's
+# instructions, in percent, the canister uses (60).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 prompt=${1:-Once upon a time}
 tokens=${2:-50}
 model=${3:-}
 seed=${SEED:-1}
+kv=${KV:-float}
 peers=canister/peers
 icp=$PWD/$peers/node_modules/@icp-sdk/icp-cli-linux-x64/bin/icp
 export GOTOOLCHAIN=${GOTOOLCHAIN:-go1.27.3} DO_NOT_TRACK=1
@@ -54,6 +60,14 @@ if [ -z "$model" ]; then
     --eval_interval=150 --checkpoint_interval=150 --sample_tokens=0 >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
   model=$work/run
 fi
+if [ "$model" = bench ]; then
+  step "making a model of random weights"
+  { "$spinnet" prepare text README.md docs/*.md --tokenizer gpt2 --out "$work/data" &&
+    "$spinnet" train tinystories --dataset="$work/data" --out_dir="$work/run" --algebra="${ALGEBRA:-octonion}" --act_bits=8 \
+      --n_layer=8 --n_embd=512 --hidden_dim=1408 --block_size=1024 --batch_size=1 --gradient_accumulation_steps=1 \
+      --max_iters=1 --warmup_iters=0 --eval_iters=1 --sample_tokens=0; } >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
+  model=$work/run
+fi
 case $model in
 *.spinnet) ;;
 *)
@@ -63,7 +77,7 @@ case $model in
 esac
 
 step "spinnet canister build"
-"$spinnet" canister build "$model" -o "$work/build" >&2
+"$spinnet" canister build "$model" --kv-cache "$kv" -o "$work/build" >&2
 
 step "spinnet canister local"
 "$spinnet" canister local --port 0 --json >"$work/local.json" 2>"$work/replica.log" &
@@ -81,12 +95,15 @@ icp deploy --yes >"$work/log" 2>&1 || { cat "$work/log" "$work/replica.log" >&2;
 id=$(icp canister status spinnet 2>/dev/null | sed -n 's/^Canister Id: //p')
 icp canister call --query spinnet health '()' 2>/dev/null | tr -d '\n' >&2
 echo >&2
+if [ -n "${BUDGET:-}" ]; then
+  icp canister call spinnet set_limits "(record { budget_percent = opt $BUDGET; max_tokens = opt $tokens })" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+fi
 grep -E 'canister_init|compiled' "$work/replica.log" | sed 's/.*msg=//' >&2 || true
 
 failed=0
 for temperature in 0 0.8; do
-  "$spinnet" generate "$model" --json --numeric int8 --prompt "$prompt" --max-tokens "$tokens" --temperature $temperature --seed "$seed" >"$work/native.json"
-  node $peers/verify.mjs "$url" "$key" "$id" "$prompt" "$tokens" $temperature "$seed" "$work/native.json" || failed=1
+  "$spinnet" generate "$model" --json --numeric int8 --kv-cache "$kv" --prompt "$prompt" --max-tokens "$tokens" --temperature $temperature --seed "$seed" >"$work/native.json"
+  node $peers/verify.mjs "$url" "$key" "$id" "$prompt" "$tokens" $temperature "$seed" "$work/native.json" "${BUDGET:-60}" || failed=1
 done
 if [ $failed = 0 ]; then
   echo "the canister and the command line wrote the same texts"

@@ -1,11 +1,12 @@
 // Compares what a canister writes with what the command line wrote:
-//   node verify.mjs URL ROOT_KEY CANISTER PROMPT TOKENS TEMPERATURE SEED FILE
+//   node verify.mjs URL ROOT_KEY CANISTER PROMPT TOKENS TEMPERATURE SEED FILE BUDGET
 // FILE holds what "spinnet generate --json" wrote. Prints both side by side and what the
-// canister's cost; fails when they differ.
+// canister's cost; fails when they differ. BUDGET is what part of a message's
+// instructions the canister uses, in percent.
 import { readFileSync } from "node:fs";
 import { connect, write } from "./spinnet.mjs";
 
-const [url, rootKey, id, prompt, tokens, temperature, seed, file] = process.argv.slice(2);
+const [url, rootKey, id, prompt, tokens, temperature, seed, file, budget] = process.argv.slice(2);
 const native = JSON.parse(readFileSync(file, "utf8")).text;
 const canister = await connect(url, rootKey, id);
 const got = await write(canister, prompt, Number(tokens), Number(temperature), seed);
@@ -25,7 +26,7 @@ const millions = (n) => (n / 1e6).toFixed(1) + " M";
 console.log(`
 ${got.tokens} tokens after a prompt of ${got.promptTokens}, in ${got.calls} call(s): ${(got.tokens / got.calls).toFixed(1)} tokens a call
 ${(got.tokens / got.seconds).toFixed(1)} tokens/s on this replica, ${got.seconds.toFixed(2)} s in all
-${millions(Number(got.instructions))} instructions: ${millions(each)} a token, read or written; at that, 60 % of the 40 B of a call hold ${Math.floor((0.6 * 40e9) / each)} tokens
+${millions(Number(got.instructions))} instructions: ${millions(each)} a token, read or written; at that, ${budget} % of the 40 B of a call hold ${Math.floor((budget / 100) * 40e9 / each)} tokens
 `);
 if (got.text !== native) {
   console.error("the texts differ");
