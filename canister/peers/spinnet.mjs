@@ -24,12 +24,12 @@ export async function connect(host, rootKey, canisterId, identity) {
 
 // write generates a text, in as many calls as it takes.
 export async function write(canister, prompt, tokens, temperature, seed) {
-  const out = { text: "", tokens: 0, calls: 0, instructions: 0n, seconds: 0 };
+  const out = { text: "", tokens: 0, calls: [], instructions: 0n, seconds: 0 };
   const start = performance.now();
   let answer = await canister.generate({ prompt, max_tokens: [tokens], temperature: [temperature], seed: [BigInt(seed)] });
   for (;;) {
     if (answer.err !== undefined) throw new Error(answer.err);
-    out.calls++;
+    out.calls.push(answer.ok.tokens);
     out.text += answer.ok.text;
     out.tokens += answer.ok.tokens;
     out.instructions += answer.ok.instructions;

@@ -19,12 +19,15 @@ const row = (a, b) => console.log(`${a.padEnd(width)} | ${b}`);
 console.log(`temperature ${temperature}, seed ${seed}`);
 row("spinnet generate", "canister");
 row("-".repeat(width), "-".repeat(width));
-for (let i = 0; i < Math.max(left.length, right.length); i++) row(left[i] ?? "", right[i] ?? "");
+const height = 20;
+const all = Math.max(left.length, right.length);
+for (let i = 0; i < Math.min(all, height); i++) row(left[i] ?? "", right[i] ?? "");
+if (all > height) row(`… ${all - height} more lines`, "…");
 
 const each = Number(got.instructions) / (got.tokens + got.promptTokens);
 const millions = (n) => (n / 1e6).toFixed(1) + " M";
 console.log(`
-${got.tokens} tokens after a prompt of ${got.promptTokens}, in ${got.calls} call(s): ${(got.tokens / got.calls).toFixed(1)} tokens a call
+${got.tokens} tokens after a prompt of ${got.promptTokens}, in ${got.calls.length} call(s) of ${got.calls.join(", ")} tokens
 ${(got.tokens / got.seconds).toFixed(1)} tokens/s on this replica, ${got.seconds.toFixed(2)} s in all
 ${millions(Number(got.instructions))} instructions: ${millions(each)} a token, read or written; at that, ${budget} % of the 40 B of a call hold ${Math.floor((budget / 100) * 40e9 / each)} tokens
 `);

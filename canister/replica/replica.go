@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -61,7 +62,7 @@ func New(ctx context.Context, o Options) (*Replica, error) {
 		}
 		found, err := r.store.load(ctx, r)
 		if err != nil {
-			return nil, fmt.Errorf("replica: %s: %w", o.State, err)
+			return nil, errors.Join(fmt.Errorf("replica: %s: %w", o.State, err), r.store.lock.Close())
 		}
 		if found {
 			return r, nil

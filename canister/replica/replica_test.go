@@ -10,6 +10,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -402,6 +404,44 @@ func TestState(t *testing.T) {
 		t.Errorf("the new canister has the id of an old one: %v", other)
 	}
 	l.stop()
+}
+
+// A folder that is in use, or damaged, is refused, and says why.
+func TestStateRefused(t *testing.T) {
+	dir := t.TempDir()
+	l := start(t, Options{State: dir})
+	id := l.guest()
+	if r, err := New(l.context(), Options{State: dir}); err == nil {
+		t.Errorf("two replicas keep their state in one folder: %v", r.Close())
+	}
+	l.stop()
+	name := filepath.Join(dir, id.String()+".canister")
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, bad := range map[string][]byte{
+		"empty":     nil,
+		"truncated": good[:len(good)-100],
+		"longer":    append(bytes.Clone(good), 1),
+		"changed":   append(append(bytes.Clone(good[:len(good)-2000]), 0xff), good[len(good)-1999:]...),
+		"foreign":   []byte("hello, this is no canister"),
+		"header":    append([]byte(canisterMagic), 0xff, 0xff, 0xff, 0xff),
+	} {
+		if err := os.WriteFile(name, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := New(l.context(), Options{State: dir}); err == nil {
+			t.Errorf("%s: a replica starts: %v", what, r.Close())
+		} else if !strings.Contains(err.Error(), ".canister") {
+			t.Errorf("%s: %v, want the file's name", what, err)
+		}
+	}
+	if err := os.WriteFile(name, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l = start(t, Options{State: dir})
+	l.counters(id, 0)
 }
 
 func TestMessagesAtOnce(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 	"spinnet/canister/agent"
 )
 
-// Serve answers requests on a listener until the context ends, then saves.
+// Serve answers requests on a listener until the context ends, then saves and
+// lets go of the folder. The replica is of no use afterwards.
 func (r *Replica) Serve(ctx context.Context, l net.Listener) error {
 	run, stop := context.WithCancel(ctx)
 	defer stop()
@@ -43,7 +44,7 @@ func (r *Replica) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop()
 	<-saved
-	return errors.Join(err, r.Save())
+	return errors.Join(err, r.Close())
 }
 
 // Handler answers the interface's requests. What they start ends with ctx,

@@ -27,16 +27,24 @@ import (
 //	replica.json       keys and the next canister's number
 //	ID.canister        one canister: JSON, globals, pages, SHA-256
 //	HASH.module        a module as installed
+//	lock               held by the replica that runs
 //
 // Each file is written beside its place and renamed, so that a reader finds
 // the old one or the new one.
-type store struct{ dir string }
+type store struct {
+	dir  string
+	lock *os.File
+}
 
 func openStore(dir string) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	return &store{dir}, nil
+	held, err := lock(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	return &store{dir, held}, nil
 }
 
 // write makes a file of what f writes.
@@ -268,7 +276,33 @@ func (s *store) load(ctx context.Context, r *Replica) (bool, error) {
 		c.setAlarm(st)
 		c.exec.Unlock()
 	}
-	return true, nil
+	return true, s.tidy(r)
+}
+
+// tidy removes modules that no canister has any more, and what a crash left
+// half written.
+func (s *store) tidy(r *Replica) error {
+	keep := map[string]bool{}
+	for _, c := range r.canisters {
+		if p := c.current.Load().program; p != nil {
+			keep[hex.EncodeToString(p.hash[:])+".module"] = true
+		}
+	}
+	for _, pattern := range []string{"*.module", "*.tmp"} {
+		found, err := filepath.Glob(filepath.Join(s.dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, path := range found {
+			if keep[filepath.Base(path)] {
+				continue
+			}
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *store) loadCanister(ctx context.Context, name string) (*state, error) {
@@ -357,7 +391,8 @@ func (s *store) loadProgram(ctx context.Context, st *state, module string) error
 	return nil
 }
 
-// forget removes a canister's file, and its module when no other has it.
+// forget removes a canister's file. Its module goes when the replica starts
+// again.
 func (r *Replica) forget(c *canister) error {
 	if r.store == nil {
 		return nil
@@ -398,6 +433,15 @@ func (r *Replica) Save() error {
 		errs = append(errs, r.saveNow(c))
 	}
 	return errors.Join(errs...)
+}
+
+// Close saves and lets go of the folder.
+func (r *Replica) Close() error {
+	err := r.Save()
+	if r.store != nil {
+		err = errors.Join(err, r.store.lock.Close())
+	}
+	return err
 }
 
 // saver writes changes, a second after they are made and never for more than

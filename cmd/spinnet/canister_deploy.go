@@ -30,6 +30,7 @@ const (
 	feeInstruction = 1
 	usualFunding   = 2e12 // what icp gives a new canister
 	yearSeconds    = 365 * 24 * 3600
+	sessionRoom    = 64 << 20 // bytes of heap that callers' texts may take
 )
 
 func newCanisterDeployCmd() *cobra.Command {
@@ -116,7 +117,11 @@ func estimate(w io.Writer, dir string) error {
 	upload := float64(info.Size())*feeByte + float64(info.Size()/(1<<20)+4)*(feeIngress+feeMessage)
 	// An instruction takes about two bytes.
 	compiled := float64(len(m.CodeSection())) / 2 * module.CompiledInstruction * feeInstruction
-	kept := float64(info.Size())/gib + float64(len(wasm))*1.5/gib // the module, and its heap with room
+	heap := 0.0
+	if len(m.Memories) > 0 {
+		heap = float64(m.Memories[0].Min) * (64 << 10)
+	}
+	kept := (float64(info.Size()) + heap + sessionRoom) / gib
 	year := yearSeconds * (feeBase + kept*feeStorage)
 	full := 0.6 * module.UpdateLimit
 	call := feeIngress + 500*feeByte + feeMessage + full*feeInstruction
