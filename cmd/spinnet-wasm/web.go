@@ -21,7 +21,7 @@ import (
 // an error.
 //
 //	web_alloc(n) → address of an input buffer of n bytes, 0 if n is too large
-//	web_load(n, cache) → 0: the model in the buffer's first n bytes is ready
+//	web_load(n) → 0: the model in the buffer's first n bytes is ready
 //	web_info() → 0: lines of key, tab, value describe it
 //	web_start(n, …) → 0: the prompt in the buffer's first n bytes will be continued
 //	web_step() → 0: one step further, 1: the end, 2: the end, the model's choice
@@ -44,10 +44,10 @@ const maxInput = 2<<30 - 1
 var page struct {
 	in         []byte // the input buffer
 	text       []byte // the text to read back
-	model      *spinfile.Model
 	engine     *engine.Engine
-	session    *engine.Session
 	tok        tokenizer.Tokenizer
+	facts      string // of its file, as lines of web_info; an image says less
+	session    *engine.Session
 	generation *engine.Generation // nil: none has begun
 }
 
@@ -63,31 +63,41 @@ func webAlloc(n int32) int32 {
 	return int32(uintptr(unsafe.Pointer(unsafe.SliceData(page.in))))
 }
 
-// webLoad makes the first n bytes of the input buffer, a .spinnet file, the
-// model that writes. The buffer is the model's from then on. int8Cache, 0 or
-// 1, is engine.Options.Int8Cache.
+// webLoad makes the first n bytes of the input buffer, a .spinnet file or an
+// image, the model that writes. The buffer is the model's from then on. It
+// computes in int8 with a cache of floats, as spinnet generate does with a model
+// of int8 activations, and with any other if it is told --numeric int8.
 //
 //go:wasmexport web_load
-func webLoad(n, int8Cache int32) int32 {
+func webLoad(n int32) int32 {
 	data, ok := input(n)
-	page.in, page.model, page.engine, page.session, page.tok, page.generation = nil, nil, nil, nil, nil, nil
+	page.in, page.engine, page.tok, page.session, page.generation, page.facts = nil, nil, nil, nil, nil, ""
 	if !ok {
 		return failed(errNoInput)
 	}
-	m, err := spinfile.Decode(data)
+	e, tok, err := loadForPage(data)
 	if err != nil {
 		return failed(err.Error())
+	}
+	page.engine, page.tok, page.session = e, tok, e.NewSession()
+	return stepDone
+}
+
+func loadForPage(data []byte) (*engine.Engine, tokenizer.Tokenizer, error) {
+	if engine.IsImage(data) {
+		return engine.FromImage(data)
+	}
+	m, err := spinfile.Decode(data)
+	if err != nil {
+		return nil, nil, err
 	}
 	tok, err := engine.NewTokenizer(m.Tokenizer)
 	if err != nil {
-		return failed(err.Error())
+		return nil, nil, err
 	}
-	e, err := engine.New(m, engine.Options{Threads: 1, Int8Cache: int8Cache != 0})
-	if err != nil {
-		return failed(err.Error())
-	}
-	page.model, page.engine, page.session, page.tok = m, e, e.NewSession(), tok
-	return stepDone
+	page.facts = facts(m) // which the engine does not keep
+	e, err := engine.NewInt8(m, engine.Options{Threads: 1})
+	return e, tok, err
 }
 
 // Errors of a page that calls in the wrong order.
@@ -107,15 +117,15 @@ func input(n int32) ([]byte, bool) {
 
 //go:wasmexport web_info
 func webInfo() int32 {
-	if page.model == nil {
+	if page.engine == nil {
 		return failed(errNothing)
 	}
 	var b strings.Builder
+	b.WriteString(page.facts)
 	line := func(key, value string) { b.WriteString(key + "\t" + value + "\n") }
 	number := func(key string, n int) { line(key, strconv.Itoa(n)) }
-	c := page.model.Config
+	c := page.engine.Config()
 	counts := arch.Count(c)
-	trits, zeros, _ := page.model.Counts()
 	number("layers", c.NLayer)
 	number("width", c.NEmbd)
 	number("hidden", c.HiddenDim)
@@ -123,18 +133,13 @@ func webInfo() int32 {
 	number("context", c.BlockSize)
 	number("vocabulary", page.tok.VocabSize())
 	number("weights", counts.Ternary+counts.Float)
-	number("ternary", trits)
-	number("zeros", zeros)
 	number("macs", counts.MACs)
 	number("activation_bits", c.ActBits)
-	number("embedding_bits", embeddingBits(page.model))
 	line("tokenizer", page.tok.Kind())
 	line("quantizer", c.Quantizer)
-	line("numeric", page.engine.Numeric())
 	line("algebra", c.Algebra)
-	line("trits", firstTrits(page.model, 2048))
-	if t, err := algebra.ByName(c.LayerAlgebra(0)); err == nil {
-		for _, row := range t.Sign { // of the first layer's algebra
+	if t, err := algebra.ByName(c.LayerAlgebra(0)); err == nil { // it is known, or no engine were there
+		for _, row := range t.Sign {
 			signs := make([]byte, len(row))
 			for i, s := range row {
 				signs[i] = "-+"[(s+1)/2]
@@ -143,35 +148,29 @@ func webInfo() int32 {
 		}
 	}
 	page.text = append(page.text[:0], b.String()...)
-	return 0
+	return stepDone
 }
 
-// firstTrits gives the first n ternary weights, or as many as there are in the
-// first ternary tensor, as - 0 +.
-func firstTrits(m *spinfile.Model, n int) string {
+// facts gives the lines of web_info that are about the weights: how many of
+// the ternary ones there are and are 0, the first of them, and the bits of the
+// embedding.
+func facts(m *spinfile.Model) string {
+	trits, zeros, _ := m.Counts()
+	bits, first := 32, make([]byte, 0, 256)
 	for i := range m.Tensors {
-		if t := m.Tensors[i].Trits; t != nil {
-			b := make([]byte, min(n, len(t)))
-			for j := range b {
-				b[j] = "-0+"[t[j]+1]
-			}
-			return string(b)
+		t := &m.Tensors[i]
+		switch {
+		case t.Kind != arch.Embedding:
+		case t.Packed != nil:
+			bits = t.Bits
+		case t.Int8 != nil:
+			bits = 8
+		}
+		for _, q := range t.Trits[:min(len(t.Trits), cap(first)-len(first))] {
+			first = append(first, "-0+"[q+1])
 		}
 	}
-	return ""
-}
-
-// embeddingBits is how many bits a value of the embedding takes in the file.
-func embeddingBits(m *spinfile.Model) int {
-	switch t := m.Tensor(arch.Params(m.Config)[0].Name); {
-	case t == nil:
-		return 0
-	case t.Packed != nil:
-		return t.Bits
-	case t.Int8 != nil:
-		return 8
-	}
-	return 32
+	return "ternary\t" + strconv.Itoa(trits) + "\nzeros\t" + strconv.Itoa(zeros) + "\ntrits\t" + string(first) + "\nembedding_bits\t" + strconv.Itoa(bits) + "\n"
 }
 
 // webStart makes ready to continue the prompt in the first n bytes of the input

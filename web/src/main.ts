@@ -2,7 +2,7 @@
 
 import { fillControls, linkTo, readLink, type Settings } from './link'
 import { showModel } from './model'
-import type { Counts, FromWorker, ModelInfo, Sampling, Site, ToWorker } from './protocol'
+import type { Counts, FromWorker, ModelInfo, Site, ToWorker } from './protocol'
 
 const get = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
 
@@ -174,10 +174,7 @@ function write(): void {
   status.textContent = 'Writing…'
   get('speed').textContent = '–'
   setWriting(true)
-  get('exact').textContent = loaded.info.numeric === 'int8'
-    ? 'The arithmetic gives the same bits on every machine, so this writes the same text:'
-    : 'This model computes in float, whose last bits differ from machine to machine, so the text may come to differ:'
-  get('command').textContent = command(loaded.name, settings)
+  get('command').textContent = command(loaded, settings)
   send(loaded.worker, { kind: 'write', prompt: settings.prompt, sampling: settings })
 }
 
@@ -295,9 +292,9 @@ async function copy(what: string, done: string): Promise<void> {
 }
 
 /** command is how the native program writes the same. */
-function command(name: string, s: Sampling & { prompt: string }): string {
+function command({ name, info }: Loaded, s: Settings): string {
   const quoted = `'${s.prompt.replaceAll("'", "'\\''")}'`
-  const flags = [`--temperature ${s.temperature}`, s.topK ? `--top-k ${s.topK}` : '', s.topP ? `--top-p ${s.topP}` : '', `--seed ${s.seed}`, `--max-tokens ${s.maxTokens}`]
+  const flags = [`--temperature ${s.temperature}`, s.topK ? `--top-k ${s.topK}` : '', s.topP ? `--top-p ${s.topP}` : '', `--seed ${s.seed}`, `--max-tokens ${s.maxTokens}`, info.activationBits ? '' : '--numeric int8']
   return `spinnet generate ${name}.spinnet --prompt ${quoted} ${flags.filter(Boolean).join(' ')}`
 }
 

@@ -35,9 +35,9 @@ export function showModel(m: ModelInfo): void {
     ['Heads', count(m.heads)],
     ['Context', `${count(m.context)} tokens`],
     ['Vocabulary', `${count(m.vocabulary)} ${tokens[m.tokenizer] ?? m.tokenizer}`],
-    ['Layers’ weights', ternary ? `1.6 bits, ${((100 * m.zeros) / m.ternary).toFixed(0)} % zeros` : '32 bits'],
-    ['Embedding', `${m.embeddingBits} bits`],
-    ['Activations', m.activationBits ? `${m.activationBits} bits` : 'float'],
+    ['Layers’ weights', ternary ? `1.6 bits, ${((100 * m.zeros) / m.ternary).toFixed(0)} % zeros` : ''],
+    ['Embedding', m.embeddingBits ? `${m.embeddingBits} bits` : ''],
+    ['Activations', m.activationBits ? `${m.activationBits} bits` : '8 bits, trained in float'],
   ]
   const names = m.algebra.split(',').map((name) => name.trim())
   const brief = document.getElementById('brief')!
@@ -45,7 +45,7 @@ export function showModel(m: ModelInfo): void {
     .filter(Boolean).map((text) => element('span', text)))
   brief.hidden = false
   const list = document.getElementById('facts')!
-  list.replaceChildren(...facts.flatMap(([key, value]) => {
+  list.replaceChildren(...facts.filter(([, value]) => value).flatMap(([key, value]) => {
     return [element('dt', key), element('dd', value)]
   }))
   const about = algebra(names[0]!)[1] + (names.length > 1 ? ` Layers take turns: ${names.join(', ')}.` : '')

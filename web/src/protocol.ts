@@ -24,17 +24,16 @@ export interface ModelInfo {
   context: number
   vocabulary: number
   weights: number
-  ternary: number
-  zeros: number
   macs: number // multiply–accumulates a token, as dense matrices
-  activationBits: number // 0: float
-  embeddingBits: number
+  activationBits: number // that it was trained with, 0: float
+  embeddingBits: number // 0: unknown, as the next three
+  ternary: number // weights of −1, 0, +1
+  zeros: number // among them
+  trits: string // the first of them, as -, 0 and +
   tokenizer: string
   quantizer: string
-  numeric: string
   algebra: string
   signs: string[] // of the algebra's multiplication table, a row a string of + and -
-  trits: string // the first ternary weights, of -, 0 and +
 }
 
 /** Sampling says how tokens are drawn, as the flags of `spinnet generate` do. */

@@ -6,7 +6,7 @@ interface Exports {
   memory: WebAssembly.Memory
   _initialize(): void
   web_alloc(n: number): number
-  web_load(n: number, int8Cache: number): number
+  web_load(n: number): number
   web_info(): number
   web_start(n: number, maxTokens: number, temperature: number, topK: number, topP: number, minP: number, seedLow: number, seedHigh: number): number
   web_step(): number
@@ -61,7 +61,7 @@ export class Runtime {
 
   /** load makes the first n bytes of the input the model that writes. */
   load(n: number): ModelInfo {
-    this.#check(this.#exports.web_load(n, 0))
+    this.#check(this.#exports.web_load(n))
     this.#check(this.#exports.web_info())
     const values = new Map<string, string>()
     const signs: string[] = []
@@ -70,14 +70,14 @@ export class Runtime {
       if (key === 'signs') signs.push(value)
       else values.set(key, value)
     }
-    const number = (key: string) => Number(values.get(key))
+    const number = (key: string) => Number(values.get(key) ?? 0)
     const string = (key: string) => values.get(key) ?? ''
     return {
       bytes: n, signs,
       layers: number('layers'), width: number('width'), hidden: number('hidden'), heads: number('heads'), context: number('context'),
       vocabulary: number('vocabulary'), weights: number('weights'), ternary: number('ternary'), zeros: number('zeros'), macs: number('macs'),
       activationBits: number('activation_bits'), embeddingBits: number('embedding_bits'),
-      tokenizer: string('tokenizer'), quantizer: string('quantizer'), numeric: string('numeric'), algebra: string('algebra'), trits: string('trits'),
+      tokenizer: string('tokenizer'), quantizer: string('quantizer'), algebra: string('algebra'), trits: string('trits'),
     }
   }
 
