@@ -65,6 +65,17 @@ func (s panelShape) at(row, col, cols int) int {
 	return row/s.rows()*s.rows()*s.width(cols) + step*s.rows()*s.cols() + (group*s.pairs+col%s.cols()/2)*8 + row%4*2 + col%2
 }
 
+// columns gives what each of the first n columns adds to the place of a row:
+// at(row, col, cols) = at(row, 0, cols) + columns[col]. Dividing for every
+// weight took longer than all else in loading a model.
+func (s panelShape) columns(n, cols int) []int32 {
+	offsets := make([]int32, n)
+	for col := range offsets {
+		offsets[col] = int32(s.at(0, col, cols))
+	}
+	return offsets
+}
+
 // refPanels is c = W·x for W in panels: c has whole panels of rows, x whole
 // steps of columns.
 func (s panelShape) refPanels(c []int32, w []uint8, x []int16) {
@@ -184,23 +195,29 @@ func (l *simdLinear) stride() int {
 
 // pack fills w from weights [n, out, K] of which rows begin at row.
 func (l *simdLinear) pack(weights []int8, out, row int, q []int8) {
-	for r := range out {
-		for c := range l.K {
-			var block [8]int8
-			for k := range l.n {
-				v := weights[(k*out+r)*l.K+c]
-				if l.form == simdRows {
-					l.w[linearPanels.at(row+r, k*l.K+c, l.cols())] = uint8(v)
-					continue
+	if l.form == simdRows {
+		columns := linearPanels.columns(l.n*l.K, l.cols())
+		for k := range l.n {
+			for r := range out {
+				to, columns := l.w[linearPanels.at(row+r, 0, l.cols()):], columns[k*l.K:][:l.K]
+				for c, v := range weights[(k*out+r)*l.K:][:len(columns)] {
+					to[columns[c]] = uint8(v)
 				}
-				block[k] = v
 			}
-			if l.form == simdRows {
-				continue
+		}
+		return
+	}
+	columns, size := linearPanels.columns(l.K, l.cols()), l.blockSize()
+	for r := range out {
+		to := l.w[linearPanels.at(row+r, 0, l.cols()):]
+		for c, at := range columns {
+			var block [8]int8
+			for k := range block {
+				block[k] = weights[(k*out+r)*l.K+c]
 			}
 			if l.form == simdOctonion {
 				for k, v := range block {
-					l.w[8*l.blockSize()+termAt(row+r, c, k, l.chunks())] = refTermIndex(v, c)
+					l.w[8*size+termAt(row+r, c, k, l.chunks())] = refTermIndex(v, c)
 				}
 			}
 			for k := range block {
@@ -214,7 +231,7 @@ func (l *simdLinear) pack(weights []int8, out, row int, q []int8) {
 				}
 			}
 			for k, v := range block {
-				l.w[k*l.blockSize()+linearPanels.at(row+r, c, l.cols())] = uint8(v)
+				to[k*size+int(at)] = uint8(v)
 			}
 		}
 	}
@@ -425,8 +442,12 @@ type Int8Table struct {
 // NewInt8Table packs w [rows, cols].
 func NewInt8Table(w []int8, rows, cols int) *Int8Table {
 	t := &Int8Table{rows, cols, make([]uint8, Int8TableSize(rows, cols))}
-	for i, v := range w[:rows*cols] {
-		t.w[tablePanels.at(i/cols, i%cols, cols)] = uint8(v)
+	columns := tablePanels.columns(cols, cols)
+	for r := range rows {
+		row := tablePanels.at(r, 0, cols)
+		for c, v := range w[r*cols:][:len(columns)] {
+			t.w[row+int(columns[c])] = uint8(v)
+		}
 	}
 	return t
 }
