@@ -93,7 +93,7 @@ func TestWebPage(t *testing.T) {
 	whole := writeModel(t, first, shape, spinfile.TokenizerInfo{Kind: "gpt2"}) // whose random tokens are seldom whole characters
 	shape.Algebra, shape.VocabSize = "walsh", 7
 	writeModel(t, second, shape, spinfile.TokenizerInfo{Kind: "chars", Chars: "\n abcé…"})
-	shape.Algebra, shape.VocabSize = "quaternion", 256
+	shape.Algebra, shape.VocabSize, shape.ActBits = "quaternion", 256, 0 // trained in float
 	writeModel(t, third, shape, spinfile.TokenizerInfo{Kind: "bytes"})
 	type bad struct {
 		Name    string `json:"name"`
@@ -150,7 +150,7 @@ func TestWebPage(t *testing.T) {
 			"Vocabulary": "50,257 GPT-2 tokens", "Embedding": "8 bits", "Activations": "8 bits"}},
 		"texts": texts, "bad": bads,
 		"second": map[string]string{"name": "second", "path": second, "prompt": "bé", "text": native(t, second, "bé")},
-		"third":  map[string]string{"name": "third", "path": third},
+		"third":  map[string]string{"name": "third", "path": third, "prompt": "é 😀", "text": native(t, third, "é 😀", "--numeric", "int8")},
 	}
 	in, err := json.Marshal(want)
 	if err != nil {

@@ -158,6 +158,9 @@ const tests = {
     assert.match(await page.textContent('#alert'), /character '😀' is not in the vocabulary at byte 0/)
     await page.getByLabel('Choose a file…').setInputFiles(want.third.path)
     await page.waitForSelector(`h1:text-is("${want.third.name}")`)
+    await page.getByLabel('Begin with').fill(want.third.prompt)
+    assert.equal(await write(page), want.third.text, 'a model trained in float')
+    assert.match(await page.textContent('#command'), /^spinnet generate third\.spinnet .* --numeric int8$/)
     calm()
     await c.close()
   },
