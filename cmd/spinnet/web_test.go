@@ -118,14 +118,35 @@ func TestWebPage(t *testing.T) {
 	build(first, "first")
 
 	var down atomic.Bool
+	var spoil atomic.Value // how the model is sent wrongly, "" if it is not
+	spoil.Store("")
 	mux := http.NewServeMux()
 	files := http.StripPrefix("/any/path/", http.FileServer(http.Dir(site)))
 	mux.HandleFunc("/any/path/", func(w http.ResponseWriter, r *http.Request) {
 		if down.Load() {
 			panic(http.ErrAbortHandler) // the connection breaks
 		}
-		files.ServeHTTP(w, r)
+		how := spoil.Load()
+		if how == "" || !strings.HasSuffix(r.URL.Path, ".spinnet") {
+			files.ServeHTTP(w, r)
+			return
+		}
+		data, err := os.ReadFile(filepath.Join(site, filepath.Base(r.URL.Path)))
+		if err != nil {
+			t.Error(err)
+		}
+		switch how {
+		case "gone":
+			http.NotFound(w, r)
+			return
+		case "short":
+			data = data[:len(data)/2]
+		case "spoiled":
+			data[len(data)/2] ^= 1
+		}
+		w.Write(data)
 	})
+	mux.HandleFunc("/spoil/{how...}", func(_ http.ResponseWriter, r *http.Request) { spoil.Store(r.PathValue("how")) })
 	mux.HandleFunc("/down", func(http.ResponseWriter, *http.Request) { down.Store(true) })
 	mux.HandleFunc("/renew", func(http.ResponseWriter, *http.Request) {
 		build(second, "second")
@@ -145,7 +166,7 @@ func TestWebPage(t *testing.T) {
 		{"many settings", settings(1.25, 0.9, 40, seed, 100), native(t, first, "many settings", "-t", "1.25", "--top-p", "0.9", "--top-k", "40", "--seed", strconv.FormatUint(seed, 10), "-n", "100")},
 	}
 	want := map[string]any{
-		"chromium": chromium, "url": server.URL + "/any/path/", "down": server.URL + "/down", "renew": server.URL + "/renew",
+		"chromium": chromium, "url": server.URL + "/any/path/", "down": server.URL + "/down", "renew": server.URL + "/renew", "spoil": server.URL + "/spoil/",
 		"model": map[string]any{"name": "first", "facts": map[string]string{"Layers": "2 × 64", "Feed-forward": "176", "Heads": "8", "Context": "64 tokens",
 			"Vocabulary": "50,257 GPT-2 tokens", "Embedding": "8 bits", "Activations": "8 bits"}},
 		"texts": texts, "bad": bads,

@@ -17,16 +17,15 @@ export function linkTo(base: string, s: Settings, model: string): string {
 
 /** readLink reads the fragment of such an address, undefined if it is none. Nonsense in it is left out. */
 export function readLink(hash: string): (Partial<Settings> & { model?: string }) | undefined {
-  const q = new URLSearchParams(hash.replace(/^#/, ''))
-  const prompt = q.get('prompt')
-  if (prompt === null) return undefined
+  if (!hash.startsWith('#prompt=')) return undefined
+  const q = new URLSearchParams(hash.slice(1))
   const number = (key: string, most: number) => {
     const v = q.get(key)
     return v !== null && /^[0-9.]+$/.test(v) && Number(v) <= most ? Number(v) : undefined
   }
   const seed = q.get('seed') ?? ''
   return {
-    prompt, temperature: number('temperature', 2), topK: number('top-k', 1e6), topP: number('top-p', 1), maxTokens: number('tokens', 1e6),
+    prompt: q.get('prompt')!, temperature: number('temperature', 2), topK: number('top-k', 1e6), topP: number('top-p', 1), maxTokens: number('tokens', 1e6),
     seed: /^[0-9]{1,20}$/.test(seed) ? BigInt(seed) : undefined, model: q.get('model') ?? undefined,
   }
 }

@@ -30,6 +30,7 @@ interface Loaded {
 
 let site: Site
 let loaded: Loaded | undefined
+let loading: Worker | undefined // with a model that is to take its place
 let writing = false
 let last: Settings | undefined // of the text shown
 
@@ -63,12 +64,14 @@ function simd(): boolean {
 /** open loads a model into a worker of its own, which takes the place of the last one if all is well. */
 function open(name: string, model: { url: string; bytes: number } | File, id: string): void {
   clearAlert()
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' })
+  loading?.terminate()
+  const worker = loading = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' })
   const fromReader = model instanceof File
   get('loading').hidden = false
   progress(0, fromReader ? model.size : model.bytes, fromReader)
   const failed = (why: string) => {
     worker.terminate()
+    loading = undefined
     if (loaded) {
       get('loading').hidden = true
       showAlert(`${name}: ${why}. ${loaded.name} is still here.`)
@@ -85,6 +88,7 @@ function open(name: string, model: { url: string; bytes: number } | File, id: st
         break
       case 'ready':
         loaded?.worker.terminate()
+        loading = undefined
         loaded = { worker, name, id, info: data.info }
         worker.onmessage = ({ data }: MessageEvent<FromWorker>) => hear(data)
         worker.onerror = (e) => ended({ kind: 'end', reason: 'failed', message: e.message, ms: 0, tokens: 0, promptTokens: 0, unread: 0 })
@@ -124,13 +128,20 @@ function ready(kept: boolean): void {
   document.body.dataset.state = 'ready'
   if (id === '') return
   keepSite().catch(() => {}) // insecure contexts and private windows go without
-  const given = readLink(location.hash)
-  if (given) {
-    fillControls(given)
-    if (given.model && given.model !== id) showAlert('The link was made with another model, so the text will be another.')
-    write()
-  } else if (prompt.value === '') prompt.value = site.model?.prompt ?? ''
+  if (!followLink() && prompt.value === '') prompt.value = site.model?.prompt ?? ''
 }
+
+/** followLink writes the text that the address asks for, if it does. */
+function followLink(): boolean {
+  const link = readLink(location.hash)
+  if (!link || !loaded || writing) return false
+  fillControls(link)
+  write()
+  if (link.model && link.model !== loaded.id) showAlert('The link was made with another model, so the text is another.')
+  return true
+}
+
+window.addEventListener('hashchange', followLink)
 
 /** keepSite makes the page work offline, and looks for a newer version, once what the reader waits for is done. */
 async function keepSite(): Promise<void> {
@@ -232,6 +243,7 @@ function stop(): void {
 }
 
 stopButton.addEventListener('click', stop)
+if (/Mac|iP/.test(navigator.platform)) document.querySelector('#keys kbd')!.textContent = '⌘'
 window.addEventListener('keydown', (e) => {
   if (e.key === 'Escape' && writing) stop()
   else if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) {

@@ -27,25 +27,42 @@ async function load({ runtime: url, cache: name, model }: ToWorker & { kind: 'lo
   const cache = 'caches' in globalThis ? await caches.open(name) : undefined
   const opening = compile(url).then((module) => new Runtime(module))
   opening.catch(() => {}) // until it is awaited
-  const { body, total, keep } = model instanceof File ? { body: model.stream(), total: model.size, keep: undefined } : await fetched(model, cache)
-  if (total >= 2 ** 31) throw new Error(`the file has ${(total / 2 ** 30).toFixed(1)} GiB, and a page can take 2`)
-  const r = await opening
-  const into = r.input(total)
+  const source: Source = model instanceof File ? { body: model.stream(), bytes: model.size } : await fetched(model, cache)
+  if (source.bytes >= 2 ** 31) throw new Error(`the file has ${(source.bytes / 2 ** 30).toFixed(1)} GiB, and a page can take 2`)
+  try {
+    const r = await opening
+    await fill(r.input(source.bytes), source)
+    const start = performance.now()
+    const info = r.load(source.bytes)
+    const ms = performance.now() - start
+    runtime = r
+    say({ kind: 'ready', info, kept: (await source.kept) ?? false, ms })
+  } catch (e) {
+    // What a host has sent wrongly once must not stay.
+    if (!(model instanceof File)) await source.kept?.then(() => Promise.all([cache?.delete(url), cache?.delete(model.url)]))
+    throw e
+  }
+}
+
+/** A model's file on its way. */
+interface Source {
+  body: ReadableStream<Uint8Array>
+  bytes: number
+  kept?: Promise<boolean> // for offline use
+}
+
+/** fill reads all of a source into memory of the module. */
+async function fill(into: Uint8Array, { body, bytes }: Source): Promise<void> {
   let done = 0
   for (const reader = body.getReader(); ; ) {
     const { done: end, value } = await reader.read()
     if (end) break
-    if (done + value.length > total) throw new Error(`more than the ${total} bytes announced arrived`)
+    if (done + value.length > bytes) throw new Error(`more than the ${bytes} bytes announced have arrived`)
     into.set(value, done)
     done += value.length
-    say({ kind: 'progress', done, total })
+    say({ kind: 'progress', done, total: bytes })
   }
-  if (done < total) throw new Error(`only ${done} of ${total} bytes arrived`)
-  const start = performance.now()
-  const info = r.load(total)
-  const ms = performance.now() - start
-  runtime = r
-  say({ kind: 'ready', info, kept: keep !== undefined && (await keep), ms })
+  if (done < bytes) throw new Error(`only ${done} of ${bytes} bytes have arrived`)
 }
 
 /** compile compiles the module, while it arrives where the server names its type. */
@@ -58,19 +75,19 @@ async function compile(url: string): Promise<WebAssembly.Module> {
 }
 
 /** fetched gives a model from the cache, or from the network and then puts it into the cache. */
-async function fetched(model: { url: string; bytes: number }, cache: Cache | undefined) {
-  const have = await cache?.match(model.url)
-  if (have?.body) return { body: have.body, total: model.bytes, keep: Promise.resolve(true) }
+async function fetched({ url, bytes }: { url: string; bytes: number }, cache: Cache | undefined): Promise<Source> {
+  const have = await cache?.match(url)
+  if (have?.body) return { body: have.body, bytes, kept: Promise.resolve(true) }
   let response: Response
   try {
-    response = await fetch(model.url)
+    response = await fetch(url)
   } catch {
     throw new Error('the model cannot be fetched: is this device online?')
   }
   if (!response.ok || !response.body) throw new Error(`the model cannot be fetched: ${response.status} ${response.statusText}`)
   // Without room for it the page works, but not offline.
-  const keep = cache?.put(model.url, response.clone()).then(() => true, () => false)
-  return { body: response.body, total: model.bytes, keep }
+  const kept = cache?.put(url, response.clone()).then(() => true, () => false)
+  return { body: response.body, bytes, kept }
 }
 
 /** A turn of the event loop, in which a message to stop arrives; timers would wait for milliseconds. */

@@ -184,6 +184,11 @@ const tests = {
     await other.goto(link)
     await other.waitForSelector('#after:visible')
     assert.equal(await other.textContent('#text'), t.prompt + t.text)
+    await other.evaluate(() => {
+      location.hash = new URLSearchParams({ prompt: 'a', seed: '7', tokens: '3', model: 'another' }).toString()
+    })
+    await status(other, '3 tokens.')
+    assert.match(await other.textContent('#alert'), /another model/)
     calm()
     await c.close()
   },
@@ -219,6 +224,23 @@ const tests = {
     await c.close()
   },
 
+  async 'a host that fails once'() {
+    const c = await context()
+    const page = await c.newPage()
+    for (const [how, message] of [['spoiled', /checksum/], ['short', /only \d+ of \d+ bytes/], ['gone', /cannot be fetched: 404/]]) {
+      await fetch(want.spoil + how)
+      await page.goto(want.url)
+      await page.waitForSelector('#alert:visible')
+      assert.match(await page.textContent('#alert'), message)
+    }
+    complaints.length = 0 // the 404
+    await fetch(want.spoil)
+    await page.goto(want.url)
+    await arrive(page)
+    calm()
+    await c.close()
+  },
+
   async 'a browser without SIMD'() {
     const c = await context()
     const page = await c.newPage()
@@ -237,7 +259,7 @@ const tests = {
     const page = await c.newPage()
     await page.goto(want.url)
     await arrive(page)
-    await write(page)
+    const text = await write(page)
     const { scroll, inner } = await page.evaluate(() => ({ scroll: document.documentElement.scrollWidth, inner: innerWidth }))
     assert.ok(scroll <= inner, `the page is ${scroll} wide on a screen of ${inner}`)
     const seen = []
@@ -249,8 +271,11 @@ const tests = {
     for (const id of ['prompt', 'write', 'again', 'temperature', 'top-p', 'top-k', 'max-tokens', 'seed', 'roll', 'file', 'SUMMARY']) {
       assert.ok(seen.includes(id), `Tab does not reach ${id}: ${seen}`)
     }
+    await page.getByText('Skip to the prompt').press('Enter')
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'prompt', 'the first link leads to the prompt')
     const unnamed = await page.evaluate(() => [...document.querySelectorAll('input,textarea,button,select')]
       .filter((e) => !e.labels?.length && !e.textContent.trim() && !e.ariaLabel).map((e) => e.id))
+    assert.equal(await page.textContent('#written'), text, 'and writes nothing')
     assert.deepEqual(unnamed, [], 'controls without a name')
     calm()
     await c.close()
