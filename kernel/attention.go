@@ -50,9 +50,9 @@ type attentionTask struct {
 func AttentionForward(p *Pool, o, lse, q, k, v []float32, s AttentionShape) {
 	nq, nk := s.check()
 	o, lse, q, k, v = o[:nq], lse[:s.Batch*s.Heads*s.T], q[:nq], k[:nk], v[:nk]
-	p.attention = attentionTask{p: p, o: o, lse: lse, q: q, k: k, v: v, s: s}
-	p.Run(s.Batch*s.KVHeads, &p.attention)
-	p.attention = attentionTask{}
+	p.tasks().attention = attentionTask{p: p, o: o, lse: lse, q: q, k: k, v: v, s: s}
+	p.Run(s.Batch*s.KVHeads, &p.tasks().attention)
+	p.tasks().attention = attentionTask{}
 }
 
 // AttentionBackward is the gradient of AttentionForward, from do and what the
@@ -61,9 +61,9 @@ func AttentionBackward(p *Pool, dq, dk, dv, do, o, lse, q, k, v []float32, s Att
 	nq, nk := s.check()
 	dq, dk, dv, do, o = dq[:nq], dk[:nk], dv[:nk], do[:nq], o[:nq]
 	lse, q, k, v = lse[:s.Batch*s.Heads*s.T], q[:nq], k[:nk], v[:nk]
-	p.attention = attentionTask{p: p, dq: dq, dk: dk, dv: dv, do: do, o: o, lse: lse, q: q, k: k, v: v, s: s, backward: true}
-	p.Run(s.Batch*s.KVHeads, &p.attention)
-	p.attention = attentionTask{}
+	p.tasks().attention = attentionTask{p: p, dq: dq, dk: dk, dv: dv, do: do, o: o, lse: lse, q: q, k: k, v: v, s: s, backward: true}
+	p.Run(s.Batch*s.KVHeads, &p.tasks().attention)
+	p.tasks().attention = attentionTask{}
 }
 
 // attentionRows is about the number of query rows whose weights the backward

@@ -103,12 +103,12 @@ func GemmTN(p *Pool, c, a, b []float32, m, n, k int, acc bool) {
 }
 
 func (p *Pool) runGemm(kind gemmKind, c, a, b []float32, m, n, k int, acc bool) {
-	p.gemm.b = b[:n*k]
+	p.tasks().gemm.b = b[:n*k]
 	p.runPacked(kind, c, a, nil, m, n, k, acc)
 }
 
 // runPacked is runGemm with B already packed by packB, or when packed is nil
-// with p.gemm.b.
+// with the b of the pool's gemmTask.
 func (p *Pool) runPacked(kind gemmKind, c, a, packed []float32, m, n, k int, acc bool) {
 	c, a = c[:m*n], a[:m*k]
 	if m == 0 || n == 0 {
@@ -120,7 +120,7 @@ func (p *Pool) runPacked(kind gemmKind, c, a, packed []float32, m, n, k int, acc
 		}
 		return
 	}
-	g := &p.gemm
+	g := &p.tasks().gemm
 	*g = gemmTask{p: p, kind: kind, c: c, a: a, b: g.b, m: m, n: n, k: k, acc: acc, own: g.own}
 	width := tiles().panel()
 	blocks := splitRows(m, gemmRows, p.Threads())
@@ -150,7 +150,7 @@ func (p *Pool) runPacked(kind gemmKind, c, a, packed []float32, m, n, k int, acc
 
 // packB packs B of GemmNT or GemmNN once for many products.
 func (p *Pool) packB(buf *[]float32, kind gemmKind, b []float32, n, k int) {
-	g := &p.gemm
+	g := &p.tasks().gemm
 	*g = gemmTask{p: p, kind: kind, b: b[:n*k], n: n, k: k, own: g.own, packing: true}
 	width := tiles().panel()
 	to := grow(buf, (n+width-1)/width*width*k)

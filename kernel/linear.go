@@ -99,17 +99,17 @@ func (l *Linear) BackwardWeight(p *Pool, g, dy, x []float32, m int, acc bool) {
 	wide, high := l.n*l.K, l.n*l.N
 	grow(&l.dense, wide*high)
 	GemmTN(p, l.dense, dy, x, high, wide, m, false)
-	p.expand = expandTask{l: l, w: g, fold: true, acc: acc}
-	p.Run(l.n, &p.expand)
-	p.expand = expandTask{}
+	p.tasks().expand = expandTask{l: l, w: g, fold: true, acc: acc}
+	p.Run(l.n, &p.tasks().expand)
+	p.tasks().expand = expandTask{}
 }
 
 // expand makes l.dense from the weights.
 func (l *Linear) expand(p *Pool, w, scale []float32) {
 	grow(&l.dense, l.n*l.N*l.n*l.K)
-	p.expand = expandTask{l: l, w: w, scale: scale}
-	p.Run(l.n, &p.expand)
-	p.expand = expandTask{}
+	p.tasks().expand = expandTask{l: l, w: w, scale: scale}
+	p.Run(l.n, &p.tasks().expand)
+	p.tasks().expand = expandTask{}
 }
 
 // expandTask writes the dense matrix of a layer (RefDense), a block of rows

@@ -75,8 +75,8 @@ type packTask struct {
 func (l *Linear) packPanels(p *Pool, to *panels, w, scale []float32, in, out int, transposed bool) {
 	if scale != nil {
 		grow(&l.scaled, 8*in*out)
-		p.pack = packTask{l: l, w: w, scale: scale}
-		p.Run(8, &p.pack)
+		p.tasks().pack = packTask{l: l, w: w, scale: scale}
+		p.Run(8, &p.tasks().pack)
 		w = l.scaled
 	}
 	width := tiles().panel()
@@ -89,13 +89,13 @@ func (l *Linear) packPanels(p *Pool, to *panels, w, scale []float32, in, out int
 	if l.fast.minus {
 		grow(&to.neg, size)
 	}
-	p.pack = packTask{l: l, p: p, w: w[:8*in*out], to: to, transposed: transposed}
-	p.Run((out+width-1)/width, &p.pack)
+	p.tasks().pack = packTask{l: l, p: p, w: w[:8*in*out], to: to, transposed: transposed}
+	p.Run((out+width-1)/width, &p.tasks().pack)
 	if l.fast.minus {
-		p.pack.minus = true
-		p.Run((out+width-1)/width, &p.pack)
+		p.tasks().pack.minus = true
+		p.Run((out+width-1)/width, &p.tasks().pack)
 	}
-	p.pack = packTask{}
+	p.tasks().pack = packTask{}
 }
 
 // Do packs column panel i.
@@ -176,9 +176,9 @@ func (l *Linear) runFast(p *Pool, out, in []float32, m int, w *panels, terms *[8
 	width := tiles().panel()
 	panels := (w.out + width - 1) / width
 	share := splitPanels(panels, blocks, p.Threads())
-	p.fast = fastTask{p, out[:m*8*w.out], in[:m*8*w.in], m, rowBlock, share, w, terms, l.fast.any, acc, inScale, outScale}
-	p.Run(blocks*((panels+share-1)/share), &p.fast)
-	p.fast = fastTask{}
+	p.tasks().fast = fastTask{p, out[:m*8*w.out], in[:m*8*w.in], m, rowBlock, share, w, terms, l.fast.any, acc, inScale, outScale}
+	p.Run(blocks*((panels+share-1)/share), &p.tasks().fast)
+	p.tasks().fast = fastTask{}
 }
 
 // Do computes one block of rows: transforms them, and for each column panel

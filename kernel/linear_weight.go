@@ -41,7 +41,7 @@ func (l *Linear) runWeight(p *Pool, g, dy, x []float32, m int, acc bool) {
 		return
 	}
 	s := tiles()
-	k := &p.weight
+	k := &p.tasks().weight
 	*k = weightTask{l: l, p: p, g: g[:8*l.N*l.K], a: dy[:m*8*l.N], b: x[:m*8*l.K], m: m, acc: acc, rows: l.N, cols: l.K, ranges: weightRanges(m), chunk: 128}
 	if l.transposed {
 		k.swapped = true

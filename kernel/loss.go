@@ -69,12 +69,12 @@ func crossEntropy(p *Pool, losses, dh, de, h, e []float32, targets []int32, m, v
 		n := min(chunk, m-i)
 		rows := h[i*d : (i+n)*d]
 		GemmNT(p, logits[:n*vocab], rows, e, n, vocab, d, false)
-		p.loss = lossTask{losses[i : i+n], logits, targets[i : i+n], vocab, scale, dh != nil}
-		p.Run((n+lossRows-1)/lossRows, &p.loss)
+		p.tasks().loss = lossTask{losses[i : i+n], logits, targets[i : i+n], vocab, scale, dh != nil}
+		p.Run((n+lossRows-1)/lossRows, &p.tasks().loss)
 		if dh != nil {
 			GemmNN(p, dh[i*d:(i+n)*d], logits[:n*vocab], e, n, d, vocab, false)
 			GemmTN(p, de, logits[:n*vocab], rows, vocab, d, n, true)
 		}
 	}
-	p.loss = lossTask{}
+	p.tasks().loss = lossTask{}
 }

@@ -5,7 +5,7 @@ package kernel
 // operations done: the measure the matrix kernels are held against. 0 where
 // there is no assembly.
 func PeakFMA(p *Pool, rounds int) float64 {
-	t := &p.peak
+	t := &p.tasks().peak
 	t.rounds, t.flops = rounds, 0
 	p.Run(p.Threads(), t)
 	return t.flops * float64(p.Threads())

@@ -31,6 +31,14 @@ type Pool struct {
 	_       [56]byte
 	closed  atomic.Bool
 
+	// owned is *poolTasks. It is not said here, because the linker keeps all
+	// that a type said here can do: a program that only runs models would have
+	// the code that trains them.
+	owned any
+}
+
+// poolTasks are the tasks of the kernels that take a Pool.
+type poolTasks struct {
 	gemm   gemmTask
 	fast   fastTask
 	pack   packTask
@@ -40,6 +48,14 @@ type Pool struct {
 
 	attention attentionTask
 	loss      lossTask
+}
+
+// tasks are made when the first is asked for.
+func (p *Pool) tasks() *poolTasks {
+	if p.owned == nil {
+		p.owned = new(poolTasks)
+	}
+	return p.owned.(*poolTasks)
 }
 
 type poolWorker struct {
