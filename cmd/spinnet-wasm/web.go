@@ -51,12 +51,16 @@ var page struct {
 	generation *engine.Generation // nil: none has begun
 }
 
+// webAlloc gives the place of a canister's model to the page's, if it fits.
+//
 //go:wasmexport web_alloc
 func webAlloc(n int32) int32 {
-	if n <= 0 || n > maxInput {
+	switch {
+	case n <= 0 || n > maxInput:
 		return 0
-	}
-	if int(n) > cap(page.in) {
+	case page.engine == nil && uint32(n) <= modelCapacity():
+		page.in = model[modelStart:][:n]
+	case int(n) > len(page.in):
 		page.in = nil // so that the collector may take it first
 		page.in = make([]byte, n)
 	}
@@ -83,6 +87,7 @@ func webLoad(n int32) int32 {
 	return stepDone
 }
 
+// loadForPage makes ready the model that lies in data, which it keeps.
 func loadForPage(data []byte) (*engine.Engine, tokenizer.Tokenizer, error) {
 	if engine.IsImage(data) {
 		return engine.FromImage(data)
