@@ -3,6 +3,7 @@
 package main
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -24,6 +25,7 @@ import (
 //	web_load(n) → 0: the model in the buffer's first n bytes is ready
 //	web_info() → 0: lines of key, tab, value describe it
 //	web_start(n, …) → 0: the prompt in the buffer's first n bytes will be continued
+//	web_more(n) → 0: n more tokens will be drawn after those that are
 //	web_step() → 0: one step further, 1: the end, 2: the end, the model's choice
 //	web_tokens() → how many tokens are drawn
 //	web_prompt_tokens() → how many the prompt has
@@ -49,6 +51,7 @@ var page struct {
 	facts      string // of its file, as lines of web_info; an image says less
 	session    *engine.Session
 	generation *engine.Generation // nil: none has begun
+	most       int                // tokens that it is to draw
 }
 
 // webAlloc gives the place of a canister's model to the page's, if it fits.
@@ -197,13 +200,31 @@ func webStart(n, maxTokens int32, temperature float64, topK int32, topP, minP fl
 	if err != nil {
 		return failed(err.Error())
 	}
+	page.most = int(maxTokens)
 	page.session.Reset()
-	page.generation, err = engine.NewGeneration(page.session, page.tok, ids, engine.GenerateOptions{MaxTokens: int(maxTokens), Sample: engine.SampleOptions{
+	page.generation, err = engine.NewGeneration(page.session, page.tok, ids, engine.GenerateOptions{MaxTokens: math.MaxInt32, Sample: engine.SampleOptions{
 		Temperature: temperature, TopK: int(topK), TopP: topP, MinP: minP,
 		Seed: uint64(uint32(seedHigh))<<32 | uint64(uint32(seedLow)),
 	}})
 	if err != nil {
 		return failed(err.Error())
+	}
+	return stepDone
+}
+
+// webMore lets a text go on. It is that of a larger maxTokens from the start.
+//
+//go:wasmexport web_more
+func webMore(n int32) int32 {
+	switch g := page.generation; {
+	case g == nil:
+		return failed(errNoText)
+	case g.Reason() != "":
+		return failed("web: the model has ended the text")
+	case n < 0:
+		return failed("web: " + strconv.Itoa(int(n)) + " tokens are asked for, want 0 or more")
+	default:
+		page.most = g.Tokens() + int(n)
 	}
 	return stepDone
 }
@@ -218,7 +239,7 @@ func webStep() int32 {
 		return failed(errNoText)
 	}
 	page.text = page.text[:0]
-	for {
+	for g.Tokens() < page.most {
 		piece, n := g.Next()
 		if piece == engine.Done {
 			break
@@ -231,11 +252,11 @@ func webStep() int32 {
 			break
 		}
 	}
-	switch g.Reason() {
-	case engine.ReasonLength:
-		return stepLength
-	case engine.ReasonStop:
+	switch {
+	case g.Reason() == engine.ReasonStop:
 		return stepStop
+	case g.Reason() != "" || g.Tokens() >= page.most:
+		return stepLength
 	}
 	return stepDone
 }

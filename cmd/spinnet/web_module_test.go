@@ -122,6 +122,7 @@ func TestWebModuleBad(t *testing.T) {
 	m.failing("no model is loaded", m.call("web_info"))
 	m.failing("no model is loaded", m.start("a", 1, 0))
 	m.failing("no text is being written", m.call("web_step"))
+	m.failing("no text is being written", m.call("web_more", 1))
 	m.failing("no such input", m.call("web_load", 5))
 	m.failing("no such input", m.call("web_load", api.EncodeI32(-5)))
 	for _, n := range []int32{0, -1, math.MinInt32} {
@@ -155,8 +156,10 @@ func TestWebModuleBad(t *testing.T) {
 	if m.start("", 0, 0) != 0 {
 		t.Fatal(m.text())
 	}
-	for m.call("web_step") == 0 { // until the prompt is read
+	if status := m.call("web_step"); status != 1 {
+		t.Errorf("a text of no tokens: got status %d, want 1", status)
 	}
+	m.failing("want 0 or more", m.call("web_more", api.EncodeI32(-1)))
 	if n := m.call("web_tokens"); n != 0 {
 		t.Errorf("%d tokens drawn, want none", n)
 	}
@@ -179,13 +182,16 @@ func TestWebModuleText(t *testing.T) {
 		if m.start("another", 1000, 0.8) != 0 || m.call("web_step") != 0 {
 			t.Fatal(m.text())
 		}
-		if m.start(prompt, 64, 0.8) != 0 {
+		if m.start(prompt, 40, 0.8) != 0 {
 			t.Fatal(m.text())
 		}
 		got, status := "", int32(0)
 		for status == 0 {
 			status = m.call("web_step")
 			got += m.text()
+			if status == 1 && m.call("web_tokens") == 40 {
+				status = m.call("web_more", 24)
+			}
 		}
 		if want := native(t, file, prompt, "-n", "64"); got != want || status != 1 {
 			t.Errorf("prompt of %d bytes: got %q, status %d; want %q", len(prompt), got, status, want)

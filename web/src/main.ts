@@ -2,7 +2,7 @@
 
 import { fillControls, linkTo, readLink, type Settings } from './link'
 import { showModel } from './model'
-import type { Counts, FromWorker, ModelInfo, Site, ToWorker } from './protocol'
+import type { FromWorker, ModelInfo, Site, ToWorker } from './protocol'
 
 const get = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
 
@@ -33,6 +33,7 @@ let loaded: Loaded | undefined
 let loading: Worker | undefined // with a model that is to take its place
 let writing = false
 let last: Settings | undefined // of the text shown
+let drawn = 0 // its tokens
 
 // ---------------------------------------------------------------- loading
 
@@ -91,7 +92,7 @@ function open(name: string, model: { url: string; bytes: number } | File, id: st
         loading = undefined
         loaded = { worker, name, id, info: data.info }
         worker.onmessage = ({ data }: MessageEvent<FromWorker>) => hear(data)
-        worker.onerror = (e) => ended({ kind: 'end', reason: 'failed', message: e.message, ms: 0, tokens: 0, promptTokens: 0, unread: 0 })
+        worker.onerror = (e) => ended({ kind: 'end', reason: 'failed', message: e.message, speed: 0, tokens: 0, promptTokens: 0, unread: 0 })
         ready(data.kept)
     }
   }
@@ -176,33 +177,46 @@ function write(): void {
   if (!loaded || writing) return
   const settings = readSettings()
   if (!settings) return
-  clearAlert()
-  last = settings
   get('given').textContent = settings.prompt
   written.textContent = ''
   text.hidden = false
+  get('speed').textContent = '–'
+  follow({ kind: 'write', prompt: settings.prompt, sampling: settings }, settings)
+}
+
+/** more goes on with the text, for as many tokens again. */
+function more(): void {
+  const settings = readSettings()
+  if (!last || !settings) return
+  follow({ kind: 'more', tokens: settings.maxTokens }, { ...last, maxTokens: drawn + settings.maxTokens })
+}
+
+/** follow lets the worker write, and notes how the whole text could be written again. */
+function follow(order: ToWorker, settings: Settings): void {
+  clearAlert()
+  last = settings
   get('after').hidden = true
   status.textContent = 'Writing…'
-  get('speed').textContent = '–'
   setWriting(true)
-  get('command').textContent = command(loaded, settings)
-  send(loaded.worker, { kind: 'write', prompt: settings.prompt, sampling: settings })
+  get('command').textContent = command(loaded!, settings)
+  send(loaded!.worker, order)
 }
 
 /** hear takes what the worker says while it writes. */
 function hear(m: FromWorker): void {
   if (m.kind === 'text') {
-    const follow = innerHeight + scrollY >= document.documentElement.scrollHeight - 80
+    const atEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 80
     written.append(m.text)
-    showSpeed(m)
+    showSpeed(m.speed)
     if (m.tokens === 0) status.textContent = `Reading the prompt: ${m.promptTokens - m.unread} of ${m.promptTokens} tokens…`
-    if (follow) scrollTo({ top: document.documentElement.scrollHeight })
+    if (atEnd) scrollTo({ top: document.documentElement.scrollHeight })
   } else if (m.kind === 'end') ended(m)
 }
 
 function ended(m: FromWorker & { kind: 'end' }): void {
   setWriting(false)
   written.normalize()
+  drawn = m.tokens
   if (m.reason === 'failed') {
     status.textContent = ''
     showAlert(m.message)
@@ -210,14 +224,14 @@ function ended(m: FromWorker & { kind: 'end' }): void {
     return
   }
   const how = { length: '', stop: ' The model ended the text.', stopped: ' Stopped.' }[m.reason]
-  showSpeed(m)
-  status.textContent = `${m.tokens} ${m.tokens === 1 ? 'token' : 'tokens'}.${how}`
+  showSpeed(m.speed)
+  status.textContent = `${count(m.tokens)} ${m.tokens === 1 ? 'token' : 'tokens'}.${how}`
   get('after').hidden = false
+  get('more').hidden = m.reason === 'stop'
 }
 
-/** showSpeed shows tokens per second; the first token comes with the prompt. */
-function showSpeed({ tokens, ms }: Counts & { ms: number }): void {
-  if (tokens > 1 && ms > 0) get('speed').textContent = Math.round(((tokens - 1) / ms) * 1000).toLocaleString('en')
+function showSpeed(tokensPerSecond: number): void {
+  if (tokensPerSecond > 0) get('speed').textContent = count(Math.round(tokensPerSecond))
 }
 
 function setWriting(on: boolean): void {
@@ -289,6 +303,7 @@ get('again').addEventListener('click', () => {
   roll()
   write()
 })
+get('more').addEventListener('click', more)
 get('copy').addEventListener('click', () => copy(text.textContent!, 'Text copied.'))
 get('link').addEventListener('click', () => {
   if (last && loaded) copy(linkTo(base, last, loaded.id), 'Link copied. It writes this text again, on any device.')
@@ -350,6 +365,7 @@ function clearAlert(): void {
   alertBox.hidden = true
 }
 const message = (e: unknown) => (e instanceof Error ? e.message : String(e))
+const count = (n: number) => n.toLocaleString('en')
 const megabytes = (n: number) => (n / 1e6).toFixed(n < 1e6 ? 2 : 1)
 
 showRanges()

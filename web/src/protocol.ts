@@ -56,6 +56,7 @@ export interface Counts {
 export type ToWorker =
   | { kind: 'load'; runtime: string; cache: string; model: { url: string; bytes: number } | File }
   | { kind: 'write'; prompt: string; sampling: Sampling }
+  | { kind: 'more'; tokens: number } // of the text that is written or was stopped
   | { kind: 'stop' }
 
 /** FromWorker are the messages of the worker. */
@@ -63,5 +64,5 @@ export type FromWorker =
   | { kind: 'progress'; done: number; total: number } // bytes
   | { kind: 'ready'; info: ModelInfo; kept: boolean; ms: number } // kept: for offline use; ms: without the network
   | { kind: 'failed'; message: string } // loading has
-  | ({ kind: 'text'; text: string; ms: number } & Counts) // ms: of drawing tokens
-  | ({ kind: 'end'; reason: 'length' | 'stop' | 'stopped' | 'failed'; message: string; ms: number } & Counts)
+  | ({ kind: 'text'; text: string; speed: number } & Counts) // speed: tokens a second, 0 if not known yet
+  | ({ kind: 'end'; reason: 'length' | 'stop' | 'stopped' | 'failed'; message: string; speed: number } & Counts)

@@ -9,6 +9,7 @@ interface Exports {
   web_load(n: number): number
   web_info(): number
   web_start(n: number, maxTokens: number, temperature: number, topK: number, topP: number, minP: number, seedLow: number, seedHigh: number): number
+  web_more(n: number): number
   web_step(): number
   web_tokens(): number
   web_prompt_tokens(): number
@@ -86,6 +87,11 @@ export class Runtime {
     const bytes = new TextEncoder().encode(prompt)
     if (bytes.length > 0) this.input(bytes.length).set(bytes)
     this.#check(this.#exports.web_start(bytes.length, s.maxTokens, s.temperature, s.topK, s.topP, 0, Number(s.seed & 0xffffffffn) | 0, Number(s.seed >> 32n) | 0))
+  }
+
+  /** more lets the text go on for n tokens. */
+  more(n: number): void {
+    this.#check(this.#exports.web_more(n))
   }
 
   /** step draws the next token, or reads some of the prompt. */

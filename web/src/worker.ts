@@ -1,7 +1,7 @@
 // The worker: loads the module and a model, and writes texts with it, so that
 // the page stays free to answer.
 
-import type { Counts, FromWorker, Sampling, ToWorker } from './protocol'
+import type { Counts, FromWorker, ToWorker } from './protocol'
 import { Runtime, type Step } from './runtime'
 
 const say = (message: FromWorker) => postMessage(message)
@@ -15,7 +15,10 @@ addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
       load(data).catch((e) => say({ kind: 'failed', message: reason(e) }))
       break
     case 'write':
-      void write(data.prompt, data.sampling)
+      void write((r) => r.start(data.prompt, data.sampling))
+      break
+    case 'more':
+      void write((r) => r.more(data.tokens))
       break
     case 'stop':
       stopped = true
@@ -100,16 +103,18 @@ const turn = () => new Promise<void>((resolve) => {
 /** Milliseconds of writing between two turns: a frame. */
 const frame = 14
 
-async function write(prompt: string, sampling: Sampling): Promise<void> {
+/** write begins a text, or goes on with it, and says what comes until it ends or is stopped. */
+async function write(begin: (r: Runtime) => void): Promise<void> {
   stopped = false
   const r = runtime
   let counts: Counts = { tokens: 0, promptTokens: 0, unread: 0 }
-  let ms = 0
-  const ended = (reason: (FromWorker & { kind: 'end' })['reason'], message = '') => say({ kind: 'end', reason, message, ms, ...counts })
+  let speed = 0
+  const ended = (reason: (FromWorker & { kind: 'end' })['reason'], message = '') => say({ kind: 'end', reason, message, speed, ...counts })
   try {
     if (!r) throw new Error('no model is loaded')
-    r.start(prompt, sampling)
-    for (let drawing = NaN; ; ) { // drawing: since when, NaN while the prompt is read
+    begin(r)
+    let first: { tokens: number; at: number } | undefined // since when tokens are drawn: the first comes out of the prompt
+    for (;;) {
       const until = performance.now() + frame
       let text = ''
       let end: Step['end'] = ''
@@ -117,11 +122,11 @@ async function write(prompt: string, sampling: Sampling): Promise<void> {
         const step = r.step()
         text += step.text
         end = step.end
-        if (Number.isNaN(drawing) && r.counts().tokens > 0) drawing = performance.now() // the first token comes out of the prompt
+        if (!first && r.counts().tokens > 0) first = { tokens: r.counts().tokens, at: performance.now() }
       } while (end === '' && performance.now() < until)
       counts = r.counts()
-      ms = performance.now() - drawing || 0
-      say({ kind: 'text', text, ms, ...counts })
+      if (first && counts.tokens > first.tokens) speed = ((counts.tokens - first.tokens) / (performance.now() - first.at)) * 1000
+      say({ kind: 'text', text, speed, ...counts })
       if (end !== '') return ended(end)
       await turn()
       if (stopped) return ended('stopped')

@@ -84,6 +84,29 @@ const tests = {
     await c.close()
   },
 
+  async 'a text that goes on'() {
+    const c = await context()
+    const page = await c.newPage()
+    await page.goto(want.url)
+    await arrive(page)
+    const t = want.texts.at(-1)
+    await page.getByLabel('Begin with').fill(t.prompt)
+    await set(page, { ...t.settings, Tokens: t.settings.Tokens / 2 })
+    await write(page)
+    await page.getByRole('button', { name: 'Go on' }).click()
+    await page.waitForSelector('body:not(.writing)')
+    assert.equal(await page.textContent('#written'), t.text)
+    assert.match(await page.textContent('#command'), new RegExp(`--max-tokens ${t.settings.Tokens}$`))
+    await set(page, { Tokens: 1_000_000 })
+    await page.getByRole('button', { name: 'Go on' }).click()
+    await page.waitForFunction((n) => document.getElementById('written').textContent.length > n, t.text.length)
+    await page.keyboard.press('Escape')
+    await page.waitForSelector('body:not(.writing)')
+    assert.match(await page.textContent('#status'), /Stopped\.$/)
+    calm()
+    await c.close()
+  },
+
   async 'mistakes of the reader'() {
     const c = await context()
     const page = await c.newPage()
@@ -268,7 +291,7 @@ const tests = {
       await page.keyboard.press('Tab')
       seen.push(await page.evaluate(() => document.activeElement.id || document.activeElement.tagName))
     }
-    for (const id of ['prompt', 'write', 'again', 'temperature', 'top-p', 'top-k', 'max-tokens', 'seed', 'roll', 'file', 'SUMMARY']) {
+    for (const id of ['prompt', 'write', 'more', 'again', 'temperature', 'top-p', 'top-k', 'max-tokens', 'seed', 'roll', 'file', 'SUMMARY']) {
       assert.ok(seen.includes(id), `Tab does not reach ${id}: ${seen}`)
     }
     await page.getByText('Skip to the prompt').press('Enter')
