@@ -6,6 +6,7 @@
 #   scripts/results.sh run OUT ARM …     train arms; OUT/ARM gets recipe, metrics, samples and the
 #                                        compressed model
 #   scripts/results.sh arms              list the arms
+#   scripts/results.sh keys ARM          print the recipe of one
 #
 # Needs bin/spinnet (or SPINNET=path). RESULTS_DEVICE (cuda) and RESULTS_SEED (1337) apply to all arms.
 set -euo pipefail
@@ -67,6 +68,7 @@ run() { # OUT ARM…
 case ${1:-} in
 data) data "${2:?the folder of the texts}" ;;
 run) shift && run "$@" ;;
+keys) echo "${arms[${2:?an arm}]}" ;;
 arms) printf '%s\n' "${!arms[@]}" | sort ;;
-*) sed -n '2,11p' "$0"; exit 2 ;;
+*) sed -n '2,12p' "$0"; exit 2 ;;
 esac
