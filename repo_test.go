@@ -48,7 +48,7 @@ var imports = map[string]string{
 	"canister/agent":   "",
 	"canister/module":  "",
 	"canister/host":    "canister/module",
-	"canister/link":    "canister/module canister/host",
+	"canister/link":    "arch canister/candid canister/host canister/module engine spinfile tokenizer",
 	"canister/candid":  "",
 	"canister/replica": "canister/agent canister/module",
 	"cmd/spinnet-wasm": "algebra arch engine spinfile tokenizer canister/ic0 canister/candid",

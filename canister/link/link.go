@@ -20,15 +20,18 @@ import (
 
 // Info describes the runtime module; runtime.json holds it.
 type Info struct {
-	Go         string `json:"go"`          // the version that compiled it
-	WasmOpt    string `json:"wasm_opt"`    // the version that optimised it
-	Sources    string `json:"sources"`     // SHA-256 of what it is made from: Sources
-	Nops       int    `json:"nops"`        // instructions that did nothing
-	Fused      int    `json:"fused"`       // loads made one with what followed
-	CodeBefore int    `json:"code_before"` // bytes of code before wasm-opt
-	Code       int    `json:"code"`        // and after
-	Address    uint32 `json:"address"`     // where the header and the model go
-	Capacity   uint32 `json:"capacity"`    // most bytes of a model
+	Go       string `json:"go"`       // the version that compiled it
+	WasmOpt  string `json:"wasm_opt"` // the version that optimised it
+	Sources  string `json:"sources"`  // SHA-256 of what it is made from: Sources
+	Nops     int    `json:"nops"`     // instructions of Go's that do nothing, dropped
+	Fused    int    `json:"fused"`    // loads made one with what followed
+	Address  uint32 `json:"address"`  // where the header and the model go
+	Capacity uint32 `json:"capacity"` // most bytes of a model
+
+	// Instructions of a token of a small model, as ICP counts, before wasm-opt
+	// and after.
+	TokenBefore uint64 `json:"token_before"`
+	Token       uint64 `json:"token"`
 }
 
 // HeaderSize is the distance from Info.Address to the model. The first four

@@ -55,7 +55,7 @@ func Make(ctx context.Context, root string, tags ...string) ([]byte, Info, error
 	if err := errors.Join(bind(m), rename(m)); err != nil {
 		return nil, Info{}, err
 	}
-	info := Info{Nops: m.DropNops(), Fused: m.FuseLoads(), CodeBefore: len(m.CodeSection())}
+	info := Info{Nops: m.DropNops(), Fused: m.FuseLoads()}
 	m.Customs = nil
 	if err := errors.Join(m.MergeData(dataGap), dropLines(m)); err != nil {
 		return nil, Info{}, err
@@ -64,7 +64,18 @@ func Make(ctx context.Context, root string, tags ...string) ([]byte, Info, error
 		return nil, Info{}, err
 	}
 	bound, optimised := filepath.Join(dir, "bound.wasm"), filepath.Join(dir, "optimised.wasm")
-	if err := os.WriteFile(bound, m.Encode(), 0o644); err != nil {
+	wasm = m.Encode()
+	if err := os.WriteFile(bound, wasm, 0o644); err != nil {
+		return nil, Info{}, err
+	}
+	if info.Address, info.Capacity, err = modelPlace(ctx, wasm); err != nil {
+		return nil, Info{}, err
+	}
+	image, err := gainImage()
+	if err != nil {
+		return nil, Info{}, err
+	}
+	if info.TokenBefore, err = instructionsPerToken(ctx, wasm, info, image); err != nil {
 		return nil, Info{}, err
 	}
 	if info.WasmOpt, err = WasmOptVersion(ctx); err != nil {
@@ -88,12 +99,10 @@ func Make(ctx context.Context, root string, tags ...string) ([]byte, Info, error
 	if err := m.MergeData(dataGap); err != nil {
 		return nil, Info{}, err
 	}
-	if info.Address, info.Capacity, err = modelPlace(ctx, m.Encode()); err != nil {
-		return nil, Info{}, err
-	}
 	m.Exports = without(m.Exports, "model_")
-	info.Code = len(m.CodeSection())
-	return m.Encode(), info, nil
+	wasm = m.Encode()
+	info.Token, err = instructionsPerToken(ctx, wasm, info, image)
+	return wasm, info, err
 }
 
 // WasmOptVersion gives the version of the wasm-opt that is installed.
@@ -149,7 +158,7 @@ func Sources(ctx context.Context, root string) (hash, version string, err error)
 	}
 	paths := strings.Fields(list)
 	for _, own := range []string{candidFile, "canister/module/decode.go", "canister/module/encode.go", "canister/module/fuse.go", "canister/module/instr.go", "canister/module/module.go",
-		"canister/module/rewrite.go", "canister/link/lines.go", "canister/link/make.go", "canister/link/wasi.go"} {
+		"canister/module/rewrite.go", "canister/link/gain.go", "canister/link/lines.go", "canister/link/make.go", "canister/link/wasi.go"} {
 		paths = append(paths, filepath.Join(root, own))
 	}
 	h := sha256.New()

@@ -3,7 +3,6 @@ package link
 import (
 	"bytes"
 	"context"
-	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -21,29 +20,11 @@ func testModel(t testing.TB) *spinfile.Model {
 	t.Helper()
 	c := arch.Config{NLayer: 2, NHead: 8, NEmbd: 64, HiddenDim: 96, BlockSize: 128, VocabSize: 256, ActBits: 8,
 		Quantizer: arch.AbsMean, OctonionAttention: true}
-	sizes := map[string]arch.Param{}
-	for _, p := range arch.Params(c.WithDefaults()) {
-		sizes[p.Name] = p
-	}
-	rng := rand.New(rand.NewPCG(1, 2))
-	m, err := spinfile.FromLatents(c, spinfile.TokenizerInfo{Kind: tokenizer.KindBytes}, func(name string) []float32 {
-		p, ok := sizes[name]
-		if !ok {
-			return nil
-		}
-		w := make([]float32, p.Len())
-		for i := range w {
-			w[i] = 1
-			if p.Kind != arch.Norm && p.Kind != arch.Beta {
-				w[i] = float32(rng.NormFloat64())
-			}
-		}
-		return w
-	})
+	m, err := sampleModel(c, spinfile.TokenizerInfo{Kind: tokenizer.KindBytes})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.QuantizeEmbedding(8).Quantize()
+	return m
 }
 
 func image(t testing.TB, m *spinfile.Model) []byte {

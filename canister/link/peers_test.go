@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,24 +15,50 @@ import (
 	"spinnet/canister/module"
 )
 
+// peer gives the path of another program: what npm installed, or the PATH's.
+func peer(t *testing.T, name, installed, how string) string {
+	t.Helper()
+	if path, err := filepath.Abs(filepath.Join("../peers/node_modules", installed)); err == nil && installed != "" {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+		return path
+	case strings.Contains(os.Getenv("SPINNET_REQUIRE"), "peers"):
+		t.Fatalf("%s is not installed, and SPINNET_REQUIRE asks for it: %s", name, how)
+	default:
+		t.Skipf("%s is not installed: %s", name, how)
+	}
+	return ""
+}
+
 // icWasm gives the path of ic-wasm, the Internet Computer's tool for modules.
 func icWasm(t *testing.T) string {
 	t.Helper()
-	path, err := filepath.Abs("../peers/node_modules/@icp-sdk/ic-wasm-linux-x64/bin/ic-wasm")
+	return peer(t, "ic-wasm", "@icp-sdk/ic-wasm-linux-x64/bin/ic-wasm", "npm --prefix canister/peers run setup")
+}
+
+// wasm-opt, which checks what it reads, finds nothing wrong with the modules.
+func TestValidByPeer(t *testing.T) {
+	tool := peer(t, "wasm-opt", "", "it is in the package binaryen")
+	wasm, _ := runtime(t)
+	browser, err := Browser(wasm)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(path); err == nil {
-		return path
+	for name, b := range map[string][]byte{"canister": canisterOf(t, []byte("a model")), "browser": browser} {
+		in := filepath.Join(t.TempDir(), "in.wasm")
+		if err := os.WriteFile(in, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		check := exec.Command(tool, append(slices.Clone(optimise[1:]), in, "-o", filepath.Join(t.TempDir(), "out.wasm"))...)
+		if out, err := check.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
 	}
-	if path, err = exec.LookPath("ic-wasm"); err == nil {
-		return path
-	}
-	if strings.Contains(os.Getenv("SPINNET_REQUIRE"), "peers") {
-		t.Fatal("ic-wasm is not installed, and SPINNET_REQUIRE asks for it: npm --prefix canister/peers run setup")
-	}
-	t.Skip("ic-wasm is not installed: npm --prefix canister/peers run setup")
-	return ""
 }
 
 // icWasmCosts is the table of ic-wasm 0.11.1 (instr_cost in its src/utils.rs),

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -210,7 +209,8 @@ func (r *canisterReport) print(w io.Writer) error {
 		model = fmt.Sprintf("the model takes %s", sizeOf(r.Image))
 	}
 	fmt.Fprintf(w, "\n%s: %s, gzipped %s; %s\n", filepath.Join(r.Dir, "spinnet.wasm"), sizeOf(r.Bytes), sizeOf(r.Gzip), model)
-	fmt.Fprintf(w, "program %s, optimised by %s: %.1f %% less code\n", r.Runtime.Go, r.Runtime.WasmOpt, 100*(1-float64(r.Runtime.Code)/math.Max(1, float64(r.Runtime.CodeBefore))))
+	fmt.Fprintf(w, "program %s, optimised by %s already: %.0f %% fewer instructions\n", r.Runtime.Go, r.Runtime.WasmOpt,
+		100*(1-float64(r.Runtime.Token)/float64(max(1, r.Runtime.TokenBefore))))
 	fmt.Fprintf(w, "sha256 %s  spinnet.wasm\nsha256 %s  spinnet.wasm.gz, the module's hash on ICP\n", r.Hash, r.Installed)
 	if r.activation {
 		fmt.Fprintln(w, "note: the model was not trained for int8 arithmetic, in which a canister computes; spinnet score --numeric int8 tells what that costs")

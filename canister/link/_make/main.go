@@ -31,6 +31,6 @@ func main() {
 	if err := os.WriteFile("canister/link/runtime.json", append(described, '\n'), 0o644); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%s: %d bytes, %d gzipped; code %d bytes, %d before %s; model at %d, %d bytes\n",
-		"canister/link/runtime.wasm.gz", len(wasm), len(packed), info.Code, info.CodeBefore, info.WasmOpt, info.Address, info.Capacity)
+	fmt.Printf("canister/link/runtime.wasm.gz: %d bytes, %d gzipped; a small model takes %d instructions a token, %d before %s\n",
+		len(wasm), len(packed), info.Token, info.TokenBefore, info.WasmOpt)
 }
