@@ -12,6 +12,6 @@ with its memory. These commands make one of a model and run it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCanisterBuildCmd(), newCanisterLocalCmd(), newCanisterDeployCmd(), newCanisterCallCmd())
+	cmd.AddCommand(newCanisterBuildCmd(), newCanisterLocalCmd(), newCanisterDeployCmd(), newCanisterCallCmd(), newCanisterUploadCmd())
 	return cmd
 }

@@ -43,7 +43,7 @@ func newCanisterBuildCmd() *cobra.Command {
   icp.yaml          the project of icp      dfx.json   and that of dfx
 
 The module holds models of up to about 96 MB; --no-model makes one for a larger
-model, which is uploaded afterwards. It computes in int8. Every limit of ICP is
+model, which spinnet canister upload brings afterwards. It computes in int8. Every limit of ICP is
 printed with what the module takes of it. The same model gives the same module:
 its hash is the one that ICP shows after the installation.`,
 		Example: `  spinnet canister build demo.spinnet -o canister
@@ -101,7 +101,7 @@ func runCanisterBuild(cmd *cobra.Command, args []string, f *canisterBuildFlags) 
 	if !f.noModel {
 		var err error
 		r.Model = args[0]
-		if image, err = f.image(&r); err != nil {
+		if image, r.activation, err = canisterImage(r.Model, f.kvCache, &f.modelFlags); err != nil {
 			return err
 		}
 	}
@@ -114,7 +114,7 @@ func runCanisterBuild(cmd *cobra.Command, args []string, f *canisterBuildFlags) 
 	if len(image) > int(info.Capacity) {
 		return &dataset.HintError{
 			Err:  fmt.Errorf("%s takes %s as a canister keeps it, and %s fit into the module", r.Model, sizeOf(len(image)), sizeOf(int(info.Capacity))),
-			Text: "build with --no-model and upload the model, or make it smaller with spinnet compress --trim-vocab",
+			Text: "build with --no-model and bring the model with spinnet canister upload, or make it smaller with spinnet compress --trim-vocab",
 		}
 	}
 	wasm, err := link.Canister(runtime, info, image)
@@ -160,15 +160,16 @@ func runCanisterBuild(cmd *cobra.Command, args []string, f *canisterBuildFlags) 
 	return r.print(cmd.ErrOrStderr())
 }
 
-// image opens the model and lays it out as the module computes with it.
-func (f *canisterBuildFlags) image(r *canisterReport) ([]byte, error) {
+// canisterImage opens a model and lays it out as the module computes with it.
+// other reports that it was trained in other arithmetic.
+func canisterImage(path, kvCache string, f *modelFlags) (image []byte, other bool, err error) {
 	o, err := f.options()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	m, err := interop.OpenWith(r.Model, o)
+	m, err := interop.OpenWith(path, o)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// As "spinnet compress" does, and by its file, so that a model and what was
 	// compressed of it give the same module.
@@ -176,15 +177,14 @@ func (f *canisterBuildFlags) image(r *canisterReport) ([]byte, error) {
 	if err == nil {
 		m, err = spinfile.Decode(data)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.Model, err)
-	}
-	r.activation = m.Config.ActBits != 8
 	var b bytes.Buffer
-	if err := engine.WriteImage(&b, m, engine.Options{Int8Cache: f.kvCache == "int8"}); err != nil {
-		return nil, fmt.Errorf("%s: %w", r.Model, err)
+	if err == nil {
+		err = engine.WriteImage(&b, m, engine.Options{Int8Cache: kvCache == "int8"})
 	}
-	return b.Bytes(), nil
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", path, err)
+	}
+	return b.Bytes(), m.Config.ActBits != 8, nil
 }
 
 func hashOf(b []byte) string {

@@ -105,16 +105,8 @@ values opt. Without --identity the call is anonymous.`,
 			if err != nil {
 				return err
 			}
-			if identity != "" {
-				pem, err := os.ReadFile(identity)
-				if err != nil {
-					return err
-				}
-				id, err := agent.ParseIdentity(pem)
-				if err != nil {
-					return fmt.Errorf("%s: %w", identity, err)
-				}
-				c.Identity = *id
+			if err := signAs(c, identity); err != nil {
+				return err
 			}
 			reply, err := callCanister(ctx, c, id, args[1], arg, query)
 			if err != nil {
@@ -134,6 +126,23 @@ values opt. Without --identity the call is anonymous.`,
 	cmd.Flags().StringVar(&project, "project", ".", "folder that icp deployed from, for names of canisters")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait for the answer")
 	return cmd
+}
+
+// signAs lets a client sign with the key of a PEM file; "" is anonymous.
+func signAs(c *agent.Client, path string) error {
+	if path == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	id, err := agent.ParseIdentity(pem)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	c.Identity = *id
+	return nil
 }
 
 // callCanister gives the decoded answer, with the names that the canister's
