@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"runtime"
 	"strconv"
 
 	"spinnet/canister/candid"
@@ -192,7 +193,11 @@ func (c *canister) metrics(r *request) ([]candid.Value, error) {
 	if err := r.arg.Close(); err != nil {
 		return nil, err
 	}
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
 	fields := []candid.Field{
+		{Name: "heap_bytes", Value: candid.Nat64Value(memory.HeapSys)},
+		{Name: "collections", Value: candid.Nat32Value(memory.NumGC)},
 		{Name: "sessions", Value: candid.Nat32Value(uint32(len(c.sessions.all)))},
 		{Name: "caches", Value: candid.Nat32Value(uint32(c.sessions.made))},
 		{Name: "stable_bytes", Value: candid.Nat64Value(ic0.StableSize() * ic0.PageSize)},

@@ -103,7 +103,7 @@ func TestModule(t *testing.T) {
 			c.upgrade()
 		case 3: // a subnet that gives a message less than it says
 			_, err := c.Call(t.Context(), host.Message{Export: "canister_update resume", Arg: candid.Encode(candid.Nat64Value(w.session)), Caller: []byte{1}, Limit: budget / 3})
-			if trap := (&host.Trap{}); !errors.As(err, &trap) || !trap.OutOfLimit {
+			if trap := (&host.TrapError{}); !errors.As(err, &trap) || !trap.OutOfLimit {
 				t.Fatalf("within a third of the budget: %v", err)
 			}
 		}
