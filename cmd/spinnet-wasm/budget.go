@@ -20,7 +20,7 @@ type budget struct {
 type costs struct {
 	layer1 uint64 // a layer for one token
 	layerN uint64 // a layer for each of several tokens
-	begin  uint64 // taking up a token
+	begin  uint64 // taking up tokens, beyond what a layer takes for them
 	draw   uint64
 }
 
@@ -28,35 +28,42 @@ type costs struct {
 // garbage and attention over a longer text: an eighth and a bit.
 func margin(n uint64) uint64 { return n + n/8 + 4_000_000 }
 
-// expect is what a piece is expected to take.
-func (k *costs) expect(p engine.Piece, rows int) uint64 {
-	each := k.draw
-	switch {
-	case p == engine.Begin:
-		each = k.begin
-	case p == engine.Layer && (rows == 1 || k.layerN == 0):
-		each = k.layer1
-	case p == engine.Layer:
-		each = k.layerN
+// layer is what a layer is expected to take.
+func (k *costs) layer(rows int) uint64 {
+	if rows == 1 || k.layerN == 0 {
+		return k.layer1 * uint64(rows)
 	}
-	return each * uint64(rows)
+	return k.layerN * uint64(rows)
 }
 
-// learn notes what a piece took.
+// expect is what a piece is expected to take.
+func (k *costs) expect(p engine.Piece, rows int) uint64 {
+	switch p {
+	case engine.Begin:
+		return k.begin + k.layer(rows)
+	case engine.Layer:
+		return k.layer(rows)
+	}
+	return k.draw
+}
+
+// learn notes what a piece took: more at once, less slowly.
 func (k *costs) learn(p engine.Piece, rows int, took uint64) {
-	each := &k.draw
+	cost := &k.draw
 	switch {
 	case p == engine.Begin:
-		each = &k.begin
+		cost = &k.begin
+		took -= min(took, k.layer(rows))
 	case p == engine.Layer && rows == 1:
-		each = &k.layer1
+		cost = &k.layer1
 	case p == engine.Layer:
-		each = &k.layerN
+		cost = &k.layerN
+		took /= uint64(rows)
 	}
-	if took /= uint64(rows); took > *each {
-		*each = took
-	} else { // down slowly
-		*each -= (*each - took) / 8
+	if took > *cost {
+		*cost = took
+	} else {
+		*cost -= (*cost - took) / 8
 	}
 }
 

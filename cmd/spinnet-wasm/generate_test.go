@@ -94,6 +94,39 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestCosts: what the pieces take is learned from those before.
+func TestCosts(t *testing.T) {
+	type piece struct {
+		p    engine.Piece
+		rows int
+		took uint64
+	}
+	for _, c := range []struct {
+		name string
+		seen []piece
+		p    engine.Piece
+		rows int
+		want uint64
+	}{
+		{"nothing", nil, engine.Layer, 1, 0},
+		{"one token", []piece{{engine.Layer, 1, 500}}, engine.Layer, 1, 500},
+		{"several tokens, before any were seen", []piece{{engine.Layer, 1, 500}}, engine.Layer, 10, 5000},
+		{"several tokens", []piece{{engine.Layer, 1, 500}, {engine.Layer, 10, 1000}}, engine.Layer, 20, 2000},
+		{"more at once", []piece{{engine.Draw, 1, 500}, {engine.Draw, 1, 800}}, engine.Draw, 1, 800},
+		{"less slowly", []piece{{engine.Draw, 1, 800}, {engine.Draw, 1, 0}}, engine.Draw, 1, 700},
+		// A cache that grew while one token was taken up is not paid for by each of the next.
+		{"a cache that grew", []piece{{engine.Layer, 1, 500}, {engine.Begin, 1, 100_500}}, engine.Begin, 100, 150_000},
+	} {
+		var k costs
+		for _, s := range c.seen {
+			k.learn(s.p, s.rows, s.took)
+		}
+		if got := k.expect(c.p, c.rows); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
 // TestQuick: a query stops within the budget of queries, and leaves nothing.
 func TestQuick(t *testing.T) {
 	m := testModel(t)
