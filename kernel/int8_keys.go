@@ -50,7 +50,7 @@ func Int8Query(query, q []int8) {
 		return
 	}
 	x := int16s(query[:Int8QueryLen(len(q))])
-	simd().widen(x[:len(q)], q)
+	simd().widen(x[:len(q)], q, 0)
 	clear(x[len(q):])
 }
 

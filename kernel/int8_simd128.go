@@ -95,7 +95,7 @@ type simdKernels struct {
 	terms               func(c []int32, ldc, groups int, index []uint8, tables []int8, chunks, skip int)
 	transform           func(x []int16, q []int8, part, width, minus int)
 	tables              func(tables, q []int8, part int)
-	widen               func(x []int16, q []int8)
+	widen               func(x []int16, q []int8, minus int)
 	setKey              func(keys, q []int8)
 }
 
@@ -268,15 +268,12 @@ func (l *simdLinear) expand(a, q, minus []int8) {
 	s, cols := simd(), l.cols()
 	if l.form == simdRows {
 		x := int16s(a[:2*l.n*cols])
-		clear(x)
 		for i := range l.n {
-			row := x[i*cols:]
+			row := x[i*cols : (i+1)*cols]
 			for k := range l.n {
-				m := int16(minus[i*l.n+k])
-				for c, v := range q[(i^k)*l.K:][:l.K] {
-					row[k*l.K+c] = int16(v) ^ m - m
-				}
+				s.widen(row[k*l.K:(k+1)*l.K], q[(i^k)*l.K:(i^k+1)*l.K], int(minus[i*l.n+k]))
 			}
+			clear(row[l.n*l.K:])
 		}
 		return
 	}
@@ -417,9 +414,10 @@ func refHadamardInt32(c []int32, ldc, cols int) {
 	}
 }
 
-func refWidenInt8(x []int16, q []int8) {
+// refWidenInt8 is x = q, or −q where minus is −1 and not 0.
+func refWidenInt8(x []int16, q []int8, minus int) {
 	for i, v := range q {
-		x[i] = int16(v)
+		x[i] = int16(v) ^ int16(minus) - int16(minus)
 	}
 }
 
@@ -472,7 +470,7 @@ func (t *Int8Table) InputLen() int { return 2 * tablePanels.width(t.cols) }
 // Input arranges x [cols] for MatVec.
 func (t *Int8Table) Input(input, x []int8) {
 	wide := int16s(input[:t.InputLen()])
-	simd().widen(wide[:t.cols], x[:t.cols])
+	simd().widen(wide[:t.cols], x[:t.cols], 0)
 	clear(wide[t.cols:])
 }
 

@@ -148,11 +148,17 @@ func TestSIMDKernels(t *testing.T) {
 				if !slices.Equal(got, append(want, 99)) {
 					t.Fatalf("tables of parts of %d: %v, want %v", part, got, want)
 				}
-				wide := append(make([]int16, len(q)), 99)
-				s.widen(wide[:len(q)], q)
-				for i, v := range append(q, 99) {
-					if wide[i] != int16(v) {
-						t.Fatalf("widening %d values: %v, want %v", len(q), wide, q)
+				for _, minus := range []int{0, -1} {
+					wide := append(make([]int16, len(q)), 99)
+					s.widen(wide[:len(q)], q, minus)
+					for i, v := range append(slices.Clone(q), 99) {
+						want := int16(v)
+						if minus != 0 && i < len(q) {
+							want = -want
+						}
+						if wide[i] != want {
+							t.Fatalf("widening %d values, %d: %v, want %v", len(q), minus, wide, q)
+						}
 					}
 				}
 			}

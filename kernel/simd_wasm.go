@@ -28,8 +28,8 @@ func simdTermTablesWhole(tables, q []int8, part int) {
 	simdTermTables(tables, q, part)
 }
 
-func simdWidenWhole(x []int16, q []int8) {
+func simdWidenWhole(x []int16, q []int8, minus int) {
 	n := len(q) &^ 15
-	simdWiden(x[:n], q)
-	refWidenInt8(x[n:], q[n:])
+	simdWiden(x[:n], q, minus)
+	refWidenInt8(x[n:], q[n:], minus)
 }

@@ -24,7 +24,7 @@ func simdTransform(x []int16, q []int8, part, width int, minus int)
 func simdTermTables(tables, q []int8, part int)
 
 //go:noescape
-func simdWiden(x []int16, q []int8)
+func simdWiden(x []int16, q []int8, minus int)
 
 //go:noescape
 func simdSetKey(keys, q []int8)

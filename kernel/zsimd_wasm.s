@@ -5780,14 +5780,18 @@ TEXT ·simdTermTables(SB), NOSPLIT, $0-56
 	End
 	RET
 
-// func simdWiden(x []int16, q []int8)
-TEXT ·simdWiden(SB), NOSPLIT, $0-48
+// func simdWiden(x []int16, q []int8, minus int)
+TEXT ·simdWiden(SB), NOSPLIT, $0-56
 	I64Load x_base+0(FP)
 	Set R1
 	I64Load x_len+8(FP)
 	Set R0
 	I64Load q_base+24(FP)
 	Set R2
+	I64Load minus+48(FP)
+	I32WrapI64
+	I16x8Splat
+	Set V8
 	Block
 	Get R0
 	I64Eqz
@@ -5799,6 +5803,10 @@ TEXT ·simdWiden(SB), NOSPLIT, $0-48
 	I32WrapI64
 	V128Load $0
 	I16x8ExtendLowI8x16S
+	Get V8
+	V128Xor
+	Get V8
+	I16x8Sub
 	V128Store $0, $0
 	Get R1
 	I32WrapI64
@@ -5806,6 +5814,10 @@ TEXT ·simdWiden(SB), NOSPLIT, $0-48
 	I32WrapI64
 	V128Load $0
 	I16x8ExtendHighI8x16S
+	Get V8
+	V128Xor
+	Get V8
+	I16x8Sub
 	V128Store $0, $16
 	Get R1
 	I64Const $32

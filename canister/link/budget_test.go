@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 
 	"spinnet/arch"
@@ -21,11 +22,11 @@ import (
 // the most probable token of the whole vocabulary drawn each time, with keys and
 // values in int8.
 type spent struct {
-	Init     uint64            `json:"init"`     // canister_init
-	Token    map[string]uint64 `json:"token"`    // a call that writes one token, by the position of what it reads
-	Prefill  uint64            `json:"prefill"`  // a token of a prompt of 256
-	InUpdate uint32            `json:"update"`   // tokens written in one call of 40 · 10⁹ instructions, 98 % of them, from an empty cache
-	InQuery  uint32            `json:"in_query"` // and of 5 · 10⁹
+	Init     uint64            `json:"init"`      // canister_init
+	Token    map[string]uint64 `json:"token"`     // a call that writes one token, by the position of what it reads
+	Prefill  uint64            `json:"prefill"`   // a token of a prompt of 256 words
+	InUpdate uint32            `json:"in_update"` // tokens written in one call of 40 · 10⁹ instructions, 98 % of them, from an empty cache
+	InQuery  uint32            `json:"in_query"`  // and of 5 · 10⁹
 }
 
 // TestInstructions counts the instructions of the committed module. The counts
@@ -190,14 +191,23 @@ func measure(t *testing.T, m *spinfile.Model) *spent {
 		at++
 	}
 
-	// A prompt of 256 tokens more than another, and then one token each.
-	prompt := func(n int) uint64 {
-		text := string(bytes.Repeat([]byte("a "), n)) // two tokens in the vocabularies at hand
-		return call("generate_full", candid.Encode(candid.TextValue(text[:2*n-1]), candid.Nat32Value(1))).Instructions
+	// A long prompt, less one of a word.
+	tok, err := engine.NewTokenizer(m.Tokenizer)
+	if err != nil {
+		t.Fatal(err)
 	}
-	prompt(129) // the cache has grown
-	two := prompt(129) - prompt(1)
-	s.Prefill = two / 256
+	prompt := func(words int) (tokens, instructions uint64) {
+		text := strings.Repeat(" a", words)
+		ids, err := tokenizer.Prompt(tok, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return uint64(len(ids)), call("generate_full", candid.Encode(candid.TextValue(text), candid.Nat32Value(1))).Instructions
+	}
+	prompt(256) // the cache has grown
+	long, all := prompt(256)
+	short, rest := prompt(1)
+	s.Prefill = (all - rest) / (long - short)
 
 	for _, budget := range []struct {
 		limit  uint64

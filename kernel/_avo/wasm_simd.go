@@ -178,6 +178,21 @@ func (w *wasm) terms() {
 	w.p("RET")
 }
 
+// sign sets V8 to an argument, 0 or −1; signed negates the vector on the stack
+// if it is −1.
+func (w *wasm) sign(name string, at int) {
+	w.p("I64Load %s+%d(FP)", name, at)
+	w.ops("I32WrapI64", "I16x8Splat")
+	w.set("V8")
+}
+
+func (w *wasm) signed() {
+	w.get("V8")
+	w.p("V128Xor")
+	w.get("V8")
+	w.p("I16x8Sub")
+}
+
 // transform is kernel.refTransformInt8 for parts of whole groups of eight
 // columns, without the zeros behind them. R3 is how far the rows of x lie
 // apart.
@@ -192,18 +207,13 @@ func (w *wasm) transform() {
 	w.constant(1)
 	w.p("I64Shl")
 	w.set("R3")
-	w.p("I64Load minus+64(FP)")
-	w.ops("I32WrapI64", "I16x8Splat")
-	w.set("V8")
+	w.sign("minus", 64)
 	w.unless("R1", func() {
 		w.loop("R1", 8, func() {
 			for i := range 8 {
 				w.wide8(r(8+i), 0)
 				if i == 0 {
-					w.get("V8")
-					w.p("V128Xor")
-					w.get("V8")
-					w.p("I16x8Sub")
+					w.signed()
 				}
 				w.set(v(i))
 				w.add(r(8+i), 8)
@@ -254,13 +264,15 @@ func (w *wasm) termTables() {
 
 // widen is kernel.refWidenInt8 for a multiple of 16 values.
 func (w *wasm) widen() {
-	w.fn("simdWiden", "(x []int16, q []int8)", 48)
+	w.fn("simdWiden", "(x []int16, q []int8, minus int)", 56)
 	w.pointers("x", 0, "q", 24)
+	w.sign("minus", 48)
 	w.unless("R0", func() {
 		w.loop("R0", 16, func() {
 			for i := range 2 {
 				w.address("R1")
 				w.wide("R2", 8*i)
+				w.signed()
 				w.store(16 * i)
 			}
 			w.add("R1", 32)
