@@ -149,10 +149,21 @@ func (k *cache) attend(w *attention, layer, p, g int, q, o []float32) {
 			kernel.ExactScores(w.scores[whole:whole+wholeBlocks(n-n1)], q, keys, scale)
 		}
 		scores := w.scores[skip : skip+n]
-		kernel.ExactSoftmax(scores)
+		softmax(scores)
 		kernel.ExactValues(o, scores[:n1], values[at*k.hd:])
 		kernel.ExactValues(o, scores[n1:], values)
 	}
+}
+
+// softmax is kernel.ExactSoftmax, with up to three −Inf behind the scores, for
+// which there is room: they change nothing, and vectors are whole.
+func softmax(scores []float32) {
+	n := len(scores)
+	scores = scores[:(n+3)&^3]
+	for i := n; i < len(scores); i++ {
+		scores[i] = float32(math.Inf(-1))
+	}
+	kernel.ExactSoftmax(scores)
 }
 
 // attend8 is attend's head over an int8 cache: the query is rounded too, its
@@ -171,7 +182,7 @@ func (k *cache) attend8(w *attention, layer, g, at, n1, n int, q, o []float32, s
 			kernel.ExactScaleInt32(scores[lo:], 0, dots, 0, 1, qs*scale, keyScale[slot:slot+hi-lo])
 		}
 	}
-	kernel.ExactSoftmax(scores)
+	softmax(scores)
 	kernel.Mul(scores[:n1], scores[:n1], valueScale[at:])
 	kernel.Mul(scores[n1:], scores[n1:], valueScale)
 	kernel.ExactValues8(o, scores[:n1], values[at*k.hd:])

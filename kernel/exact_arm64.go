@@ -21,3 +21,25 @@ func exactScaleInt32Whole(y []float32, ldy int, acc []int32, ldacc, rows int, s 
 		}
 	}
 }
+
+func exactSumSquaresWhole(x []float32) float32 {
+	var s [exactLanes]float32
+	n := whole(x)
+	exactSumSquaresV4(x[:n], &s)
+	for i, v := range x[n:] {
+		s[(n+i)%exactLanes] += float32(v * v)
+	}
+	return fold16(&s)
+}
+
+func exactExpScaledWhole(y, x []float32, top, inv float32) float32 {
+	var s [exactLanes]float32
+	n := whole(x)
+	exactExpScaledV4(y[:n], x, top, inv, &s)
+	for i, v := range x[n:] {
+		e := exp32(float32((v - top) * inv))
+		y[n+i] = e
+		s[(n+i)%exactLanes] += e
+	}
+	return fold16(&s)
+}

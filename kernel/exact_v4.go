@@ -8,16 +8,6 @@ package kernel
 // whole is the number of elements of x in vectors of four.
 func whole[T any](x []T) int { return len(x) &^ 3 }
 
-func exactSumSquaresWhole(x []float32) float32 {
-	var s [exactLanes]float32
-	n := whole(x)
-	exactSumSquaresV4(x[:n], &s)
-	for i, v := range x[n:] {
-		s[(n+i)%exactLanes] += float32(v * v)
-	}
-	return fold16(&s)
-}
-
 func exactQuantize8Whole(q []int8, x []float32, inv float32) {
 	n := whole(x)
 	exactQuantize8V4(q[:n], x, inv)
@@ -42,18 +32,6 @@ func exactExpWhole(y, x []float32) {
 	n := whole(y)
 	exactExpV4(y[:n], x)
 	refExp(y[n:], x[n:])
-}
-
-func exactExpScaledWhole(y, x []float32, top, inv float32) float32 {
-	var s [exactLanes]float32
-	n := whole(x)
-	exactExpScaledV4(y[:n], x, top, inv, &s)
-	for i, v := range x[n:] {
-		e := exp32(float32((v - top) * inv))
-		y[n+i] = e
-		s[(n+i)%exactLanes] += e
-	}
-	return fold16(&s)
 }
 
 func exactEmbedding8Whole(y []float32, q []int8, s float32) {

@@ -41,3 +41,19 @@ func exactScaleInt32Whole(y []float32, ldy int, acc []int32, ldacc, rows int, s 
 		refExactScaleInt32(y[n:], ldy, acc[n:], ldacc, rows, s, g[n:])
 	}
 }
+
+// exactSumSquaresWhole and exactExpScaledWhole fold the sums of whole vectors
+// of four. Zeros behind the others change no accumulator.
+func exactSumSquaresWhole(x []float32) float32 {
+	if len(x)%4 == 0 {
+		return exactSumSquaresFold(x)
+	}
+	return refExactSumSquares(x)
+}
+
+func exactExpScaledWhole(y, x []float32, top, inv float32) float32 {
+	if len(x)%4 == 0 {
+		return exactExpScaledFold(y, x, top, inv)
+	}
+	return refExactExpScaled(y, x, top, inv)
+}

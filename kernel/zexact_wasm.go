@@ -24,10 +24,10 @@ func scaleV4(y []float32, s float32)
 func scaleMulV4(y, x, w []float32, s float32)
 
 //go:noescape
-func exactSumSquaresV4(x []float32, sums *[16]float32)
+func exactSumSquaresFold(x []float32) float32
 
 //go:noescape
-func exactExpScaledV4(y, x []float32, top, inv float32, sums *[16]float32)
+func exactExpScaledFold(y, x []float32, top, inv float32) float32
 
 //go:noescape
 func exactQuantize8V4(q []int8, x []float32, inv float32)

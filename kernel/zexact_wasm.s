@@ -893,14 +893,12 @@ TEXT ·scaleMulV4(SB), NOSPLIT, $0-76
 	End
 	RET
 
-// func exactSumSquaresV4(x []float32, sums *[16]float32)
-TEXT ·exactSumSquaresV4(SB), NOSPLIT, $0-32
+// func exactSumSquaresFold(x []float32) float32
+TEXT ·exactSumSquaresFold(SB), NOSPLIT, $0-28
 	I64Load x_base+0(FP)
 	Set R1
 	I64Load x_len+8(FP)
 	Set R0
-	I64Load sums+24(FP)
-	Set R3
 	V128Const $0, $0
 	Set V0
 	V128Const $0, $0
@@ -964,63 +962,75 @@ TEXT ·exactSumSquaresV4(SB), NOSPLIT, $0-32
 	BrIf $0
 	End
 	End
-	Get R3
-	I32WrapI64
-	Get V0
-	V128Store $0, $0
-	Get R3
-	I32WrapI64
-	Get V1
-	V128Store $0, $16
-	Get R3
-	I32WrapI64
-	Get V2
-	V128Store $0, $32
-	Get R3
-	I32WrapI64
-	Get V3
-	V128Store $0, $48
 	Block
 	Get R0
-	I64Eqz
+	I64Const $0
+	I64LeU
 	BrIf $0
-	Loop
 	Get R1
 	I32WrapI64
 	V128Load $0
 	Tee V4
 	Get V4
 	F32x4Mul
-	Set V12
-	Get R3
-	I32WrapI64
-	Get R3
-	I32WrapI64
-	V128Load $0
-	Get V12
+	Get V0
 	F32x4Add
-	V128Store $0, $0
-	Get R1
-	I64Const $16
-	I64Add
-	Set R1
-	Get R3
-	I64Const $16
-	I64Add
-	Set R3
+	Set V0
 	Get R0
-	I64Const $-4
-	I64Add
-	Tee R0
-	I64Const $0
-	I64Ne
+	I64Const $4
+	I64LeU
 	BrIf $0
+	Get R1
+	I32WrapI64
+	V128Load $16
+	Tee V4
+	Get V4
+	F32x4Mul
+	Get V1
+	F32x4Add
+	Set V1
+	Get R0
+	I64Const $8
+	I64LeU
+	BrIf $0
+	Get R1
+	I32WrapI64
+	V128Load $32
+	Tee V4
+	Get V4
+	F32x4Mul
+	Get V2
+	F32x4Add
+	Set V2
 	End
-	End
+	Get V0
+	Get V2
+	F32x4Add
+	Get V1
+	Get V3
+	F32x4Add
+	F32x4Add
+	Set V0
+	Get SP
+	Get V0
+	Get V0
+	V128Const $1084818905618843912, $1084818905618843912
+	I8x16Swizzle
+	F32x4Add
+	Tee V0
+	Get V0
+	V128Const $506097522981602564, $506097522981602564
+	I8x16Swizzle
+	F32x4Add
+	Tee V0
+	Get V0
+	Drop
+	F32x4ExtractLane $0, $0
+	F32Store ret+24(FP)
 	RET
 
-// func exactExpScaledV4(y, x []float32, top, inv float32, sums *[16]float32)
-TEXT ·exactExpScaledV4(SB), NOSPLIT, $0-64
+// func exactExpScaledFold(y, x []float32, top, inv float32) float32
+TEXT ·exactExpScaledFold(SB), NOSPLIT, $0-60
 	I64Load y_base+0(FP)
 	Set R1
 	I64Load y_len+8(FP)
@@ -1033,8 +1043,6 @@ TEXT ·exactExpScaledV4(SB), NOSPLIT, $0-64
 	F32Load inv+52(FP)
 	F32x4Splat
 	Set V5
-	I64Load sums+56(FP)
-	Set R3
 	V128Const $0, $0
 	Set V0
 	V128Const $0, $0
@@ -1390,27 +1398,11 @@ TEXT ·exactExpScaledV4(SB), NOSPLIT, $0-64
 	BrIf $0
 	End
 	End
-	Get R3
-	I32WrapI64
-	Get V0
-	V128Store $0, $0
-	Get R3
-	I32WrapI64
-	Get V1
-	V128Store $0, $16
-	Get R3
-	I32WrapI64
-	Get V2
-	V128Store $0, $32
-	Get R3
-	I32WrapI64
-	Get V3
-	V128Store $0, $48
 	Block
 	Get R0
-	I64Eqz
+	I64Const $0
+	I64LeU
 	BrIf $0
-	Loop
 	Get R2
 	I32WrapI64
 	V128Load $0
@@ -1489,36 +1481,204 @@ TEXT ·exactExpScaledV4(SB), NOSPLIT, $0-64
 	Get V6
 	V128Store $0, $0
 	Get V6
-	Set V12
-	Get R3
-	I32WrapI64
-	Get R3
-	I32WrapI64
-	V128Load $0
-	Get V12
+	Get V0
 	F32x4Add
-	V128Store $0, $0
-	Get R1
-	I64Const $16
-	I64Add
-	Set R1
-	Get R2
-	I64Const $16
-	I64Add
-	Set R2
-	Get R3
-	I64Const $16
-	I64Add
-	Set R3
+	Set V0
 	Get R0
-	I64Const $-4
-	I64Add
-	Tee R0
-	I64Const $0
-	I64Ne
+	I64Const $4
+	I64LeU
 	BrIf $0
+	Get R2
+	I32WrapI64
+	V128Load $16
+	Get V4
+	F32x4Sub
+	Get V5
+	F32x4Mul
+	Tee V8
+	V128Const $4805903753476702208, $4805903753476702208
+	F32x4Pmin
+	Tee V10
+	V128Const $4591606991553079867, $4591606991553079867
+	F32x4Mul
+	F32x4Nearest
+	Set V9
+	Get V10
+	Get V9
+	V128Const $4553561436796846080, $4553561436796846080
+	F32x4Mul
+	F32x4Sub
+	Get V9
+	V128Const $-5089489225643032445, $-5089489225643032445
+	F32x4Mul
+	F32x4Sub
+	Set V10
+	V128Const $4129916750362863975, $4129916750362863975
+	Get V10
+	F32x4Mul
+	V128Const $4230924927965283278, $4230924927965283278
+	F32x4Add
+	Get V10
+	F32x4Mul
+	V128Const $4325858110549297416, $4325858110549297416
+	F32x4Add
+	Get V10
+	F32x4Mul
+	V128Const $4407521832755440065, $4407521832755440065
+	F32x4Add
+	Get V10
+	F32x4Mul
+	V128Const $4479580427537525418, $4479580427537525418
+	F32x4Add
+	Get V10
+	F32x4Mul
+	V128Const $4539628425446424576, $4539628425446424576
+	F32x4Add
+	Get V10
+	F32x4Mul
+	Get V10
+	F32x4Mul
+	Get V10
+	F32x4Add
+	V128Const $4575657222473777152, $4575657222473777152
+	F32x4Add
+	Get V9
+	I32x4TruncSatF32x4S
+	I32Const $23
+	I32x4Shl
+	I32x4Add
+	V128Const $9187343241974906880, $9187343241974906880
+	I32x4MinS
+	Get V8
+	V128Const $-4418594181137694720, $-4418594181137694720
+	F32x4Lt
+	V128Andnot
+	Set V11
+	Get V11
+	Get V8
+	Get V8
+	Get V8
+	F32x4Eq
+	V128Bitselect
+	Set V6
+	Get R1
+	I32WrapI64
+	Get V6
+	V128Store $0, $16
+	Get V6
+	Get V1
+	F32x4Add
+	Set V1
+	Get R0
+	I64Const $8
+	I64LeU
+	BrIf $0
+	Get R2
+	I32WrapI64
+	V128Load $32
+	Get V4
+	F32x4Sub
+	Get V5
+	F32x4Mul
+	Tee V8
+	V128Const $4805903753476702208, $4805903753476702208
+	F32x4Pmin
+	Tee V10
+	V128Const $4591606991553079867, $4591606991553079867
+	F32x4Mul
+	F32x4Nearest
+	Set V9
+	Get V10
+	Get V9
+	V128Const $4553561436796846080, $4553561436796846080
+	F32x4Mul
+	F32x4Sub
+	Get V9
+	V128Const $-5089489225643032445, $-5089489225643032445
+	F32x4Mul
+	F32x4Sub
+	Set V10
+	V128Const $4129916750362863975, $4129916750362863975
+	Get V10
+	F32x4Mul
+	V128Const $4230924927965283278, $4230924927965283278
+	F32x4Add
+	Get V10
+	F32x4Mul
+	V128Const $4325858110549297416, $4325858110549297416
+	F32x4Add
+	Get V10
+	F32x4Mul
+	V128Const $4407521832755440065, $4407521832755440065
+	F32x4Add
+	Get V10
+	F32x4Mul
+	V128Const $4479580427537525418, $4479580427537525418
+	F32x4Add
+	Get V10
+	F32x4Mul
+	V128Const $4539628425446424576, $4539628425446424576
+	F32x4Add
+	Get V10
+	F32x4Mul
+	Get V10
+	F32x4Mul
+	Get V10
+	F32x4Add
+	V128Const $4575657222473777152, $4575657222473777152
+	F32x4Add
+	Get V9
+	I32x4TruncSatF32x4S
+	I32Const $23
+	I32x4Shl
+	I32x4Add
+	V128Const $9187343241974906880, $9187343241974906880
+	I32x4MinS
+	Get V8
+	V128Const $-4418594181137694720, $-4418594181137694720
+	F32x4Lt
+	V128Andnot
+	Set V11
+	Get V11
+	Get V8
+	Get V8
+	Get V8
+	F32x4Eq
+	V128Bitselect
+	Set V6
+	Get R1
+	I32WrapI64
+	Get V6
+	V128Store $0, $32
+	Get V6
+	Get V2
+	F32x4Add
+	Set V2
 	End
-	End
+	Get V0
+	Get V2
+	F32x4Add
+	Get V1
+	Get V3
+	F32x4Add
+	F32x4Add
+	Set V0
+	Get SP
+	Get V0
+	Get V0
+	V128Const $1084818905618843912, $1084818905618843912
+	I8x16Swizzle
+	F32x4Add
+	Tee V0
+	Get V0
+	V128Const $506097522981602564, $506097522981602564
+	I8x16Swizzle
+	F32x4Add
+	Tee V0
+	Get V0
+	Drop
+	F32x4ExtractLane $0, $0
+	F32Store ret+56(FP)
 	RET
 
 // func exactQuantize8V4(q []int8, x []float32, inv float32)

@@ -297,66 +297,72 @@ func (w *wasm) scaleMul() {
 	w.p("RET")
 }
 
-// sums keeps 16 accumulators in V0 … V3, for which body pushes what vector i of
-// four is to add, and leaves them in *sums, whose pointer is in R3. The last
-// vectors, less than four, are added there.
-func (w *wasm) sums(body func(at int), steps ...int) {
+// sums returns what body, of a vector, pushes to be added: 16 accumulators in
+// V0 … V3, folded by halves. ret is where the result goes. A vector moves R1 …
+// by steps.
+func (w *wasm) sums(ret int, body func(at int), steps ...int) {
 	next := func(n int) {
 		for i, s := range steps {
 			w.add(r(1+i), n*s)
 		}
 	}
+	each := func(i, at int) {
+		body(at)
+		w.get(v(i))
+		w.p("F32x4Add")
+		w.set(v(i))
+	}
 	w.zero(0, 4)
 	w.whileAtLeast("R0", 16, func() {
 		for i := range 4 {
-			body(16 * i)
-			w.get(v(i))
-			w.p("F32x4Add")
-			w.set(v(i))
+			each(i, 16*i)
 		}
 		next(4)
 	})
-	for i := range 4 {
-		w.address("R3")
-		w.get(v(i))
-		w.store(16 * i)
+	w.p("Block")
+	for i := range 3 {
+		w.get("R0")
+		w.constant(4 * i)
+		w.ops("I64LeU", "BrIf $0")
+		each(i, 16*i)
 	}
-	w.unless("R0", func() {
-		w.loop("R0", 4, func() {
-			body(0)
-			w.set("V12")
-			w.address("R3")
-			w.load("R3", 0)
-			w.get("V12")
-			w.p("F32x4Add")
-			w.store(0)
-			next(1)
-			w.add("R3", 16)
-		})
-	})
+	w.p("End")
+	w.get("V0", "V2")
+	w.p("F32x4Add")
+	w.get("V1", "V3")
+	w.ops("F32x4Add", "F32x4Add")
+	w.set("V0")
+	w.get("SP", "V0", "V0")
+	for _, turn := range [][]int{{2, 3, 2, 3}, {1, 1, 1, 1}} {
+		w.lanes(turn...)
+		w.ops("I8x16Swizzle", "F32x4Add")
+		w.tee("V0")
+		w.get("V0")
+	}
+	w.p("Drop")
+	w.p("F32x4ExtractLane $0, $0")
+	w.p("F32Store ret+%d(FP)", ret)
+	w.p("RET")
 }
 
 func (w *wasm) exactSumSquares() {
-	w.fn("exactSumSquaresV4", "(x []float32, sums *[16]float32)", 32)
+	w.fn("exactSumSquaresFold", "(x []float32) float32", 28)
 	w.pointers("x", 0)
-	w.arg("sums", 24, "R3")
-	w.sums(func(at int) {
+	w.sums(24, func(at int) {
 		w.load("R1", at)
 		w.tee("V4")
 		w.get("V4")
 		w.p("F32x4Mul")
 	}, 16)
-	w.p("RET")
 }
 
 // exactExpScaled is exp((x−top)·inv).
 func (w *wasm) exactExpScaled() {
-	w.fn("exactExpScaledV4", "(y, x []float32, top, inv float32, sums *[16]float32)", 64)
+	w.fn("exactExpScaledFold", "(y, x []float32, top, inv float32) float32", 60)
 	w.pointers("y", 0, "x", 24)
 	w.spreadArg("top", 48, "V4")
 	w.spreadArg("inv", 52, "V5")
-	w.arg("sums", 56, "R3")
-	w.sums(func(at int) {
+	w.sums(56, func(at int) {
 		w.load("R2", at)
 		w.get("V4")
 		w.p("F32x4Sub")
@@ -369,7 +375,6 @@ func (w *wasm) exactExpScaled() {
 		w.store(at)
 		w.get("V6")
 	}, 16, 16)
-	w.p("RET")
 }
 
 // exactQuantize8 rounds 16 elements at a time, the last ones four. The
