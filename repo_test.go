@@ -50,7 +50,7 @@ var imports = map[string]string{
 	"canister/host":    "canister/module",
 	"canister/link":    "arch canister/candid canister/host canister/module engine spinfile tokenizer",
 	"canister/candid":  "",
-	"canister/replica": "canister/agent canister/module",
+	"canister/replica": "canister/agent canister/host canister/module",
 	"cmd/spinnet-wasm": "algebra arch engine spinfile tokenizer canister/ic0 canister/candid",
 }
 

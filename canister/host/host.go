@@ -1,54 +1,37 @@
-// Package host runs a canister's module as the Internet Computer (ICP) would
-// run one message at a time: it gives the functions of ic0, counts instructions
-// by ICP's table, stops a message at its limit, and takes back everything that
-// a message did when it traps, or when it was a query. The engine is wazero.
+// Package host runs canisters as the Internet Computer (ICP) would run one
+// message at a time: it gives the functions of ic0, counts instructions by a
+// table of costs, stops a message at its limit, and leaves nothing of a message
+// that traps. The engine is wazero.
 //
-// Other canisters are a function, Others. Cycles, timers and certified data are
-// not here: a module that imports those functions does not load.
+// A Program is a compiled module and an Instance a program in memory. A State is
+// what a canister remembers, and does not change: an Execution makes the next
+// one of it. States share the pages that are the same, so rolling back, queries
+// beside an update and saving are all "take another state". Canister puts these
+// together for one canister alone; canister/replica for many, with the network
+// around them.
 package host
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-
 	"spinnet/canister/module"
 )
 
-// pageBits are those of the size of a page: module.PageSize.
-const pageBits = 12
-
 // Canister is a module with its memory. It serves one message at a time.
 type Canister struct {
-	runtime  wazero.Runtime
-	compiled wazero.CompiledModule
-	instance api.Module
-	counter  api.MutableGlobal
-	methods  map[string]bool
-	names    []string // of its mutable globals
-	globals  []api.MutableGlobal
+	program  *Program
+	instance *Instance
+	state    *State
 
-	// What the last message that was kept left behind.
-	memory []byte
-	values []uint64
-	stable []byte
-
-	StableLimit uint64                      // most bytes of stable memory
-	Time        func() time.Time            // what ic0.time says
-	Print       func(text []byte)           // what ic0.debug_print does; nil drops it
-	Controller  func(principal []byte) bool // what ic0.is_controller says; nil says no
-	Other       Others                      // other canisters; nil is Management
-	ID          []byte                      // what ic0.canister_self says
-
-	call      *call             // the message at hand
-	undo      map[uint64][]byte // pages of stable memory before it
-	oldStable uint64            // its size before it
+	Time       func() time.Time            // what ic0.time says
+	Print      func(text []byte)           // what ic0.debug_print does; nil drops it
+	Controller func(principal []byte) bool // what ic0.is_controller says; nil says no
+	ID         []byte                      // what ic0.canister_self says
+	Other      Others                      // answers its calls of others; nil is Management
 }
 
 // Message is one call of an export.
@@ -59,11 +42,11 @@ type Message struct {
 	Limit  uint64 // of instructions; 0 is that of the kind of call
 }
 
-// Reply is what a message gave.
+// Reply is what a message gave, with the answers to the calls it made.
 type Reply struct {
 	Data         []byte
 	Rejected     bool   // it called msg_reject; Data is the text
-	Instructions uint64 // by ICP's table
+	Instructions uint64 // by the table of costs
 	HeapPages    int    // of 4 KiB whose contents it changed
 	StablePages  int    // of 4 KiB that it wrote
 }
@@ -78,251 +61,168 @@ type TrapError struct {
 // Error gives the message.
 func (t *TrapError) Error() string { return "canister trapped: " + t.Message }
 
-// call is the message that runs, with the answers to its calls.
-type call struct {
-	Message
-	reply    []byte
-	answered bool
-	rejected bool
-	trap     string
-	spent    uint64 // by what ran before
-	mayReply bool
-	query    bool
-
-	building *outcall
-	out      []*outcall
-	code     uint32 // why another canister did not answer
-	text     []byte
-}
-
 // Load compiles a module, meters it by costs and instantiates it. It runs none
 // of its code: canister_init is a message like others.
 func Load(ctx context.Context, wasm []byte, costs *module.Costs) (*Canister, error) {
-	m, err := module.Parse(wasm)
+	p, err := Compile(ctx, wasm, costs)
 	if err != nil {
-		return nil, err
-	}
-	if m.Start != nil {
-		return nil, errors.New("host: the module has a start function, which is not supported")
-	}
-	if len(m.Memories) == 0 {
-		return nil, errors.New("host: the module has no memory")
-	}
-	if err := module.Instrument(m, costs); err != nil {
-		return nil, err
-	}
-	c := &Canister{StableLimit: 4 << 30, Time: time.Now, methods: map[string]bool{}}
-	imported := m.Imported(module.KindGlobal)
-	for _, e := range m.Exports {
-		switch {
-		case e.Kind == module.KindFunc:
-			c.methods[e.Name] = true
-		case e.Kind == module.KindGlobal && e.Name != module.Counter && e.Index >= imported && m.Globals[e.Index-imported].Mutable:
-			c.names = append(c.names, e.Name)
-		}
-	}
-	c.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCloseOnContextDone(false))
-	if err := c.imports(ctx); err != nil {
-		return nil, err
-	}
-	if c.compiled, err = c.runtime.CompileModule(ctx, m.Encode()); err != nil {
-		c.Close(ctx)
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	if err := c.instantiate(ctx); err != nil {
-		c.Close(ctx)
-		return nil, err
+	in, st, err := p.Instantiate(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("host: %w", err), p.Close(ctx))
 	}
-	c.save()
-	return c, nil
+	return &Canister{program: p, instance: in, state: st, Time: time.Now}, nil
 }
 
 // Close frees the canister.
-func (c *Canister) Close(ctx context.Context) error { return c.runtime.Close(ctx) }
+func (c *Canister) Close(ctx context.Context) error { return c.program.Close(ctx) }
 
-// Stable gives the stable memory. It is the canister's own: do not change it.
-func (c *Canister) Stable() []byte { return c.stable }
-
-// SetStable gives the canister a stable memory, before an upgrade for example.
-func (c *Canister) SetStable(b []byte) { c.stable = b }
-
-func (c *Canister) instantiate(ctx context.Context) error {
-	var err error
-	c.instance, err = c.runtime.InstantiateModule(ctx, c.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
-	if err != nil {
-		return fmt.Errorf("host: %w", err)
-	}
-	c.counter = c.instance.ExportedGlobal(module.Counter).(api.MutableGlobal)
-	c.globals = c.globals[:0]
-	for _, name := range c.names {
-		c.globals = append(c.globals, c.instance.ExportedGlobal(name).(api.MutableGlobal))
-	}
-	return nil
-}
-
-func (c *Canister) heap() []byte {
-	b, _ := c.instance.Memory().Read(0, c.instance.Memory().Size())
+// Stable gives the stable memory.
+func (c *Canister) Stable() []byte {
+	s := newStable(c.state.Stable)
+	b := make([]byte, s.size())
+	s.read(b, 0)
 	return b
 }
 
-// save makes the state what a later trap goes back to. It gives the number of
-// changed pages.
-func (c *Canister) save() int {
-	heap, changed := c.heap(), 0
-	if len(c.memory) < len(heap) {
-		c.memory = append(c.memory, make([]byte, len(heap)-len(c.memory))...)
-	}
-	for at := 0; at < len(heap); at += module.PageSize {
-		if old, now := c.memory[at:at+module.PageSize], heap[at:at+module.PageSize]; !bytes.Equal(old, now) {
-			copy(old, now)
-			changed++
-		}
-	}
-	c.values = c.values[:0]
-	for _, g := range c.globals {
-		c.values = append(c.values, g.Get())
-	}
-	return changed
-}
-
-// restore goes back to what was saved.
-func (c *Canister) restore(ctx context.Context) error {
-	if len(c.heap()) != len(c.memory) {
-		c.instance.Close(ctx)
-		if err := c.instantiate(ctx); err != nil {
-			return err
-		}
-		mem := c.instance.Memory()
-		if _, ok := mem.Grow(uint32((len(c.memory) - len(c.heap())) >> 16)); !ok {
-			return errors.New("host: no memory to go back to the state before a trap")
-		}
-	}
-	heap := c.heap()
-	for at := 0; at < len(heap); at += module.PageSize {
-		if old, now := c.memory[at:at+module.PageSize], heap[at:at+module.PageSize]; !bytes.Equal(old, now) {
-			copy(now, old)
-		}
-	}
-	for i, g := range c.globals {
-		g.Set(c.values[i])
-	}
-	c.stable = c.stable[:c.oldStable]
-	for page, old := range c.undo {
-		if old != nil { // it was there before
-			copy(c.stable[page<<pageBits:], old)
-		}
-	}
-	return nil
+// SetStable gives the canister a stable memory of whole pages of 64 KiB, before
+// an upgrade for example.
+func (c *Canister) SetStable(b []byte) {
+	s := newStable(nil)
+	s.grow((uint64(len(b)) + wasmPage - 1) / wasmPage)
+	s.write(0, b)
+	next := *c.state
+	next.Stable = s.commit()
+	c.state = &next
 }
 
 // Call runs a message, with the answers to the calls that it makes. A trap is a
 // *TrapError; other errors are the host's.
 func (c *Canister) Call(ctx context.Context, msg Message) (Reply, error) {
-	if !c.methods[msg.Export] {
+	if !c.program.Has(msg.Export) {
 		return Reply{}, fmt.Errorf("host: the canister has no method %q", msg.Export)
 	}
-	query := strings.HasPrefix(msg.Export, "canister_query ") || strings.HasPrefix(msg.Export, "canister_composite_query ")
-	update := strings.HasPrefix(msg.Export, "canister_update ")
+	mode, limit := Init, uint64(module.InstallLimit)
+	switch kind, _, _ := strings.Cut(msg.Export, " "); kind {
+	case "canister_query", "canister_composite_query":
+		mode, limit = Query, module.QueryLimit
+	case "canister_update":
+		mode, limit = Update, module.UpdateLimit
+	case "canister_pre_upgrade":
+		mode = PreUpgrade
+	case "canister_global_timer":
+		mode, limit = Timer, module.UpdateLimit
+	case "canister_inspect_message":
+		mode, limit = Inspect, module.QueryLimit
+	}
 	if msg.Limit == 0 {
-		switch {
-		case query:
-			msg.Limit = module.QueryLimit
-		case update:
-			msg.Limit = module.UpdateLimit
-		default:
-			msg.Limit = module.InstallLimit
-		}
+		msg.Limit = limit
 	}
 	if msg.Caller == nil {
 		msg.Caller = []byte{4}
 	}
-	c.call = &call{Message: msg, mayReply: query || update, query: query}
-	defer func() { c.call = nil }()
-	var reply Reply
-	err := c.execute(ctx, &reply, c.instance.ExportedFunction(msg.Export))
-	for err == nil && len(c.call.out) > 0 {
-		out := c.call.out[0]
-		c.call.out = c.call.out[1:]
-		err = c.answer(ctx, &reply, out)
+	var r Reply
+	var answer *Answer
+	queue := []*Execution{{Mode: mode, Export: msg.Export, Arg: msg.Arg}}
+	for len(queue) > 0 {
+		x := queue[0]
+		x.Caller, x.Limit, x.Before, x.Answered = msg.Caller, msg.Limit, r.Instructions, answer != nil
+		if err := c.run(ctx, x, &r); err != nil {
+			if answer != nil { // what comes after the answer nobody hears of
+				break
+			}
+			return Reply{Instructions: r.Instructions}, err
+		}
+		if x.Answer != nil {
+			answer = x.Answer
+		}
+		queue = queue[1:]
+		for _, out := range x.Calls {
+			queue = append(queue, c.callback(out))
+		}
 	}
-	reply.Data, reply.Rejected = c.call.reply, c.call.rejected
-	if trap := (*TrapError)(nil); errors.As(err, &trap) && c.call.answered { // after the answer
-		err = nil
+	switch {
+	case answer == nil && mode&(Query|Update) != 0:
+		return r, &TrapError{Message: "it did not reply", Instructions: r.Instructions}
+	case answer != nil && answer.Reject != nil:
+		r.Data, r.Rejected = []byte(answer.Reject.Message), true
+	case answer != nil:
+		r.Data = answer.Reply
 	}
-	if err != nil {
-		reply.Data = nil
-	}
-	return reply, err
+	return r, nil
 }
 
-// execute runs one function as a message and adds what it took to reply. If it
-// traps the state is as before it.
-func (c *Canister) execute(ctx context.Context, reply *Reply, f api.Function, args ...uint64) error {
-	c.undo, c.oldStable = map[uint64][]byte{}, uint64(len(c.stable))
-	before := *c.call
-	c.counter.Set(c.call.Limit)
-	_, err := f.Call(ctx, args...)
-	left := int64(c.counter.Get())
-	spent := c.call.Limit - uint64(left)
-	reply.Instructions += spent
-	before.spent += spent
-	c.call.spent = before.spent
-	if err == nil && c.call.mayReply && !c.call.answered && len(c.call.out) == 0 {
-		c.call.trap, err = "it did not reply", errors.New("no reply")
-	}
+// run executes one message and keeps its state, unless it is a query.
+func (c *Canister) run(ctx context.Context, x *Execution, r *Reply) error {
+	in, err := Acquire(ctx, c.instance, c.state)
 	if err != nil {
-		trap := &TrapError{Message: c.call.trap, Instructions: reply.Instructions}
-		if left < 0 {
-			trap.Message, trap.OutOfLimit = fmt.Sprintf("it exceeded the limit of %d instructions", c.call.Limit), true
-		} else if trap.Message == "" {
-			trap.Message = firstLine(err.Error())
+		return fmt.Errorf("host: %w", err)
+	}
+	c.instance = in
+	x.State, x.Now = c.state, uint64(c.Time().UnixNano())
+	x.World = &World{ID: c.ID, Status: 1, Controls: c.Controller}
+	next, reject := x.Run(ctx, in)
+	r.Instructions += x.Spent
+	for _, line := range x.Printed {
+		if c.Print != nil {
+			c.Print([]byte(line))
 		}
-		*c.call = before // nor did it answer or call anyone
-		return errors.Join(trap, c.restore(ctx))
 	}
-	if c.call.query {
-		return c.restore(ctx)
+	if reject != nil {
+		return &TrapError{reject.Message, reject.ID == InstructionLimit, r.Instructions}
 	}
-	reply.StablePages += len(c.undo)
-	reply.HeapPages += c.save()
+	if x.Mode&(Query|Inspect) == 0 {
+		c.state = next
+		r.HeapPages, r.StablePages = r.HeapPages+x.HeapPages, r.StablePages+x.StablePages
+	}
 	return nil
 }
 
+// Others answers the calls of a canister to others. An error is a rejection;
+// its code is that of a *RejectError, or CanisterReject.
+type Others func(callee []byte, method string, arg []byte) (reply []byte, err error)
+
+// callback is the message that the answer to a call makes.
+func (c *Canister) callback(out *Outcall) *Execution {
+	others := c.Other
+	if others == nil {
+		others = Management
+	}
+	reply, err := others(out.Callee, out.Method, out.Arg)
+	if err == nil {
+		return &Execution{Mode: ReplyCallback, Callback: &out.Reply, Arg: reply}
+	}
+	reject, ok := errors.AsType[*RejectError](err)
+	if !ok {
+		reject = Rejectf(CanisterReject, MessageRefused, "%v", err)
+	}
+	return &Execution{Mode: RejectCallback, Callback: &out.Reject, Reject: reject}
+}
+
 // CallExport runs an export that is no message, such as one for tests, with
-// arguments and a result as they are; what it changes stays. It gives the
-// instructions beside the result.
+// arguments and results as they are; what it changes stays. It gives the
+// instructions beside the results.
 func (c *Canister) CallExport(ctx context.Context, name string, args ...uint64) ([]uint64, uint64, error) {
-	f := c.instance.ExportedFunction(name)
+	in, err := Acquire(ctx, c.instance, c.state)
+	if err != nil {
+		return nil, 0, fmt.Errorf("host: %w", err)
+	}
+	c.instance = in
+	f := in.mod.ExportedFunction(name)
 	if f == nil {
 		return nil, 0, fmt.Errorf("host: the module exports no function %q", name)
 	}
-	c.call = &call{Message: Message{Limit: module.InstallLimit}}
-	c.undo, c.oldStable = map[uint64][]byte{}, uint64(len(c.stable))
-	defer func() { c.call = nil }()
-	c.counter.Set(module.InstallLimit)
-	res, err := f.Call(ctx, args...)
-	n := module.InstallLimit - c.counter.Get()
-	if err != nil {
-		if c.call.trap != "" {
-			err = errors.New(c.call.trap)
-		}
-		return nil, n, errors.Join(fmt.Errorf("host: %s: %w", name, err), c.restore(ctx))
+	x := &Execution{Mode: Init, State: c.state, World: &World{ID: c.ID}, Limit: module.InstallLimit}
+	results, next, reject := x.call(ctx, in, f, args)
+	if reject != nil {
+		return nil, x.Spent, fmt.Errorf("host: %s: %w", name, reject)
 	}
-	c.save()
-	return res, n, nil
+	c.state = next
+	return results, x.Spent, nil
 }
 
 // Read gives n bytes of the heap, or false outside it.
 func (c *Canister) Read(address, n uint32) ([]byte, bool) {
-	return c.instance.Memory().Read(address, n)
-}
-
-// Write changes the heap.
-func (c *Canister) Write(address uint32, b []byte) bool {
-	return c.instance.Memory().Write(address, b)
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
+	return c.instance.mod.Memory().Read(address, n)
 }

@@ -64,7 +64,7 @@ func testCanister() []byte {
 		return c.I64(5000).I64(100).I64(1).Call(stableWrite)
 	}
 	method("canister_update echo", answer(count().I32(200).I32(0).Call(argSize).Call(argCopy), 200, 3))
-	method("canister_query echo", answer(count().I32(200).I32(0).Call(argSize).Call(argCopy), 200, 3))
+	method("canister_query peek", answer(count().I32(200).I32(0).Call(argSize).Call(argCopy), 200, 3))
 	method("canister_update fail", count().I32(2).Op(grow, 0, drop).I64(1).Call(stableGrow).Op(drop).
 		I64(2<<16+5000).I64(100).I64(1).Call(stableWrite).I32(100).I32(1).Call(trap))
 	method("canister_update silent", count())
@@ -123,18 +123,18 @@ func TestMessagesAndRollback(t *testing.T) {
 		state              string
 	}{
 		{"canister_update echo", "abc", "", 0, "\x01\x01\x01\x01"},
-		{"canister_query echo", "abc", "", 0, "\x01\x01\x01\x01"},
+		{"canister_query peek", "abc", "", 0, "\x01\x01\x01\x01"},
 		{"canister_update fail", "", "\x02", 0, "\x01\x01\x01\x01"},
-		{"canister_update silent", "", "it did not reply", 0, "\x01\x01\x01\x01"},
-		{"canister_update spin", "", "it exceeded the limit of 5000 instructions", 5000, "\x01\x01\x01\x01"},
-		{"canister_query outside", "", "10 bytes at 1048576 are outside its memory", 0, "\x01\x01\x01\x01"},
-		{"canister_query late", "", "msg_reply: there is nothing to answer", 0, "\x01\x01\x01\x01"},
-		{"canister_update echo", "abc", "", 0, "\x02\x02\x02\x01"},
+		{"canister_update silent", "", "it did not reply", 0, "\x02\x02\x02\x01"}, // it did not trap
+		{"canister_update spin", "", "limit of 5000 instructions", 5000, "\x02\x02\x02\x01"},
+		{"canister_query outside", "", "heap out of bounds: 10 bytes at 1048576", 0, "\x02\x02\x02\x01"},
+		{"canister_query late", "", "answered already", 0, "\x02\x02\x02\x01"},
+		{"canister_update echo", "abc", "", 0, "\x03\x03\x03\x01"},
 	}
 	for _, tt := range tests {
 		r, err := c.Call(ctx, Message{Export: tt.export, Arg: []byte("abc"), Limit: tt.limit})
 		var trapped *TrapError
-		if errors.As(err, &trapped) != (tt.trap != "") || trapped != nil && trapped.Message != tt.trap {
+		if errors.As(err, &trapped) != (tt.trap != "") || trapped != nil && !strings.Contains(trapped.Message, tt.trap) {
 			t.Errorf("%s: got %v, want trap %q", tt.export, err, tt.trap)
 		}
 		if string(r.Data) != tt.want {
@@ -161,7 +161,7 @@ func TestCalls(t *testing.T) {
 	for _, tt := range tests {
 		r, err := c.Call(ctx, Message{Export: tt.export, Arg: []byte(tt.arg)})
 		var trapped *TrapError
-		if errors.As(err, &trapped) != (tt.trap != "") || trapped != nil && trapped.Message != tt.trap {
+		if errors.As(err, &trapped) != (tt.trap != "") || trapped != nil && !strings.Contains(trapped.Message, tt.trap) {
 			t.Errorf("%s %s: got %v, want trap %q", tt.export, tt.arg, err, tt.trap)
 		}
 		if string(r.Data) != tt.want {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/host"
 )
 
 // status of a canister, as ic0.canister_status gives it.
@@ -22,19 +23,21 @@ const (
 
 func (s status) String() string { return [...]string{"", "running", "stopping", "stopped"}[s] }
 
-// state is a canister between two messages. It does not change.
+// state is a canister between two messages: what it remembers, and how it is
+// set. It does not change.
 type state struct {
+	host.State
 	controllers []agent.Principal
-	settings    agent.Record // others, as given
 	status      status
 	version     uint64
-	program     *program // nil without a module
+}
 
-	heap      []*page
-	globals   []uint64
-	stable    []*page
-	certified []byte
-	timer     uint64 // nanoseconds since 1970; 0 for none
+// with is the state after a message.
+func (s *state) with(memory *host.State) *state {
+	next := *s
+	next.State = *memory
+	next.version++
+	return &next
 }
 
 func (s *state) controls(p agent.Principal) bool {
@@ -45,11 +48,11 @@ func (s *state) controls(p agent.Principal) bool {
 // set off.
 type call struct {
 	caller      agent.Principal
-	deliver     func(answer) // nil when nobody waits
+	deliver     func(host.Answer) // nil when nobody waits
 	answered    bool
 	outstanding int
 	spent       uint64 // instructions
-	program     *program
+	program     *host.Program
 }
 
 // canister is one canister and what is on its way to it.
@@ -60,14 +63,14 @@ type canister struct {
 	current atomic.Pointer[state]
 	queue   atomic.Int64 // messages that wait or run
 
-	exec  sync.Mutex // held by the one message that may change the state
-	live  *instance  // guarded by exec
-	open  int        // calls without an answer; guarded by exec
+	exec  sync.Mutex     // held by the one message that may change the state
+	live  *host.Instance // guarded by exec
+	open  int            // calls without an answer; guarded by exec
 	idle  chan struct{}
 	alarm *time.Timer // guarded by exec
 
-	query   sync.Mutex // held by the one query
-	queried *instance  // guarded by query
+	query   sync.Mutex     // held by the one query
+	queried *host.Instance // guarded by query
 
 	saving sync.Mutex // held while the state is written
 
@@ -85,79 +88,79 @@ func newCanister(r *Replica, id agent.Principal, controllers []agent.Principal) 
 // set makes st the state. exec is held.
 func (c *canister) set(st *state) {
 	old := c.current.Swap(st)
-	if st.timer != old.timer || st.program != old.program {
+	if st.Timer != old.Timer || st.Program != old.Program {
 		c.setAlarm(st)
 	}
 	c.r.changed(c)
 }
 
 // ready checks that messages are taken.
-func (c *canister) ready(st *state) *rejection {
+func (c *canister) ready(st *state) *host.RejectError {
 	switch {
 	case st.status == stopped:
-		return rejectf(rejectError, errStopped, "Canister %v is stopped and therefore does not have a CallContextManager", c.id)
+		return host.Rejectf(host.CanisterError, host.CanisterStopped, "Canister %v is stopped and therefore does not have a CallContextManager", c.id)
 	case st.status == stopping:
-		return rejectf(rejectError, errStopping, "Canister %v is not running", c.id)
-	case st.program == nil:
-		return rejectf(rejectError, errNoModule, "Canister %v contains no Wasm module", c.id)
+		return host.Rejectf(host.CanisterError, host.CanisterStopping, "Canister %v is not running", c.id)
+	case st.Program == nil:
+		return host.Rejectf(host.CanisterError, host.NoModule, "Canister %v contains no Wasm module", c.id)
 	}
 	return nil
 }
 
 // method finds the export that answers a method.
-func (c *canister) method(p *program, name string, query bool) (export string, m mode, r *rejection) {
-	if !query && p.methods["canister_update "+name] {
-		return "canister_update " + name, modeUpdate, nil
+func (c *canister) method(p *host.Program, name string, query bool) (export string, m host.Mode, r *host.RejectError) {
+	if !query && p.Has("canister_update "+name) {
+		return "canister_update " + name, host.Update, nil
 	}
-	m = modeReplicatedQuery
+	m = host.ReplicatedQuery
 	if query {
-		m = modeQuery
+		m = host.Query
 	}
-	if p.methods["canister_query "+name] {
+	if p.Has("canister_query " + name) {
 		return "canister_query " + name, m, nil
 	}
-	if query && p.methods["canister_composite_query "+name] {
+	if query && p.Has("canister_composite_query "+name) {
 		return "canister_composite_query " + name, m, nil
 	}
 	kind := "update or query"
 	if query {
 		kind = "query"
 	}
-	return "", 0, rejectf(rejectDestination, errNoMethod, "Canister %v has no %s method '%s'", c.id, kind, name)
+	return "", 0, host.Rejectf(host.DestinationInvalid, host.MethodNotFound, "Canister %v has no %s method '%s'", c.id, kind, name)
 }
 
-// acquire gives an instance that holds the state: in, or a new one.
-func acquire(ctx context.Context, in *instance, st *state) (*instance, error) {
-	if in == nil || in.program != st.program {
-		next, err := st.program.instantiate(ctx)
-		if err != nil {
-			return nil, err
-		}
-		in = next
-	}
-	return in.reset(ctx, st)
+// message prepares one that begins with a state.
+func (c *canister) message(st *state, mode host.Mode, export string, limit uint64) *host.Execution {
+	return &host.Execution{Mode: mode, Export: export, State: &st.State, Limit: limit, Now: c.r.nanos(), World: &host.World{
+		ID: c.id, Subnet: c.r.subnet, RootKey: c.r.key.DER(), Version: st.version, Status: int(st.status),
+		Controls: func(p []byte) bool { return st.controls(p) },
+		Certificate: func() ([]byte, error) {
+			return c.r.certificate([]agent.Path{{[]byte("canister"), c.id, []byte("certified_data")}})
+		},
+	}}
 }
 
 // execute runs a message on the canister. exec is held.
-func (c *canister) execute(ctx context.Context, x *execution, export string, callback *closure) (*state, *rejection) {
+func (c *canister) execute(ctx context.Context, st *state, x *host.Execution) (*state, *host.RejectError) {
 	start := time.Now()
-	in, err := acquire(ctx, c.live, x.state)
-	if err != nil {
-		c.live = nil
-		return nil, rejectf(rejectSysFatal, errTrapped, "%v", err)
+	in, err := host.Acquire(ctx, c.live, &st.State)
+	if c.live = in; err != nil {
+		return nil, host.Rejectf(host.SysFatal, host.Trapped, "%v", err)
 	}
-	c.live = in
-	next, reject := x.run(ctx, in, export, callback)
-	c.report(x, export, start, reject)
-	return next, reject
+	memory, reject := x.Run(ctx, in)
+	c.report(x, start, reject)
+	if reject != nil {
+		return nil, reject
+	}
+	return st.with(memory), nil
 }
 
 // update runs an update call: deliver gets its answer, at once or when the
 // calls it made have been answered.
-func (c *canister) update(ctx context.Context, caller agent.Principal, method string, arg []byte, deliver func(answer)) {
+func (c *canister) update(ctx context.Context, caller agent.Principal, method string, arg []byte, deliver func(host.Answer)) {
 	if c.queue.Add(1) > maxQueue {
 		c.queue.Add(-1)
-		deliver(answer{reject: rejectf(rejectSysTransient, errQueueFull, "%d messages wait for canister %v", maxQueue, c.id)})
+		deliver(host.Answer{Reject: host.Rejectf(host.SysTransient, host.QueueFull, "%d messages wait for canister %v", maxQueue, c.id)})
 		return
 	}
 	c.exec.Lock()
@@ -166,50 +169,52 @@ func (c *canister) update(ctx context.Context, caller agent.Principal, method st
 	st := c.current.Load()
 	reject := c.ready(st)
 	if reject != nil {
-		deliver(answer{reject: reject})
+		deliver(host.Answer{Reject: reject})
 		return
 	}
-	export, mode, reject := c.method(st.program, method, false)
+	export, mode, reject := c.method(st.Program, method, false)
 	if reject != nil {
-		deliver(answer{reject: reject})
+		deliver(host.Answer{Reject: reject})
 		return
 	}
-	ctxt := &call{caller: caller, deliver: deliver, program: st.program}
+	ctxt := &call{caller: caller, deliver: deliver, program: st.Program}
 	c.open++
-	x := &execution{canister: c, mode: mode, state: st, limit: c.r.limits.Update, now: c.r.nanos(), caller: caller, method: method, arg: arg}
-	c.finish(ctxt, c.step(ctx, ctxt, x, export, nil))
+	x := c.message(st, mode, export, c.r.limits.Update)
+	x.Method, x.Arg = method, arg
+	c.finish(ctxt, c.step(ctx, ctxt, st, x))
 }
 
 // step runs one message of a call and settles what it leaves: the state, the
 // calls it makes, its answer. exec is held.
-func (c *canister) step(ctx context.Context, ctxt *call, x *execution, export string, callback *closure) *rejection {
-	x.before, x.wasAnswered = ctxt.spent, ctxt.answered
-	next, reject := c.execute(ctx, x, export, callback)
-	ctxt.spent += x.spent()
-	if reject == nil {
-		if x.mode != modeReplicatedQuery {
-			c.set(next)
-		}
-		for _, out := range x.calls {
-			ctxt.outstanding++
-			go c.follow(ctx, ctxt, out)
-		}
-		if x.answered != nil {
-			c.settle(ctxt, *x.answered)
-		}
+func (c *canister) step(ctx context.Context, ctxt *call, st *state, x *host.Execution) *host.RejectError {
+	x.Caller, x.Before, x.Answered = ctxt.caller, ctxt.spent, ctxt.answered
+	next, reject := c.execute(ctx, st, x)
+	ctxt.spent += x.Spent
+	if reject != nil {
+		return reject
 	}
-	return reject
+	if x.Mode != host.ReplicatedQuery {
+		c.set(next)
+	}
+	for _, out := range x.Calls {
+		ctxt.outstanding++
+		go c.follow(ctx, ctxt, out)
+	}
+	if x.Answer != nil {
+		c.settle(ctxt, *x.Answer)
+	}
+	return nil
 }
 
 // finish closes a call that waits for nothing any more. exec is held.
-func (c *canister) finish(ctxt *call, reject *rejection) {
+func (c *canister) finish(ctxt *call, reject *host.RejectError) {
 	if ctxt.outstanding > 0 {
 		return
 	}
 	if reject == nil {
-		reject = rejectf(rejectError, errNoReply, "Canister %v did not reply to the call", c.id)
+		reject = host.Rejectf(host.CanisterError, host.NoReply, "Canister %v did not reply to the call", c.id)
 	}
-	c.settle(ctxt, answer{reject: reject})
+	c.settle(ctxt, host.Answer{Reject: reject})
 	if c.open--; c.open == 0 && c.idle != nil {
 		close(c.idle)
 		c.idle = nil
@@ -217,7 +222,7 @@ func (c *canister) finish(ctxt *call, reject *rejection) {
 }
 
 // settle gives a call its answer, if it has none.
-func (c *canister) settle(ctxt *call, a answer) {
+func (c *canister) settle(ctxt *call, a host.Answer) {
 	if ctxt.answered {
 		return
 	}
@@ -228,27 +233,27 @@ func (c *canister) settle(ctxt *call, a answer) {
 }
 
 // follow makes a call that a message asked for and runs the callback.
-func (c *canister) follow(ctx context.Context, ctxt *call, out *outcall) {
+func (c *canister) follow(ctx context.Context, ctxt *call, out *host.Outcall) {
 	a := c.r.answerCanister(ctx, c, out)
 	c.exec.Lock()
 	defer c.exec.Unlock()
 	ctxt.outstanding--
 	st := c.current.Load()
-	if st.program != ctxt.program {
+	if st.Program != ctxt.program {
 		// The table that the closure points into is gone.
-		c.finish(ctxt, rejectf(rejectCanister, errRejected, "Canister %v was installed anew before the call was answered", c.id))
+		c.finish(ctxt, host.Rejectf(host.CanisterReject, host.MessageRefused, "Canister %v was installed anew before the call was answered", c.id))
 		return
 	}
-	x := &execution{canister: c, mode: modeReply, state: st, limit: c.r.limits.Update, now: c.r.nanos(), caller: ctxt.caller, method: out.method + " reply", arg: a.reply}
-	back := out.reply
-	if a.reject != nil {
-		x.mode, x.reject, x.arg, back = modeReject, *a.reject, nil, out.reject
-		x.method = out.method + " reject"
+	x := c.message(st, host.ReplyCallback, "", c.r.limits.Update)
+	x.Method, x.Callback, x.Arg = out.Method, &out.Reply, a.Reply
+	if a.Reject != nil {
+		x.Mode, x.Callback, x.Arg, x.Reject = host.RejectCallback, &out.Reject, nil, a.Reject
 	}
-	reject := c.step(ctx, ctxt, x, "", &back)
-	if reject != nil && out.cleanup != nil {
-		y := &execution{canister: c, mode: modeCleanup, state: c.current.Load(), limit: c.r.limits.Update, now: c.r.nanos(), caller: ctxt.caller, method: out.method + " cleanup"}
-		if next, failed := c.execute(ctx, y, "", out.cleanup); failed == nil {
+	reject := c.step(ctx, ctxt, st, x)
+	if reject != nil && out.Cleanup != nil {
+		y := c.message(st, host.Cleanup, "", c.r.limits.Update)
+		y.Method, y.Caller, y.Callback = out.Method, ctxt.caller, out.Cleanup
+		if next, failed := c.execute(ctx, st, y); failed == nil {
 			c.set(next)
 		}
 	}
@@ -256,60 +261,59 @@ func (c *canister) follow(ctx context.Context, ctxt *call, out *outcall) {
 }
 
 // ask answers a query from the last state, beside whatever message runs.
-func (c *canister) ask(ctx context.Context, caller agent.Principal, method string, arg []byte) answer {
+func (c *canister) ask(ctx context.Context, caller agent.Principal, method string, arg []byte) host.Answer {
 	c.query.Lock()
 	defer c.query.Unlock()
 	st := c.current.Load()
 	if reject := c.ready(st); reject != nil {
-		return answer{reject: reject}
+		return host.Answer{Reject: reject}
 	}
-	export, mode, reject := c.method(st.program, method, true)
+	export, mode, reject := c.method(st.Program, method, true)
 	if reject != nil {
-		return answer{reject: reject}
+		return host.Answer{Reject: reject}
 	}
-	x := &execution{canister: c, mode: mode, state: st, limit: c.r.limits.Query, now: c.r.nanos(), caller: caller, method: method, arg: arg}
-	if reject := c.peek(ctx, x, export); reject != nil {
-		return answer{reject: reject}
+	x := c.message(st, mode, export, c.r.limits.Query)
+	x.Caller, x.Method, x.Arg = caller, method, arg
+	if reject := c.peek(ctx, st, x); reject != nil {
+		return host.Answer{Reject: reject}
 	}
-	if x.answered == nil {
-		return answer{reject: rejectf(rejectError, errNoReply, "Canister %v did not reply to the call", c.id)}
+	if x.Answer == nil {
+		return host.Answer{Reject: host.Rejectf(host.CanisterError, host.NoReply, "Canister %v did not reply to the call", c.id)}
 	}
-	return *x.answered
+	return *x.Answer
 }
 
 // peek runs a message whose changes are thrown away. query is held.
-func (c *canister) peek(ctx context.Context, x *execution, export string) *rejection {
+func (c *canister) peek(ctx context.Context, st *state, x *host.Execution) *host.RejectError {
 	start := time.Now()
-	in, err := acquire(ctx, c.queried, x.state)
-	if err != nil {
-		c.queried = nil
-		return rejectf(rejectSysFatal, errTrapped, "%v", err)
+	in, err := host.Acquire(ctx, c.queried, &st.State)
+	if c.queried = in; err != nil {
+		return host.Rejectf(host.SysFatal, host.Trapped, "%v", err)
 	}
-	c.queried = in
-	_, reject := x.run(ctx, in, export, nil)
-	in.holds = nil
-	c.report(x, export, start, reject)
+	_, reject := x.Run(ctx, in)
+	c.report(x, start, reject)
 	return reject
 }
 
 // admit asks canister_inspect_message, if there is one, whether a request
 // from outside may come in.
-func (c *canister) admit(ctx context.Context, caller agent.Principal, method string, arg []byte) *rejection {
+func (c *canister) admit(ctx context.Context, caller agent.Principal, method string, arg []byte) *host.RejectError {
 	st := c.current.Load()
 	if reject := c.ready(st); reject != nil {
 		return reject
 	}
-	if !st.program.methods["canister_inspect_message"] {
+	if !st.Program.Has("canister_inspect_message") {
 		return nil
 	}
 	c.query.Lock()
 	defer c.query.Unlock()
-	x := &execution{canister: c, mode: modeInspect, state: st, limit: inspectLimit, now: c.r.nanos(), caller: caller, method: method, arg: arg}
-	if reject := c.peek(ctx, x, "canister_inspect_message"); reject != nil {
+	x := c.message(st, host.Inspect, "canister_inspect_message", inspectLimit)
+	x.Caller, x.Method, x.Arg = caller, method, arg
+	if reject := c.peek(ctx, st, x); reject != nil {
 		return reject
 	}
-	if !x.accepted {
-		return rejectf(rejectCanister, errRefused, "Canister %v rejected the message", c.id)
+	if !x.Accepted {
+		return host.Rejectf(host.CanisterReject, host.MessageRefused, "Canister %v rejected the message", c.id)
 	}
 	return nil
 }
@@ -323,14 +327,14 @@ func (c *canister) setAlarm(st *state) {
 		c.alarm.Stop()
 		c.alarm = nil
 	}
-	if st.timer == 0 || st.program == nil || !st.program.methods["canister_global_timer"] {
+	if st.Timer == 0 || st.Program == nil || !st.Program.Has("canister_global_timer") {
 		return
 	}
 	wait := time.Duration(0)
-	if now := c.r.nanos(); st.timer > now {
-		wait = time.Duration(min(st.timer-now, uint64(24*365*time.Hour)))
+	if now := c.r.nanos(); st.Timer > now {
+		wait = time.Duration(min(st.Timer-now, uint64(24*365*time.Hour)))
 	}
-	c.alarm = time.AfterFunc(wait, func() { c.ring(context.Background(), st.timer) })
+	c.alarm = time.AfterFunc(wait, func() { c.ring(context.Background(), st.Timer) })
 }
 
 // ring runs canister_global_timer, unless the timer was set anew.
@@ -338,36 +342,34 @@ func (c *canister) ring(ctx context.Context, due uint64) {
 	c.exec.Lock()
 	defer c.exec.Unlock()
 	st := c.current.Load()
-	if st.timer != due || c.ready(st) != nil {
+	if st.Timer != due || c.ready(st) != nil {
 		return
 	}
 	off := *st
-	off.timer = 0
+	off.Timer = 0
 	c.set(&off)
-	ctxt := &call{caller: agent.Management, program: st.program}
+	ctxt := &call{caller: agent.Management, program: st.Program}
 	c.open++
-	x := &execution{canister: c, mode: modeTimer, state: &off, limit: c.r.limits.Update, now: c.r.nanos(), method: "canister_global_timer"}
-	c.finish(ctxt, c.step(ctx, ctxt, x, "canister_global_timer", nil))
+	c.finish(ctxt, c.step(ctx, ctxt, &off, c.message(&off, host.Timer, "canister_global_timer", c.r.limits.Update)))
 }
 
 // report logs what a message cost.
-func (c *canister) report(x *execution, export string, start time.Time, reject *rejection) {
-	if export == "" {
-		export = "callback " + x.method
-	}
-	for _, line := range x.printed {
+func (c *canister) report(x *host.Execution, start time.Time, reject *host.RejectError) {
+	for _, line := range x.Printed {
 		c.print(line)
 	}
-	spent := x.spent()
-	what := "ok"
+	name, what := x.Export, "ok"
+	if x.Callback != nil {
+		name = "callback of " + x.Method
+	}
 	switch {
 	case reject != nil:
-		what = reject.id + " " + reject.message
-	case x.answered != nil && x.answered.reject != nil:
-		what = "reject " + x.answered.reject.message
+		what = reject.ID + " " + reject.Message
+	case x.Answer != nil && x.Answer.Reject != nil:
+		what = "reject " + x.Answer.Reject.Message
 	}
-	c.r.logf("%v %s: %s instructions (%.1f %% of %s), %d pages changed, %s: %s", c.id, export, grouped(spent),
-		100*float64(spent)/float64(x.limit), short(x.limit), x.pages, time.Since(start).Round(time.Millisecond), what)
+	c.r.logf("%v %s: %s instructions (%.1f %% of %s), %d pages changed, %s: %s", c.id, name, grouped(x.Spent),
+		100*float64(x.Spent)/float64(x.Limit), short(x.Limit), x.HeapPages, time.Since(start).Round(time.Millisecond), what)
 }
 
 // grouped writes a number with commas, short in billions or millions.

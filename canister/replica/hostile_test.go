@@ -15,6 +15,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/host"
 )
 
 // post sends a body as it is and gives status and answer.
@@ -86,7 +87,7 @@ func TestHostileRequests(t *testing.T) {
 		"a float inside":           {"/call", envelope(id, func(c agent.Content, _ map[string]any) { c["extra"] = 1.5 }), 400},
 		"no method":                {"/call", envelope(id, func(c agent.Content, _ map[string]any) { delete(c, "method_name") }), 400},
 		"long method":              {"/call", envelope(id, func(c agent.Content, _ map[string]any) { c["method_name"] = strings.Repeat("a", maxMethodName+1) }), 400},
-		"a large argument":         {"/call", envelope(id, func(c agent.Content, _ map[string]any) { c["arg"] = make([]byte, maxPayload+1) }), 400},
+		"a large argument":         {"/call", envelope(id, func(c agent.Content, _ map[string]any) { c["arg"] = make([]byte, host.MaxPayload+1) }), 400},
 		"another canister":         {"/call", envelope(id, func(c agent.Content, _ map[string]any) { c["canister_id"] = []byte(canisterID(99)) }), 400},
 		"bad management":           {"/call", envelope(id, func(c agent.Content, _ map[string]any) { c["canister_id"], c["method_name"] = []byte{}, "install_code" }), 400},
 		"no such verb":             {"/shout", nil, 404},

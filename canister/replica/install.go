@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/host"
+	"spinnet/canister/module"
 )
 
 // installMode is how an installation treats what is there.
@@ -12,7 +14,7 @@ type installMode struct {
 	upgrade, reinstall, skipPre bool
 }
 
-func modeOf(in agent.Record) (m installMode, reject *rejection) {
+func modeOf(in agent.Record) (m installMode, reject *host.RejectError) {
 	v, ok := in.Get("mode").(agent.Variant)
 	switch {
 	case ok && v.Is("install"):
@@ -27,26 +29,26 @@ func modeOf(in agent.Record) (m installMode, reject *rejection) {
 		}
 		if keep, ok := options.Get("wasm_memory_persistence").(agent.Opt); ok && keep.Set {
 			if how, _ := keep.Value.(agent.Variant); !how.Is("replace") {
-				return m, rejectf(rejectError, errContract, "this replica cannot keep the heap in an upgrade: keep state in stable memory")
+				return m, host.Rejectf(host.CanisterError, host.ContractViolation, "this replica cannot keep the heap in an upgrade: keep state in stable memory")
 			}
 		}
 	default:
-		return m, rejectf(rejectError, errContract, "the mode of an installation is install, reinstall or upgrade")
+		return m, host.Rejectf(host.CanisterError, host.ContractViolation, "the mode of an installation is install, reinstall or upgrade")
 	}
 	return m, nil
 }
 
 // install gives a canister a module: all of it happens, or nothing.
-func (c *canister) install(ctx context.Context, caller agent.Principal, in agent.Record, wasm []byte) *rejection {
+func (c *canister) install(ctx context.Context, caller agent.Principal, in agent.Record, wasm []byte) *host.RejectError {
 	m, reject := modeOf(in)
 	if reject != nil {
 		return reject
 	}
 	arg, _ := in.Get("arg").([]byte)
 	start := time.Now()
-	next, err := compile(ctx, wasm)
+	next, err := host.Compile(ctx, wasm, module.ICP)
 	if err != nil {
-		return rejectf(rejectError, errContract, "Canister's Wasm module is not valid: %v", err)
+		return host.Rejectf(host.CanisterError, host.ContractViolation, "Canister's Wasm module is not valid: %v", err)
 	}
 	c.r.logf("%v compiled %d bytes in %s", c.id, len(wasm), time.Since(start).Round(time.Millisecond))
 
@@ -54,97 +56,96 @@ func (c *canister) install(ctx context.Context, caller agent.Principal, in agent
 	defer c.exec.Unlock()
 	reject = c.replace(ctx, caller, m, next, arg)
 	if reject != nil {
-		if err := next.close(ctx); err != nil {
+		if err := next.Close(ctx); err != nil {
 			c.r.logf("%v: %v", c.id, err)
 		}
 		return reject
 	}
 	if err := c.r.saveNow(c); err != nil {
-		return rejectf(rejectSysFatal, errTrapped, "%v", err)
+		return host.Rejectf(host.SysFatal, host.Trapped, "%v", err)
 	}
 	return nil
 }
 
 // replace runs the hooks of an installation and makes its outcome the state.
 // exec is held.
-func (c *canister) replace(ctx context.Context, caller agent.Principal, m installMode, next *program, arg []byte) *rejection {
+func (c *canister) replace(ctx context.Context, caller agent.Principal, m installMode, next *host.Program, arg []byte) *host.RejectError {
 	old := c.current.Load()
-	if old.program != nil && !m.upgrade && !m.reinstall {
-		return rejectf(rejectError, "IC0514", "Canister %v is not empty: upgrade it, or reinstall it and lose its state", c.id)
+	if old.Program != nil && !m.upgrade && !m.reinstall {
+		return host.Rejectf(host.CanisterError, "IC0514", "Canister %v is not empty: upgrade it, or reinstall it and lose its state", c.id)
 	}
-	if old.program == nil && m.upgrade {
-		return rejectf(rejectError, errNoModule, "Canister %v has no module to upgrade", c.id)
+	if old.Program == nil && m.upgrade {
+		return host.Rejectf(host.CanisterError, host.NoModule, "Canister %v has no module to upgrade", c.id)
 	}
-	st, limit := *old, c.r.limits.Install
+	st, limit := old, c.r.limits.Install
 	hook := "canister_init"
 	if m.upgrade {
 		hook = "canister_post_upgrade"
-		if old.program.methods["canister_pre_upgrade"] && !m.skipPre {
-			x := &execution{canister: c, mode: modePreUpgrade, state: old, limit: limit, now: c.r.nanos(), caller: caller}
-			after, reject := c.execute(ctx, x, "canister_pre_upgrade", nil)
+		if old.Program.Has("canister_pre_upgrade") && !m.skipPre {
+			x := c.message(old, host.PreUpgrade, "canister_pre_upgrade", limit)
+			x.Caller = caller
+			after, reject := c.execute(ctx, old, x)
 			if reject != nil {
 				return reject
 			}
-			limit -= x.spent()
-			st = *after
+			st, limit = after, limit-x.Spent
 		}
-	} else {
-		st.stable, st.certified = nil, nil
 	}
-	st.program, st.timer = next, 0
-	fresh, err := next.instantiate(ctx)
+	fresh, memory, err := next.Instantiate(ctx)
 	if err != nil {
-		return rejectf(rejectError, errContract, "%v", err)
+		return host.Rejectf(host.CanisterError, host.ContractViolation, "%v", err)
 	}
-	st.heap, _ = fresh.capture(nil) // what the data segments made
-	st.globals = fresh.readGlobals()
-	fresh.holds = &st
+	if m.upgrade {
+		memory.Stable, memory.Certified = st.Stable, st.Certified
+	}
+	st = st.with(memory)
 	before := c.live
 	c.live = fresh
-	after := &st
-	if next.methods[hook] {
-		x := &execution{canister: c, mode: modeInit, state: &st, limit: limit, now: c.r.nanos(), caller: caller, arg: arg}
-		var reject *rejection
-		if after, reject = c.execute(ctx, x, hook, nil); reject != nil {
+	if next.Has(hook) {
+		x := c.message(st, host.Init, hook, limit)
+		x.Caller, x.Arg = caller, arg
+		after, reject := c.execute(ctx, st, x)
+		if reject != nil {
 			c.live = before
 			return reject
 		}
+		st = after
 	}
-	c.adopt(ctx, after, old.program)
+	c.adopt(ctx, st, old.Program)
 	return nil
 }
 
 // adopt makes a state with another program current and closes the old one,
 // which no query uses any more. exec is held.
-func (c *canister) adopt(ctx context.Context, st *state, old *program) {
+func (c *canister) adopt(ctx context.Context, st *state, old *host.Program) {
 	c.set(st)
 	c.query.Lock()
 	c.queried = nil
 	c.query.Unlock()
 	if old != nil {
-		if err := old.close(ctx); err != nil {
+		if err := old.Close(ctx); err != nil {
 			c.r.logf("%v: %v", c.id, err)
 		}
 	}
 }
 
 // uninstall takes module and state away.
-func (c *canister) uninstall(ctx context.Context) *rejection {
+func (c *canister) uninstall(ctx context.Context) *host.RejectError {
 	c.exec.Lock()
 	defer c.exec.Unlock()
 	old := c.current.Load()
 	c.live = nil
-	c.adopt(ctx, &state{controllers: old.controllers, status: old.status, version: old.version + 1}, old.program)
+	c.adopt(ctx, &state{controllers: old.controllers, status: old.status, version: old.version + 1}, old.Program)
 	if err := c.r.saveNow(c); err != nil {
-		return rejectf(rejectSysFatal, errTrapped, "%v", err)
+		return host.Rejectf(host.SysFatal, host.Trapped, "%v", err)
 	}
 	return nil
 }
 
 // remove deletes a canister that has been stopped.
-func (r *Replica) remove(ctx context.Context, c *canister) *rejection {
+func (r *Replica) remove(ctx context.Context, c *canister) *host.RejectError {
 	if st := c.current.Load(); st.status != stopped {
-		return rejectf(rejectError, "IC0510", "Canister %v must be stopped before it is deleted", c.id)
+		return host.Rejectf(host.CanisterError, "IC0510", "Canister %v must be stopped before it is deleted", c.id)
 	}
 	if reject := c.uninstall(ctx); reject != nil {
 		return reject
@@ -154,7 +155,7 @@ func (r *Replica) remove(ctx context.Context, c *canister) *rejection {
 	delete(r.dirty, c)
 	r.mu.Unlock()
 	if err := r.forget(c); err != nil {
-		return rejectf(rejectSysFatal, errTrapped, "%v", err)
+		return host.Rejectf(host.SysFatal, host.Trapped, "%v", err)
 	}
 	return nil
 }

@@ -9,27 +9,28 @@ import (
 	"time"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/host"
 )
 
 // manage runs a method of the management canister for a caller.
-func (r *Replica) manage(ctx context.Context, caller agent.Principal, method string, arg []byte) ([]byte, *rejection) {
+func (r *Replica) manage(ctx context.Context, caller agent.Principal, method string, arg []byte) ([]byte, *host.RejectError) {
 	var in agent.Record
 	if method != "raw_rand" {
 		values, err := agent.DecodeArgs(arg, nil)
 		if err != nil {
-			return nil, rejectf(rejectError, errContract, "%s: %v", method, err)
+			return nil, host.Rejectf(host.CanisterError, host.ContractViolation, "%s: %v", method, err)
 		}
 		if len(values) > 0 {
 			in, _ = values[0].(agent.Record)
 		}
 	}
 	var out any
-	var reject *rejection
+	var reject *host.RejectError
 	switch method {
 	case "raw_rand":
 		b := make([]byte, 32)
 		if _, err := rand.Read(b); err != nil {
-			return nil, rejectf(rejectSysTransient, errTrapped, "raw_rand: %v", err)
+			return nil, host.Rejectf(host.SysTransient, host.Trapped, "raw_rand: %v", err)
 		}
 		out = b
 	case "provisional_create_canister_with_cycles", "create_canister":
@@ -45,11 +46,11 @@ func (r *Replica) manage(ctx context.Context, caller agent.Principal, method str
 		}
 		reply, err := agent.EncodeArgs(values...)
 		if err != nil {
-			return nil, rejectf(rejectSysFatal, errTrapped, "%s: %v", method, err)
+			return nil, host.Rejectf(host.SysFatal, host.Trapped, "%s: %v", method, err)
 		}
 		return reply, nil
 	}
-	r.logf("management %s for %v: %s %s", method, caller, reject.id, reject.message)
+	r.logf("management %s for %v: %s %s", method, caller, reject.ID, reject.Message)
 	return nil, reject
 }
 
@@ -84,12 +85,12 @@ func targetOf(method string, in agent.Record) (agent.Principal, error) {
 }
 
 // createCanister makes a canister with settings.
-func (r *Replica) createCanister(caller agent.Principal, in agent.Record) (any, *rejection) {
+func (r *Replica) createCanister(caller agent.Principal, in agent.Record) (any, *host.RejectError) {
 	st := state{controllers: []agent.Principal{slices.Clone(caller)}, status: running}
 	if o, ok := in.Get("settings").(agent.Opt); ok && o.Set {
 		settings, _ := o.Value.(agent.Record)
 		if err := st.apply(settings); err != nil {
-			return nil, rejectf(rejectError, errContract, "create_canister: %v", err)
+			return nil, host.Rejectf(host.CanisterError, host.ContractViolation, "create_canister: %v", err)
 		}
 	}
 	c, reject := r.create(st.controllers)
@@ -100,16 +101,16 @@ func (r *Replica) createCanister(caller agent.Principal, in agent.Record) (any, 
 	c.set(&st)
 	c.exec.Unlock()
 	if err := r.saveIndex(); err != nil {
-		return nil, rejectf(rejectSysFatal, errTrapped, "%v", err)
+		return nil, host.Rejectf(host.SysFatal, host.Trapped, "%v", err)
 	}
 	return agent.Record{agent.F("canister_id", c.id)}, nil
 }
 
 // manageCanister runs a method about a canister, which takes a controller.
-func (r *Replica) manageCanister(ctx context.Context, caller agent.Principal, method string, in agent.Record) (any, *rejection) {
+func (r *Replica) manageCanister(ctx context.Context, caller agent.Principal, method string, in agent.Record) (any, *host.RejectError) {
 	id, err := targetOf(method, in)
 	if err != nil {
-		return nil, rejectf(rejectError, errContract, "%v", err)
+		return nil, host.Rejectf(host.CanisterError, host.ContractViolation, "%v", err)
 	}
 	c, reject := r.find(id)
 	if reject != nil {
@@ -117,7 +118,7 @@ func (r *Replica) manageCanister(ctx context.Context, caller agent.Principal, me
 	}
 	self := method == "canister_status" && caller.Equal(c.id)
 	if !self && !c.current.Load().controls(caller) {
-		return nil, rejectf(rejectError, errController, "Only controllers of canister %v can call ic00 method %s; %v is none", c.id, method, caller)
+		return nil, host.Rejectf(host.CanisterError, host.NotController, "Only controllers of canister %v can call ic00 method %s; %v is none", c.id, method, caller)
 	}
 	switch method {
 	case "canister_status":
@@ -130,7 +131,7 @@ func (r *Replica) manageCanister(ctx context.Context, caller agent.Principal, me
 	case "install_chunked_code":
 		module, err := r.assemble(c, in)
 		if err != nil {
-			return nil, rejectf(rejectError, errContract, "install_chunked_code: %v", err)
+			return nil, host.Rejectf(host.CanisterError, host.ContractViolation, "install_chunked_code: %v", err)
 		}
 		return nil, c.install(ctx, caller, in, module)
 	case "upload_chunk":
@@ -157,23 +158,19 @@ func (r *Replica) manageCanister(ctx context.Context, caller agent.Principal, me
 	case "deposit_cycles", "provisional_top_up_canister":
 		return nil, nil // cycles are not counted
 	}
-	return nil, rejectf(rejectDestination, errNoMethod, "Management canister has no method '%s' in this replica", method)
+	return nil, host.Rejectf(host.DestinationInvalid, host.MethodNotFound, "Management canister has no method '%s' in this replica", method)
 }
 
 // change makes a state that differs in a setting.
-func (c *canister) change(f func(*state) error) *rejection {
+func (c *canister) change(f func(*state) error) *host.RejectError {
 	c.exec.Lock()
 	defer c.exec.Unlock()
-	old := c.current.Load()
-	st := *old
+	st := *c.current.Load()
 	if err := f(&st); err != nil {
-		return rejectf(rejectError, errContract, "%v", err)
+		return host.Rejectf(host.CanisterError, host.ContractViolation, "%v", err)
 	}
 	st.version++
 	c.set(&st)
-	if c.live != nil && c.live.holds == old {
-		c.live.holds = &st // the heap is the same
-	}
 	return nil
 }
 
@@ -207,7 +204,7 @@ func (s *state) apply(settings agent.Record) error {
 }
 
 // stop stops a canister when its calls have been answered.
-func (c *canister) stop(ctx context.Context) *rejection {
+func (c *canister) stop(ctx context.Context) *host.RejectError {
 	if reject := c.change(func(st *state) error {
 		if st.status == running {
 			st.status = stopping
@@ -229,9 +226,9 @@ func (c *canister) stop(ctx context.Context) *rejection {
 		select {
 		case <-idle:
 		case <-ctx.Done():
-			return rejectf(rejectSysTransient, errStopping, "the replica ends")
+			return host.Rejectf(host.SysTransient, host.CanisterStopping, "the replica ends")
 		case <-time.After(stopTimeout):
-			return rejectf(rejectSysTransient, errStopping, "canister %v has not answered its calls in %s", c.id, stopTimeout)
+			return host.Rejectf(host.SysTransient, host.CanisterStopping, "canister %v has not answered its calls in %s", c.id, stopTimeout)
 		}
 	}
 	return c.change(func(st *state) error {
@@ -243,15 +240,15 @@ func (c *canister) stop(ctx context.Context) *rejection {
 }
 
 // upload keeps a chunk of a module.
-func (c *canister) upload(chunk []byte) (any, *rejection) {
+func (c *canister) upload(chunk []byte) (any, *host.RejectError) {
 	if len(chunk) > maxChunk {
-		return nil, rejectf(rejectError, errContract, "a chunk of %d bytes, want at most %d", len(chunk), maxChunk)
+		return nil, host.Rejectf(host.CanisterError, host.ContractViolation, "a chunk of %d bytes, want at most %d", len(chunk), maxChunk)
 	}
 	sum := sha256.Sum256(chunk)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.chunks[sum]; !ok && len(c.chunks) >= maxChunkStore {
-		return nil, rejectf(rejectError, errContract, "the chunk store holds %d chunks, the most it can: clear_chunk_store empties it", maxChunkStore)
+		return nil, host.Rejectf(host.CanisterError, host.ContractViolation, "the chunk store holds %d chunks, the most it can: clear_chunk_store empties it", maxChunkStore)
 	}
 	c.chunks[sum] = slices.Clone(chunk)
 	return agent.Record{agent.F("hash", sum[:])}, nil
@@ -294,8 +291,8 @@ func (r *Replica) assemble(target *canister, in agent.Record) ([]byte, error) {
 		if !ok || !found {
 			return nil, fmt.Errorf("chunk %d, %x, is not in the store", i, sum)
 		}
-		if module = append(module, chunk...); len(module) > maxModule {
-			return nil, fmt.Errorf("the chunks have more than %d MiB", maxModule>>20)
+		if module = append(module, chunk...); len(module) > host.MaxModule {
+			return nil, fmt.Errorf("the chunks have more than %d MiB", host.MaxModule>>20)
 		}
 	}
 	want, _ := in.Get("wasm_module_hash").([]byte)
@@ -311,9 +308,9 @@ func (c *canister) statusRecord() agent.Record {
 	st := c.current.Load()
 	zero, hash := agent.N(0), agent.None
 	wasm := 0
-	if st.program != nil {
-		hash = agent.Some(st.program.hash[:])
-		wasm = len(st.program.wasm)
+	if st.Program != nil {
+		hash = agent.Some(st.Program.Hash[:])
+		wasm = len(st.Program.Wasm)
 	}
 	controllers := agent.Vec{}
 	for _, p := range st.controllers {
@@ -325,13 +322,13 @@ func (c *canister) statusRecord() agent.Record {
 		chunks += len(chunk)
 	}
 	c.mu.Unlock()
-	heap, stable := len(st.heap)*pageSize, len(st.stable)*pageSize
+	heap, stable := len(st.Heap)*host.PageSize, len(st.Stable)*host.PageSize
 	size := func(n int) agent.Nat { return agent.N(uint64(n)) }
 	visible := agent.V("controllers", nil)
 	return agent.Record{
 		agent.F("status", agent.V(st.status.String(), nil)),
 		agent.F("memory_size", size(heap+stable+wasm+chunks)),
-		agent.F("cycles", agent.N(cycles)),
+		agent.F("cycles", agent.N(host.Cycles)),
 		agent.F("reserved_cycles", zero),
 		agent.F("idle_cycles_burned_per_day", zero),
 		agent.F("module_hash", hash),
@@ -361,7 +358,7 @@ func (c *canister) statusRecord() agent.Record {
 		agent.F("memory_metrics", agent.Record{
 			agent.F("wasm_memory_size", size(heap)),
 			agent.F("stable_memory_size", size(stable)),
-			agent.F("global_memory_size", size(8*len(st.globals))),
+			agent.F("global_memory_size", size(8*len(st.Globals))),
 			agent.F("wasm_binary_size", size(wasm)),
 			agent.F("custom_sections_size", zero),
 			agent.F("canister_history_size", zero),

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/host"
 )
 
 // Options of a replica; the zero value is ICP's limits and no memory.
@@ -116,11 +117,11 @@ func canisterID(n uint64) agent.Principal {
 }
 
 // create makes an empty canister.
-func (r *Replica) create(controllers []agent.Principal) (*canister, *rejection) {
+func (r *Replica) create(controllers []agent.Principal) (*canister, *host.RejectError) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.canisters) >= maxCanisters || r.nextID >= lastCanister {
-		return nil, rejectf(rejectSysTransient, errQueueFull, "this replica has %d canisters, the most it holds", len(r.canisters))
+		return nil, host.Rejectf(host.SysTransient, host.QueueFull, "this replica has %d canisters, the most it holds", len(r.canisters))
 	}
 	c := newCanister(r, canisterID(r.nextID), controllers)
 	r.nextID++
@@ -129,23 +130,23 @@ func (r *Replica) create(controllers []agent.Principal) (*canister, *rejection) 
 }
 
 // find gives a canister.
-func (r *Replica) find(id agent.Principal) (*canister, *rejection) {
+func (r *Replica) find(id agent.Principal) (*canister, *host.RejectError) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.canisters[string(id)]
 	if c == nil {
-		return nil, rejectf(rejectDestination, errNotFound, "Canister %v not found", id)
+		return nil, host.Rejectf(host.DestinationInvalid, host.CanisterNotFound, "Canister %v not found", id)
 	}
 	return c, nil
 }
 
 // answerCanister answers a call that a canister made.
-func (r *Replica) answerCanister(ctx context.Context, from *canister, out *outcall) answer {
-	if !out.callee.Equal(agent.Management) {
-		return answer{reject: rejectf(rejectDestination, errNotFound, "Canister %v not found: this replica carries no calls between canisters", out.callee)}
+func (r *Replica) answerCanister(ctx context.Context, from *canister, out *host.Outcall) host.Answer {
+	if len(out.Callee) > 0 {
+		return host.Answer{Reject: host.Rejectf(host.DestinationInvalid, host.CanisterNotFound, "Canister %v not found: this replica carries no calls between canisters", agent.Principal(out.Callee))}
 	}
-	reply, reject := r.manage(ctx, from.id, out.method, out.arg)
-	return answer{reply, reject}
+	reply, reject := r.manage(ctx, from.id, out.Method, out.Arg)
+	return host.Answer{Reply: reply, Reject: reject}
 }
 
 // request is a call from outside while it is remembered.
@@ -154,12 +155,12 @@ type request struct {
 	target agent.Principal // the canister in the URL
 	until  time.Time       // forgotten after
 	done   chan struct{}   // closed when answered
-	result answer
+	result host.Answer
 }
 
 // remember notes a request. A request that is known is given back: it does
 // not run twice.
-func (r *Replica) remember(id agent.RequestID, req *request) (known *request, reject *rejection) {
+func (r *Replica) remember(id agent.RequestID, req *request) (known *request, reject *host.RejectError) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if known := r.requests[id]; known != nil {
@@ -174,7 +175,7 @@ func (r *Replica) remember(id agent.RequestID, req *request) (known *request, re
 		}
 	}
 	if len(r.requests) >= maxRequests {
-		return nil, rejectf(rejectSysTransient, errQueueFull, "%d requests are under way or remembered", maxRequests)
+		return nil, host.Rejectf(host.SysTransient, host.QueueFull, "%d requests are under way or remembered", maxRequests)
 	}
 	r.requests[id] = req
 	return nil, nil
@@ -194,15 +195,15 @@ func (q *request) tree() *agent.Tree {
 	if !q.answered() {
 		return agent.Dir(map[string]*agent.Tree{"status": agent.Leaf([]byte("processing"))})
 	}
-	if e := q.result.reject; e != nil {
+	if e := q.result.Reject; e != nil {
 		return agent.Dir(map[string]*agent.Tree{
 			"status":         agent.Leaf([]byte("rejected")),
-			"reject_code":    agent.Leaf([]byte{byte(e.code)}),
-			"reject_message": agent.Leaf([]byte(e.message)),
-			"error_code":     agent.Leaf([]byte(e.id)),
+			"reject_code":    agent.Leaf([]byte{byte(e.Code)}),
+			"reject_message": agent.Leaf([]byte(e.Message)),
+			"error_code":     agent.Leaf([]byte(e.ID)),
 		})
 	}
-	return agent.Dir(map[string]*agent.Tree{"status": agent.Leaf([]byte("replied")), "reply": agent.Leaf(q.result.reply)})
+	return agent.Dir(map[string]*agent.Tree{"status": agent.Leaf([]byte("replied")), "reply": agent.Leaf(q.result.Reply)})
 }
 
 // certificate signs the parts of the state at the paths, and the time.
@@ -262,26 +263,17 @@ func (c *canister) tree() *agent.Tree {
 		ids[i] = p
 	}
 	entries := map[string]*agent.Tree{"controllers": agent.Leaf(must(agent.Encode(ids)))}
-	if len(st.certified) > 0 {
-		entries["certified_data"] = agent.Leaf(st.certified)
+	if len(st.Certified) > 0 {
+		entries["certified_data"] = agent.Leaf(st.Certified)
 	}
-	if st.program != nil {
-		entries["module_hash"] = agent.Leaf(st.program.hash[:])
+	if st.Program != nil {
+		entries["module_hash"] = agent.Leaf(st.Program.Hash[:])
 		metadata := map[string]*agent.Tree{}
-		for name, b := range st.program.metadata {
+		for name, b := range st.Program.Metadata {
 			_, name, _ = strings.Cut(name, " ")
 			metadata[name] = agent.Leaf(b)
 		}
 		entries["metadata"] = agent.Dir(metadata)
 	}
 	return agent.Dir(entries)
-}
-
-// dataCertificate certifies the canister's own data, for a query to hand out.
-func (x *execution) dataCertificate() []byte {
-	cert, err := x.canister.r.certificate([]agent.Path{{[]byte("canister"), x.canister.id, []byte("certified_data")}})
-	if err != nil {
-		x.trap(errContract, "no certificate: %v", err)
-	}
-	return cert
 }

@@ -256,8 +256,8 @@ func TestTrap(t *testing.T) {
 	if reject != nil {
 		t.Fatal(reject)
 	}
-	if st := c.current.Load(); len(st.heap) != wasmPage/pageSize || len(st.stable) != wasmPage/pageSize {
-		t.Errorf("%d pages of heap and %d of stable memory are left, want %d", len(st.heap), len(st.stable), wasmPage/pageSize)
+	if st := c.current.Load(); len(st.Heap) != 16 || len(st.Stable) != 16 {
+		t.Errorf("%d pages of heap and %d of stable memory are left, want %d", len(st.Heap), len(st.Stable), 16)
 	}
 	l.call(id, "inc")
 	l.counters(id, 2)

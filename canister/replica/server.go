@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/host"
 )
 
 // Serve answers requests on a listener until the context ends, then saves and
@@ -180,8 +181,8 @@ func (in *incoming) callFields() (id agent.Principal, method string, arg []byte,
 	switch {
 	case !ok1 || !ok2 || !ok3 || len(raw) > agent.MaxPrincipal || len(method) > maxMethodName:
 		return nil, "", nil, errors.New("canister_id, method_name or arg is missing, or too long")
-	case len(arg) > maxPayload:
-		return nil, "", nil, fmt.Errorf("an argument of %d bytes, want at most %d", len(arg), maxPayload)
+	case len(arg) > host.MaxPayload:
+		return nil, "", nil, fmt.Errorf("an argument of %d bytes, want at most %d", len(arg), host.MaxPayload)
 	}
 	return raw, method, arg, nil
 }
@@ -212,15 +213,15 @@ func (r *Replica) serveCall(ctx context.Context, w http.ResponseWriter, req *htt
 		return
 	}
 	q := &request{sender: in.sender, target: in.target, until: in.expiry.Add(maxTTL), done: make(chan struct{})}
-	refuse := func(e *rejection) {
-		m := map[string]any{"status": "non_replicated_rejection", "reject_code": uint64(e.code), "reject_message": e.message, "error_code": e.id}
+	refuse := func(e *host.RejectError) {
+		m := map[string]any{"status": "non_replicated_rejection", "reject_code": uint64(e.Code), "reject_message": e.Message, "error_code": e.ID}
 		if version == "v2" {
 			delete(m, "status")
 		}
 		r.reply(w, http.StatusOK, m)
 	}
 	known := r.lookup(in.id)
-	var reject *rejection
+	var reject *host.RejectError
 	if known == nil {
 		if reject = r.admit(ctx, id, in.sender, method, arg); reject == nil {
 			known, reject = r.remember(in.id, q)
@@ -263,10 +264,10 @@ func (r *Replica) lookup(id agent.RequestID) *request {
 }
 
 // admit decides whether a call comes in at all.
-func (r *Replica) admit(ctx context.Context, id, sender agent.Principal, method string, arg []byte) *rejection {
+func (r *Replica) admit(ctx context.Context, id, sender agent.Principal, method string, arg []byte) *host.RejectError {
 	if id.Equal(agent.Management) {
 		if method == "raw_rand" {
-			return rejectf(rejectCanister, errRefused, "Only canisters can call ic00 method raw_rand")
+			return host.Rejectf(host.CanisterReject, host.MessageRefused, "Only canisters can call ic00 method raw_rand")
 		}
 		return nil
 	}
@@ -282,20 +283,20 @@ func (r *Replica) admit(ctx context.Context, id, sender agent.Principal, method 
 
 // dispatch runs a call that has come in.
 func (r *Replica) dispatch(ctx context.Context, q *request, id agent.Principal, method string, arg []byte) {
-	deliver := func(a answer) {
+	deliver := func(a host.Answer) {
 		q.result = a
 		close(q.done)
 	}
 	switch {
 	case id.Equal(agent.Management):
 		reply, reject := r.manage(ctx, q.sender, method, arg)
-		deliver(answer{reply, reject})
+		deliver(host.Answer{Reply: reply, Reject: reject})
 	case isLedger(id):
 		deliver(r.ledger(id, q.sender, method, arg))
 	default:
 		c, reject := r.find(id)
 		if reject != nil {
-			deliver(answer{reject: reject})
+			deliver(host.Answer{Reject: reject})
 			return
 		}
 		c.update(ctx, q.sender, method, arg, deliver)
@@ -319,37 +320,37 @@ func (r *Replica) serveQuery(ctx context.Context, w http.ResponseWriter, in *inc
 		http.Error(w, "too many queries at once", http.StatusTooManyRequests)
 		return
 	}
-	var a answer
+	var a host.Answer
 	switch {
 	case id.Equal(agent.Management) && !slices.Contains([]string{"canister_status", "fetch_canister_logs", "stored_chunks"}, method):
-		a.reject = rejectf(rejectDestination, errNoMethod, "Management canister has no query method '%s'", method)
+		a.Reject = host.Rejectf(host.DestinationInvalid, host.MethodNotFound, "Management canister has no query method '%s'", method)
 	case id.Equal(agent.Management):
-		a.reply, a.reject = r.manage(ctx, in.sender, method, arg)
+		a.Reply, a.Reject = r.manage(ctx, in.sender, method, arg)
 	case isLedger(id):
 		if method == "create_canister" {
-			a.reject = rejectf(rejectDestination, errNoMethod, "create_canister is no query")
+			a.Reject = host.Rejectf(host.DestinationInvalid, host.MethodNotFound, "create_canister is no query")
 		} else {
 			a = r.ledger(id, in.sender, method, arg)
 		}
 	default:
 		c, reject := r.find(id)
-		if a.reject = reject; reject == nil {
+		if a.Reject = reject; reject == nil {
 			a = c.ask(ctx, in.sender, method, arg)
 		}
 	}
 	r.replyQuery(w, in.id, a)
 }
 
-func (r *Replica) replyQuery(w http.ResponseWriter, id agent.RequestID, a answer) {
+func (r *Replica) replyQuery(w http.ResponseWriter, id agent.RequestID, a host.Answer) {
 	now := r.nanos()
 	signed := agent.Content{"request_id": id[:], "timestamp": now}
 	out := map[string]any{}
-	if a.reject == nil {
-		reply := map[string]any{"arg": nonNil(a.reply)}
+	if a.Reject == nil {
+		reply := map[string]any{"arg": nonNil(a.Reply)}
 		out["status"], out["reply"] = "replied", reply
 		signed["status"], signed["reply"] = "replied", reply
 	} else {
-		for name, v := range map[string]any{"status": "rejected", "reject_code": uint64(a.reject.code), "reject_message": a.reject.message, "error_code": a.reject.id} {
+		for name, v := range map[string]any{"status": "rejected", "reject_code": uint64(a.Reject.Code), "reject_message": a.Reject.Message, "error_code": a.Reject.ID} {
 			out[name], signed[name] = v, v
 		}
 	}
@@ -468,7 +469,7 @@ func (r *Replica) mayReadCanister(sender agent.Principal, p agent.Path) error {
 		return nil // its absence is certified
 	}
 	st := c.current.Load()
-	if st.program != nil && st.program.metadata["icp:private "+string(p[3])] != nil && !st.controls(sender) {
+	if st.Program != nil && st.Program.Metadata["icp:private "+string(p[3])] != nil && !st.controls(sender) {
 		return forbiddenError{"the metadata is private to controllers"}
 	}
 	return nil

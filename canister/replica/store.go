@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/host"
+	"spinnet/canister/module"
 )
 
 // store is the folder that keeps a replica:
@@ -154,15 +156,15 @@ func (r *Replica) saveNow(c *canister) error {
 	delete(r.dirty, c)
 	r.mu.Unlock()
 	st := c.current.Load()
-	h := header{Status: st.status, Version: st.version, Certified: st.certified, Timer: st.timer, Globals: st.globals, Heap: len(st.heap), Stable: len(st.stable)}
+	h := header{Status: st.status, Version: st.version, Certified: st.Certified, Timer: st.Timer, Globals: st.Globals, Heap: len(st.Heap), Stable: len(st.Stable)}
 	for _, p := range st.controllers {
 		h.Controllers = append(h.Controllers, p.String())
 	}
-	if st.program != nil {
-		h.Module = hex.EncodeToString(st.program.hash[:])
+	if st.Program != nil {
+		h.Module = hex.EncodeToString(st.Program.Hash[:])
 		name := h.Module + ".module"
 		if _, err := os.Stat(filepath.Join(r.store.dir, name)); err != nil {
-			if err := r.store.write(name, func(w io.Writer) error { _, err := w.Write(st.program.wasm); return err }); err != nil {
+			if err := r.store.write(name, func(w io.Writer) error { _, err := w.Write(st.Program.Wasm); return err }); err != nil {
 				return err
 			}
 		}
@@ -178,7 +180,7 @@ func (r *Replica) saveNow(c *canister) error {
 		if _, err := out.Write(append(head, text...)); err != nil {
 			return err
 		}
-		for _, pages := range [][]*page{st.heap, st.stable} {
+		for _, pages := range [][]*host.Page{st.Heap, st.Stable} {
 			if err := writePages(out, pages); err != nil {
 				return err
 			}
@@ -189,10 +191,10 @@ func (r *Replica) saveNow(c *canister) error {
 }
 
 // writePages writes the pages that are not zero, each behind its number.
-func writePages(w io.Writer, pages []*page) error {
+func writePages(w io.Writer, pages []*host.Page) error {
 	number := make([]byte, 4)
 	for i, p := range pages {
-		if p == nil || *p == zeros {
+		if p.Zero() {
 			continue
 		}
 		binary.LittleEndian.PutUint32(number, uint32(i))
@@ -208,8 +210,8 @@ func writePages(w io.Writer, pages []*page) error {
 	return err
 }
 
-func readPages(r io.Reader, n int) ([]*page, error) {
-	pages := make([]*page, n)
+func readPages(r io.Reader, n int) ([]*host.Page, error) {
+	pages := make([]*host.Page, n)
 	number := make([]byte, 4)
 	for next := 0; ; {
 		if _, err := io.ReadFull(r, number); err != nil {
@@ -222,7 +224,7 @@ func readPages(r io.Reader, n int) ([]*page, error) {
 		if int64(i) < int64(next) || int64(i) >= int64(n) {
 			return nil, fmt.Errorf("page %d of %d, out of order", i, n)
 		}
-		p := new(page)
+		p := new(host.Page)
 		if _, err := io.ReadFull(r, p[:]); err != nil {
 			return nil, err
 		}
@@ -284,8 +286,8 @@ func (s *store) load(ctx context.Context, r *Replica) (bool, error) {
 func (s *store) tidy(r *Replica) error {
 	keep := map[string]bool{}
 	for _, c := range r.canisters {
-		if p := c.current.Load().program; p != nil {
-			keep[hex.EncodeToString(p.hash[:])+".module"] = true
+		if p := c.current.Load().Program; p != nil {
+			keep[hex.EncodeToString(p.Hash[:])+".module"] = true
 		}
 	}
 	for _, pattern := range []string{"*.module", "*.tmp"} {
@@ -330,17 +332,17 @@ func (s *store) loadCanister(ctx context.Context, name string) (*state, error) {
 	if err := json.Unmarshal(text, &h); err != nil {
 		return nil, err
 	}
-	if h.Heap < 0 || h.Heap > maxHeapPages || h.Stable < 0 || h.Stable > maxStablePages || h.Status < running || h.Status > stopped {
+	if h.Heap < 0 || h.Heap > host.MaxHeapPages || h.Stable < 0 || h.Stable > host.MaxStablePages || h.Status < running || h.Status > stopped {
 		return nil, fmt.Errorf("%d pages of heap, %d of stable memory, status %d: more than can be", h.Heap, h.Stable, h.Status)
 	}
-	st := &state{status: h.Status, version: h.Version, certified: h.Certified, timer: h.Timer, globals: h.Globals}
+	st := &state{status: h.Status, version: h.Version, State: host.State{Certified: h.Certified, Timer: h.Timer, Globals: h.Globals}}
 	if st.status == stopping { // what it waited for is gone
 		st.status = stopped
 	}
-	if st.heap, err = readPages(in, h.Heap); err != nil {
+	if st.Heap, err = readPages(in, h.Heap); err != nil {
 		return nil, fmt.Errorf("heap: %w", err)
 	}
-	if st.stable, err = readPages(in, h.Stable); err != nil {
+	if st.Stable, err = readPages(in, h.Stable); err != nil {
 		return nil, fmt.Errorf("stable memory: %w", err)
 	}
 	if err := checkSum(whole, sum); err != nil {
@@ -369,25 +371,25 @@ func checkSum(rest io.Reader, sum hash.Hash) error {
 }
 
 // loadProgram compiles the module of a state.
-func (s *store) loadProgram(ctx context.Context, st *state, module string) error {
-	if module == "" {
+func (s *store) loadProgram(ctx context.Context, st *state, name string) error {
+	if name == "" {
 		return nil
 	}
-	if sum, err := hex.DecodeString(module); err != nil || len(sum) != sha256.Size {
-		return fmt.Errorf("%q is no module's hash", module)
+	if sum, err := hex.DecodeString(name); err != nil || len(sum) != sha256.Size {
+		return fmt.Errorf("%q is no module's hash", name)
 	}
-	wasm, err := os.ReadFile(filepath.Join(s.dir, module+".module"))
+	wasm, err := os.ReadFile(filepath.Join(s.dir, name+".module"))
 	if err != nil {
 		return err
 	}
-	p, err := compile(ctx, wasm)
+	p, err := host.Compile(ctx, wasm, module.ICP)
 	if err != nil {
 		return err
 	}
-	if hex.EncodeToString(p.hash[:]) != module || len(p.globals) != len(st.globals) {
-		return errors.Join(fmt.Errorf("%s.module is not what the canister had", module), p.close(ctx))
+	if hex.EncodeToString(p.Hash[:]) != name || p.Globals() != len(st.Globals) {
+		return errors.Join(fmt.Errorf("%s.module is not what the canister had", name), p.Close(ctx))
 	}
-	st.program = p
+	st.Program = p
 	return nil
 }
 

@@ -1,4 +1,4 @@
-package replica
+package host
 
 import (
 	"slices"
@@ -6,15 +6,19 @@ import (
 	"spinnet/canister/module"
 )
 
-const pageSize = module.PageSize
+// PageSize is that of a Page, in bytes.
+const PageSize = module.PageSize
 
-// page is 4 KiB of a canister's memory that does not change any more; nil is
+// Page is 4 KiB of a canister's memory that does not change any more; nil is
 // a page of zeros.
-type page [pageSize]byte
+type Page [PageSize]byte
 
-var zeros page
+var zeros Page
 
-func (p *page) bytes() []byte {
+// Zero reports whether the page is all zeros.
+func (p *Page) Zero() bool { return p == nil || *p == zeros }
+
+func (p *Page) bytes() []byte {
 	if p == nil {
 		return zeros[:]
 	}
@@ -24,29 +28,29 @@ func (p *page) bytes() []byte {
 // stable is a message's view of stable memory: the pages before the message,
 // and those it wrote.
 type stable struct {
-	base  []*page
+	base  []*Page
 	pages int // its size
-	wrote map[int]*page
+	wrote map[int]*Page
 }
 
-func newStable(base []*page) *stable {
-	return &stable{base: base, pages: len(base), wrote: map[int]*page{}}
+func newStable(base []*Page) *stable {
+	return &stable{base: base, pages: len(base), wrote: map[int]*Page{}}
 }
 
-func (s *stable) size() uint64 { return uint64(s.pages) * pageSize }
+func (s *stable) size() uint64 { return uint64(s.pages) * PageSize }
 
 // grow adds WebAssembly pages and gives the number of them before, or false
 // when there would be too many.
 func (s *stable) grow(by uint64) (before uint64, ok bool) {
 	before = s.size() / wasmPage
-	if by > maxStablePages || uint64(s.pages)+by*(wasmPage/pageSize) > maxStablePages {
+	if by > MaxStablePages || uint64(s.pages)+by*(wasmPage/PageSize) > MaxStablePages {
 		return 0, false
 	}
-	s.pages += int(by) * (wasmPage / pageSize)
+	s.pages += int(by) * (wasmPage / PageSize)
 	return before, true
 }
 
-func (s *stable) at(i int) *page {
+func (s *stable) at(i int) *Page {
 	if p, ok := s.wrote[i]; ok {
 		return p
 	}
@@ -59,7 +63,7 @@ func (s *stable) at(i int) *page {
 // read copies from an offset that the caller has checked.
 func (s *stable) read(dst []byte, offset uint64) {
 	for len(dst) > 0 {
-		n := copy(dst, s.at(int(offset / pageSize)).bytes()[offset%pageSize:])
+		n := copy(dst, s.at(int(offset / PageSize)).bytes()[offset%PageSize:])
 		dst, offset = dst[n:], offset+uint64(n)
 	}
 }
@@ -67,7 +71,7 @@ func (s *stable) read(dst []byte, offset uint64) {
 // fresh counts the pages of a range that a write would be the first to touch.
 func (s *stable) fresh(offset, size uint64) uint64 {
 	n := uint64(0)
-	for i := offset / pageSize; size > 0 && i <= (offset+size-1)/pageSize; i++ {
+	for i := offset / PageSize; size > 0 && i <= (offset+size-1)/PageSize; i++ {
 		if _, ok := s.wrote[int(i)]; !ok {
 			n++
 		}
@@ -78,20 +82,20 @@ func (s *stable) fresh(offset, size uint64) uint64 {
 // write copies to an offset that the caller has checked.
 func (s *stable) write(offset uint64, src []byte) {
 	for len(src) > 0 {
-		i := int(offset / pageSize)
+		i := int(offset / PageSize)
 		p, ok := s.wrote[i]
 		if !ok {
-			p = new(page)
+			p = new(Page)
 			copy(p[:], s.at(i).bytes())
 			s.wrote[i] = p
 		}
-		n := copy(p[offset%pageSize:], src)
+		n := copy(p[offset%PageSize:], src)
 		src, offset = src[n:], offset+uint64(n)
 	}
 }
 
 // commit gives the pages after the message.
-func (s *stable) commit() []*page {
+func (s *stable) commit() []*Page {
 	if len(s.wrote) == 0 && s.pages == len(s.base) {
 		return s.base
 	}

@@ -1,4 +1,4 @@
-package replica
+package host
 
 import (
 	"bytes"
@@ -17,15 +17,16 @@ import (
 	"spinnet/canister/module"
 )
 
-// program is a module, compiled.
-type program struct {
-	wasm     []byte // as installed
-	hash     [32]byte
+// Program is a module, compiled.
+type Program struct {
+	Wasm     []byte            // as installed
+	Hash     [32]byte          // SHA-256 of it
+	Metadata map[string][]byte // sections icp:public NAME and icp:private NAME
+
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
-	globals  []string // exports of mutable globals, the counter apart
-	methods  map[string]bool
-	metadata map[string][]byte // icp:public NAME and icp:private NAME
+	globals  []string        // exports of mutable globals, the counter apart
+	exports  map[string]bool // of functions
 }
 
 // inflate unpacks a module that came in gzip. It refuses what would be larger
@@ -38,31 +39,32 @@ func inflate(wasm []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the module's gzip: %w", err)
 	}
-	out, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	out, err := io.ReadAll(io.LimitReader(r, MaxModule+1))
 	if err != nil {
 		return nil, fmt.Errorf("the module's gzip: %w", err)
 	}
 	return out, nil
 }
 
-// compile makes a program of a module from outside, gzip or not.
-func compile(ctx context.Context, installed []byte) (*program, error) {
+// Compile makes a program of a module from outside, gzip or not, that counts
+// its instructions by costs. It must be closed.
+func Compile(ctx context.Context, installed []byte, costs *module.Costs) (*Program, error) {
 	wasm, err := inflate(installed)
 	if err != nil {
 		return nil, err
 	}
-	if len(wasm) > maxModule {
-		return nil, fmt.Errorf("the module has more than %d MiB", maxModule>>20)
+	if len(wasm) > MaxModule {
+		return nil, fmt.Errorf("the module has more than %d MiB", MaxModule>>20)
 	}
 	m, err := module.Parse(wasm)
 	if err != nil {
 		return nil, err
 	}
-	p := &program{wasm: installed, hash: sha256.Sum256(installed), methods: map[string]bool{}, metadata: map[string][]byte{}}
+	p := &Program{Wasm: installed, Hash: sha256.Sum256(installed), exports: map[string]bool{}, Metadata: map[string][]byte{}}
 	if err := p.inspect(m); err != nil {
 		return nil, err
 	}
-	if err := module.Instrument(m, module.ICP); err != nil {
+	if err := module.Instrument(m, costs); err != nil {
 		return nil, err
 	}
 	if err := p.findGlobals(m); err != nil {
@@ -70,19 +72,26 @@ func compile(ctx context.Context, installed []byte) (*program, error) {
 	}
 	p.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCustomSections(false))
 	if _, err := system(p.runtime).Instantiate(ctx); err != nil {
-		return nil, errors.Join(err, p.close(ctx))
+		return nil, errors.Join(err, p.Close(ctx))
 	}
 	if p.compiled, err = p.runtime.CompileModule(ctx, m.Encode()); err != nil {
-		return nil, errors.Join(fmt.Errorf("the module does not validate: %w", err), p.close(ctx))
+		return nil, errors.Join(fmt.Errorf("the module does not validate: %w", err), p.Close(ctx))
 	}
 	return p, nil
 }
 
-func (p *program) close(ctx context.Context) error { return p.runtime.Close(ctx) }
+// Close frees the program and its instances.
+func (p *Program) Close(ctx context.Context) error { return p.runtime.Close(ctx) }
+
+// Globals is the number of a state's globals.
+func (p *Program) Globals() int { return len(p.globals) }
+
+// Has reports whether the module exports a function, such as "canister_init".
+func (p *Program) Has(export string) bool { return p.exports[export] }
 
 // inspect checks what only ICP asks of a module, and notes methods and
 // metadata.
-func (p *program) inspect(m *module.Module) error {
+func (p *Program) inspect(m *module.Module) error {
 	for _, i := range m.Imports {
 		if i.Module != "ic0" || i.Kind != module.KindFunc {
 			return fmt.Errorf("the module imports %s.%s; a canister imports functions of ic0 alone", i.Module, i.Name)
@@ -94,8 +103,8 @@ func (p *program) inspect(m *module.Module) error {
 	if m.Start != nil {
 		return fmt.Errorf("the module has a start function, which this replica does not run: use canister_init")
 	}
-	if len(m.Memories) > 1 {
-		return fmt.Errorf("the module has %d memories, want at most 1", len(m.Memories))
+	if len(m.Memories) != 1 {
+		return fmt.Errorf("the module has %d memories, want 1", len(m.Memories))
 	}
 	for _, d := range m.Data {
 		if d.Passive {
@@ -103,7 +112,11 @@ func (p *program) inspect(m *module.Module) error {
 		}
 	}
 	for _, e := range m.Exports {
-		if e.Kind != module.KindFunc || !strings.HasPrefix(e.Name, "canister_") {
+		if e.Kind != module.KindFunc {
+			continue
+		}
+		if !strings.HasPrefix(e.Name, "canister_") {
+			p.exports[e.Name] = true
 			continue
 		}
 		t, err := m.FuncType(e.Index)
@@ -115,28 +128,48 @@ func (p *program) inspect(m *module.Module) error {
 		}
 		if _, method, ok := strings.Cut(e.Name, " "); ok {
 			for _, kind := range []string{"update", "query", "composite_query"} {
-				if p.methods["canister_"+kind+" "+method] {
+				if p.exports["canister_"+kind+" "+method] {
 					return fmt.Errorf("the method %q is exported twice", method)
 				}
 			}
 		}
-		p.methods[e.Name] = true
+		p.exports[e.Name] = true
 	}
 	size := 0
 	for _, c := range m.Customs {
 		if kind, _, ok := strings.Cut(c.Name, " "); ok && (kind == "icp:public" || kind == "icp:private") {
-			p.metadata[c.Name] = c.Bytes
+			p.Metadata[c.Name] = c.Bytes
 			size += len(c.Name) + len(c.Bytes)
 		}
 	}
-	if size > maxCustomSection {
-		return fmt.Errorf("the module has %d bytes of metadata, want at most %d", size, maxCustomSection)
+	if size > maxMetadata {
+		return fmt.Errorf("the module has %d bytes of metadata, want at most %d", size, maxMetadata)
 	}
 	return nil
 }
 
+// State is a canister's memory between two messages. It does not change.
+type State struct {
+	Program   *Program
+	Heap      []*Page
+	Globals   []uint64
+	Stable    []*Page
+	Certified []byte
+	Timer     uint64 // nanoseconds since 1970; 0 for none
+}
+
+// sameMemory reports whether two states share heap and globals. Each message
+// makes new lists, so their first elements tell.
+func (s *State) sameMemory(o *State) bool {
+	return s != nil && s.Program == o.Program && sameList(s.Heap, o.Heap) && sameList(s.Globals, o.Globals)
+}
+
+func sameList[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 // findGlobals lists the state of a module besides its memory.
-func (p *program) findGlobals(m *module.Module) error {
+func (p *Program) findGlobals(m *module.Module) error {
 	var seen []uint32
 	for _, e := range m.Exports {
 		if e.Kind != module.KindGlobal || e.Name == module.Counter || slices.Contains(seen, e.Index) {
@@ -159,15 +192,28 @@ func (p *program) findGlobals(m *module.Module) error {
 	return nil
 }
 
-// instance is a program in memory.
-type instance struct {
-	program *program
+// Instance is a program in memory. It runs one message at a time.
+type Instance struct {
+	program *Program
 	mod     api.Module
 	counter api.MutableGlobal
-	holds   *state // which it holds, if that is known
+	holds   *State // which it holds, if that is known
 }
 
-func (p *program) instantiate(ctx context.Context) (*instance, error) {
+// Instantiate gives an instance and the state that it begins with. None of the
+// module's code has run: canister_init is a message like others.
+func (p *Program) Instantiate(ctx context.Context) (*Instance, *State, error) {
+	in, err := p.instantiate(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	st := &State{Program: p, Globals: in.readGlobals()}
+	st.Heap, _ = in.capture(nil) // what the data segments made
+	in.holds = st
+	return in, st, nil
+}
+
+func (p *Program) instantiate(ctx context.Context) (*Instance, error) {
 	mod, err := p.runtime.InstantiateModule(ctx, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		return nil, fmt.Errorf("the module cannot be instantiated: %w", err)
@@ -176,20 +222,30 @@ func (p *program) instantiate(ctx context.Context) (*instance, error) {
 	if !ok {
 		return nil, fmt.Errorf("the module has lost its counter")
 	}
-	return &instance{program: p, mod: mod, counter: counter}, nil
+	return &Instance{program: p, mod: mod, counter: counter}, nil
 }
 
-// memory is the whole linear memory, or nothing without one.
-func (in *instance) memory() []byte {
-	m := in.mod.Memory()
-	if m == nil {
-		return nil
+// Acquire gives an instance that holds a state: in, or a new one where in is nil
+// or of another program.
+func Acquire(ctx context.Context, in *Instance, st *State) (*Instance, error) {
+	if in == nil || in.program != st.Program {
+		next, err := st.Program.instantiate(ctx)
+		if err != nil {
+			return nil, err
+		}
+		in = next
 	}
+	return in.reset(ctx, st)
+}
+
+// memory is the whole linear memory.
+func (in *Instance) memory() []byte {
+	m := in.mod.Memory()
 	b, _ := m.Read(0, m.Size())
 	return b
 }
 
-func (in *instance) readGlobals() []uint64 {
+func (in *Instance) readGlobals() []uint64 {
 	values := make([]uint64, len(in.program.globals))
 	for i, name := range in.program.globals {
 		values[i] = in.mod.ExportedGlobal(name).Get()
@@ -199,12 +255,12 @@ func (in *instance) readGlobals() []uint64 {
 
 // reset makes the instance hold a state. The memory of an instance only
 // grows, so one that grew too far is replaced.
-func (in *instance) reset(ctx context.Context, st *state) (*instance, error) {
-	if in.holds == st {
+func (in *Instance) reset(ctx context.Context, st *State) (*Instance, error) {
+	if in.holds.sameMemory(st) {
 		return in, nil
 	}
-	heap, globals := st.heap, st.globals
-	if len(in.memory()) > len(heap)*pageSize {
+	heap, globals := st.Heap, st.Globals
+	if len(in.memory()) > len(heap)*PageSize {
 		next, err := in.program.instantiate(ctx)
 		if err != nil {
 			return nil, err
@@ -214,14 +270,14 @@ func (in *instance) reset(ctx context.Context, st *state) (*instance, error) {
 		}
 		in = next
 	}
-	if grow := len(heap)*pageSize - len(in.memory()); grow > 0 {
+	if grow := len(heap)*PageSize - len(in.memory()); grow > 0 {
 		if _, ok := in.mod.Memory().Grow(uint32(grow / wasmPage)); !ok {
-			return nil, fmt.Errorf("the heap of %d MiB does not fit", len(heap)*pageSize>>20)
+			return nil, fmt.Errorf("the heap of %d MiB does not fit", len(heap)*PageSize>>20)
 		}
 	}
 	mem := in.memory()
 	for i, p := range heap {
-		if have := mem[i*pageSize:][:pageSize]; !bytes.Equal(have, p.bytes()) {
+		if have := mem[i*PageSize:][:PageSize]; !bytes.Equal(have, p.bytes()) {
 			copy(have, p.bytes())
 		}
 	}
@@ -234,17 +290,17 @@ func (in *instance) reset(ctx context.Context, st *state) (*instance, error) {
 
 // capture gives the pages after a message: the old ones where nothing
 // changed. changed counts the others.
-func (in *instance) capture(old []*page) (heap []*page, changed int) {
+func (in *Instance) capture(old []*Page) (heap []*Page, changed int) {
 	mem := in.memory()
-	heap = make([]*page, len(mem)/pageSize)
+	heap = make([]*Page, len(mem)/PageSize)
 	copy(heap, old)
 	for i := range heap {
-		now := mem[i*pageSize:][:pageSize]
+		now := mem[i*PageSize:][:PageSize]
 		if bytes.Equal(now, heap[i].bytes()) {
 			continue
 		}
 		changed++
-		heap[i] = (*page)(bytes.Clone(now))
+		heap[i] = (*Page)(bytes.Clone(now))
 	}
 	return heap, changed
 }
