@@ -32,7 +32,7 @@ type Device struct {
 	blas    *blas              // nil: without cuBLASLt
 	forced  variant            // of all products on Hopper that it can do; variants: choose
 
-	fusedMost, octonionFrom int // see walsh.go; others in tests
+	fusedMost int // see walsh.go; 0 in tests
 
 	// What one operation leaves for the next (see flush and copyOf).
 	sum    pendingSum
@@ -55,8 +55,7 @@ func Open(number int) (tensor.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, signs: map[string]uintptr{}, forced: variants,
-		fusedMost: fusedMost, octonionFrom: octonionFrom}
+	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, signs: map[string]uintptr{}, forced: variants, fusedMost: fusedMost}
 	if name := os.Getenv("SPINNET_CUDA_PRODUCT"); name != "" {
 		if d.forced = variant(slices.Index(variantNames[:], name)); d.forced < 0 {
 			g.close()

@@ -12,7 +12,7 @@
 //   globalDim         {columns, batch, rows}
 //   globalStrides     {2·batch stride, 2·row stride} in bytes, multiples of 16
 //                     (for batch = 1 any multiple of 16, such as the row stride)
-//   boxDim            {64, 1, 64} (walsh90_tn: {64, 1, 32})
+//   boxDim            {64, 1, 64}
 //   elementStrides    {1, 1, 1}
 //   interleave        CU_TENSOR_MAP_INTERLEAVE_NONE (0)
 //   swizzle           CU_TENSOR_MAP_SWIZZLE_128B (3)
@@ -114,24 +114,6 @@ template <int TA, int TB> DEVICE void wgmma(float (&d)[16][4], uint64_t a, uint6
         : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
 }
 
-template <int TA, int TB> DEVICE void wgmma(float (&d)[20][4], uint64_t a, uint64_t b, int add) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %82, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79}, "
-        "%80, %81, p, 1, 1, %83, %84;\n}\n"
-        : ACC4(0),
-          ACC4(4),
-          ACC4(8),
-          ACC4(12),
-          ACC4(16)
-        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-}
-
 template <int TA, int TB> DEVICE void wgmma(float (&d)[24][4], uint64_t a, uint64_t b, int add) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
@@ -213,10 +195,10 @@ DEVICE uint64_t descriptor_at(uint32_t low, int bytes) { return (descriptor(0) >
 // with its chain, of at most eight steps of 64, and no splits.
 enum { TOGETHER, TURNS, RESIDENT };
 
-// Gemm90: tiles of 128 × WIDTH, which is a multiple of 32; B arrives in boxes of
+// Gemm90: tiles of 128 × WIDTH, which is a multiple of 64; B arrives in boxes of
 // 64 columns.
 template <int WIDTH, int MODE> struct Gemm90 {
-    static const int boxes = (WIDTH + 63) / 64;
+    static const int boxes = WIDTH / 64;
     static const int resident_bytes = MODE == RESIDENT ? 8 * boxes * 8192 : 0;
     static const int stage_bytes = (MODE == RESIDENT ? 2 : 2 + boxes) * 8192;
     static const int stages = (24 * 8192 - resident_bytes) / stage_bytes;
@@ -226,18 +208,10 @@ template <int WIDTH, int MODE> struct Gemm90 {
     static const int halves = MODE == TOGETHER ? 1 : 2; // of 64 rows, of one warpgroup
 };
 
-// octonion_pair is the part of x in term c of the corrections of part i, all of
-// them + 2·x_j·W_{i xor j}: three terms, of part 0 the first alone.
-DEVICE int octonion_pair(int i, int c) {
-    uint32_t parts = c == 0 ? 0x21151320u : c == 1 ? 0x32364440u : 0x65776570u;
-    return parts >> 4 * i & 7;
-}
-
 // gemm90_tiles: 288 threads, two warpgroups that compute and a ninth warp that
 // fetches for them. The grid's blocks take turns at the tiles of all products
 // and all parts of the contraction.
-// PAIRS: product z is the sum of the corrections of part z of an octonion layer.
-template <int WIDTH, int MODE, bool TA, bool TB, class T, bool PAIRS = false>
+template <int WIDTH, int MODE, bool TA, bool TB, class T>
 DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, const float *scale, int M, int N, int K,
                          int ldc, int batch, int chain, int splits, int strideC, int strideS, int shared_operand, int add) {
 #ifdef HOPPER
@@ -284,13 +258,11 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
                 int tm, tn, z, part;
                 locate(number, tm, tn, z, part);
                 int row = tm * 128, col = tn * WIDTH;
-                int limit = PAIRS && z == 0 ? link : steps;
-                int step = part * each, end = step + each < limit ? step + each : limit;
+                int step = part * each, end = step + each < steps ? step + each : steps;
                 int c = step / link, k = (step - c * link) * 64;
                 for (c += z * chain; step < end; step++) {
                     uint32_t a = base + slot * G::stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot, barB = bar;
                     int za = shared_operand & 1 ? 0 : c, zb = shared_operand & 2 ? 0 : c;
-                    if (PAIRS) za = octonion_pair(z, c - z * chain), zb = z ^ za;
                     mbarrier_wait(empty + 8 * slot, phase ^ 1);
                     mbarrier_expect(bar, G::stage_bytes);
 #pragma unroll
@@ -322,8 +294,8 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, con
         for (int number = first; number < count; number += stride) {
             int tm, tn, z, part;
             locate(number, tm, tn, z, part);
-            int col = tn * WIDTH, limit = PAIRS && z == 0 ? link : steps;
-            int step = part * each, end = step + each < limit ? step + each : limit;
+            int col = tn * WIDTH;
+            int step = part * each, end = step + each < steps ? step + each : steps;
             if (MODE != TOGETHER && (turn++ & 1) != group) { // the other's tile: only its stages count
                 if (step < end) slot += end - step, phase ^= slot / G::stages & 1, slot %= G::stages;
                 continue;

@@ -50,7 +50,7 @@ GEMM(tn_f32, true, true, float)
 
 // ---- sm_90a --------------------------------------------------------------
 //
-// gemm90_{nt,nn,tn}_{bf16,f32}_{256,192,160,128,128p,128r}: the same with tensor maps (see
+// gemm90_{nt,nn,tn}_{bf16,f32}_{256,192,128,128p,128r}: the same with tensor maps (see
 // TensorMap in gemm90.cuh), so strides and pointers of A and B must be
 // multiples of 16 bytes; C as above. The number is the width of a tile, 128
 // its height; p: the warpgroups take turns at tiles; r: the same with B kept
@@ -76,7 +76,6 @@ GEMM(tn_f32, true, true, float)
 #define GEMM90_WIDTHS(name, TA, TB, T)           \
     GEMM90(name##_256, 256, TOGETHER, TA, TB, T) \
     GEMM90(name##_192, 192, TOGETHER, TA, TB, T) \
-    GEMM90(name##_160, 160, TOGETHER, TA, TB, T) \
     GEMM90(name##_128, 128, TOGETHER, TA, TB, T) \
     GEMM90(name##_128p, 128, TURNS, TA, TB, T)
 GEMM90_WIDTHS(nt_bf16, false, false, bf16)
@@ -88,16 +87,6 @@ GEMM90(nt_bf16_128r, 128, RESIDENT, false, false, bf16)
 GEMM90(nt_f32_128r, 128, RESIDENT, false, false, float)
 GEMM90(nn_bf16_128r, 128, RESIDENT, false, true, bf16)
 GEMM90(nn_f32_128r, 128, RESIDENT, false, true, float)
-
-// gemm90_octonion: C_i = scale ∘ Σ of the corrections of part i (EVIDENCE §3),
-// A x [rows, 8, K], B 2·W [8, N, K], C [rows, 8, N]; as gemm90_nt_bf16_256 with
-// batch 8, chain 3, splits 1.
-KERNEL __launch_bounds__(288, 1)
-gemm90_octonion(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, bf16 *C,
-                const float *scale, int M, int N, int K, int ldc, int batch, int chain, int splits, int strideC,
-                int strideS, int shared, int add) {
-    gemm90_tiles<256, TOGETHER, false, false, bf16, true>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, shared, add);
-}
 
 // ---- folding -------------------------------------------------------------
 
@@ -191,17 +180,14 @@ template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size
     }
 }
 
-// fold_walsh: G_k += Σ_l H[k][l]/8 Σ_part P[part][layer][l] with
-// P_l = (H dY)_lᵀ (H X)_l, size = N·K values each; G [8, N, K].
+// fold_walsh: G_k += Σ_l H[k][l]/8 Σ_part P[part][l] with P_l = (H dY)_lᵀ (H X)_l,
+// size = N·K values each; G [8, N, K].
 //
-// launch: grid (ceil(size/(32·V)), 1, layers ≤ 4), V = 4 or 1, for 4 size is a multiple of 4; block 256, no dynamic shared;
-//   (float *G0, float *G1, float *G2, float *G3, float *P, int size, int splits, int stride, int V);
-//   stride: from one part to the next, 8·size times the layers
-KERNEL fold_walsh(float *g0, float *g1, float *g2, float *g3, const float *p, int size, int splits, int stride, int V) {
+// launch: grid ceil(size/(32·V)), V = 4 if size is a multiple of 4, else 1; block 256, no dynamic shared;
+//   (float *G, float *P, int size, int splits, int stride); stride: from one part to the next, 8·size for one layer
+KERNEL fold_walsh(float *g, const float *p, int size, int splits, int stride) {
     after_others();
-    float *g = blockIdx.z == 0 ? g0 : blockIdx.z == 1 ? g1 : blockIdx.z == 2 ? g2 : g3;
-    p += (size_t)blockIdx.z * 8 * size;
-    if (V == 4)
+    if (size % 4 == 0)
         fold_walsh_block<4>(g, p, size, splits, stride);
     else
         fold_walsh_block<1>(g, p, size, splits, stride);

@@ -65,21 +65,12 @@ type layerTable struct {
 	rows     int // the largest N
 }
 
-// blocks is how many matrices of out × in values d and dg hold.
-func (s *weight) blocks() (d, dg int) {
-	switch s.form {
-	case inOne, transformed:
-		return 8, 8
-	case corrected:
-		return 16, 64
+// matrix is the bytes of d, and of dg.
+func (s *weight) matrix() int {
+	if s.form == dense {
+		return round(2 * s.n * s.out * s.n * s.in)
 	}
-	return s.n * s.n, s.n * s.n
-}
-
-// matrices is the bytes of d and dg.
-func (s *weight) matrices() (d, dg int) {
-	d, dg = s.blocks()
-	return round(2 * d * s.out * s.in), round(2 * dg * s.out * s.in)
+	return round(2 * s.n * s.out * s.in)
 }
 
 // round is up to whole cache lines.
@@ -98,8 +89,7 @@ func (d *Device) derive(ws []*tensor.Weight, backward bool) {
 			s.form = d.formOf(w)
 			w.State = s
 			fresh = append(fresh, s)
-			bytes, _ := s.matrices()
-			matrices, scales = matrices+bytes, scales+round(4*n*w.Out)
+			matrices, scales = matrices+s.matrix(), scales+round(4*n*w.Out)
 			if d.results.counts == nil {
 				d.results.counts = map[*tensor.Scalar]bool{}
 			}
@@ -107,24 +97,21 @@ func (d *Device) derive(ws []*tensor.Weight, backward bool) {
 		}
 		if backward && s.dg == 0 {
 			ungraded = append(ungraded, s)
-			_, bytes := s.matrices()
-			graded += bytes
+			graded += s.matrix()
 		}
 	}
 	if len(fresh) > 0 {
 		matrix, scale, gamma := d.malloc(matrices), d.malloc(scales), d.malloc(4*len(fresh))
 		for i, s := range fresh {
 			s.d, s.scale, s.gamma = matrix, scale, gamma+uintptr(4*i)
-			bytes, _ := s.matrices()
-			matrix, scale = matrix+uintptr(bytes), scale+uintptr(round(4*s.n*s.out))
+			matrix, scale = matrix+uintptr(s.matrix()), scale+uintptr(round(4*s.n*s.out))
 		}
 	}
 	if len(ungraded) > 0 {
 		matrix := d.malloc(graded)
 		for _, s := range ungraded {
 			s.dg = matrix
-			_, bytes := s.matrices()
-			matrix += uintptr(bytes)
+			matrix += uintptr(s.matrix())
 		}
 	}
 }
@@ -166,7 +153,7 @@ func (d *Device) table(ws []*tensor.Weight, backward bool) *layerTable {
 		s := state(w)
 		all[i] = layer{w: addr(w.W), beta: addr(w.Beta), dw: addr(w.DW), dbeta: addr(w.DBeta), d: uint64(s.d), dg: uint64(s.dg),
 			scale: uint64(s.scale), gamma: uint64(s.gamma), zeros: uint64(w.Zeros.Addr), signs: uint64(s.signs),
-			n: int32(s.n), walsh: [...]int32{dense: 0, transformed: 1, inOne: 1, corrected: 2}[s.form], out: int32(w.Out), in: int32(w.In),
+			n: int32(s.n), walsh: int32(flag(s.form != dense)), out: int32(w.Out), in: int32(w.In),
 			quantizer: map[string]int32{"classic": 1, "absmean": 2}[w.Quantizer], transposed: int32(flag(w.Transposed))}
 		t.pieces, t.rows = max(t.pieces, s.n*w.Out*per(w.In, 8)), max(t.rows, w.Out)
 	}
@@ -248,9 +235,9 @@ func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weig
 		switch s.form {
 		case inOne:
 			many = d.walshLinear(to[:many], x.Addr, ws[:many], m)
-		case transformed, corrected:
+		case transformed:
 			many = 1
-			d.wideForward(to[0], x.Addr, s, m)
+			d.walshForward(to[0], x.Addr, s, m)
 		default:
 			p := product{kind: nt, a: x.Addr, b: s.d, c: to[0], scale: s.scale, m: m, n: wide, k: narrow, lda: narrow, ldb: narrow, ldc: wide, batch: many}
 			if many > 1 {
@@ -280,7 +267,7 @@ func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tenso
 		m, wide, narrow := x.Len()/(s.n*s.in), s.n*s.out, s.n*s.in
 		switch s.form {
 		case inOne:
-			many = d.walshLinearBackward(dx.Addr, acc, from[:many], x.Addr, ws[:many], m)
+			many = d.walshLinearBackward(&walsh, dx.Addr, acc, from[:many], x.Addr, ws[:many], m)
 			acc = true
 		case transformed:
 			many = 1
@@ -301,7 +288,7 @@ func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tenso
 		from, ws = from[many:], ws[many:]
 	}
 	if walsh.dx != 0 {
-		d.walshTransform(dx.Addr, walsh.dx, 0, x.Len()/(8*walsh.in), walsh.in, acc, false)
+		d.walshTransform(dx.Addr, walsh.dx, 0, x.Len()/(8*walsh.in), walsh.in, acc)
 	}
 }
 

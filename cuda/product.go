@@ -57,7 +57,6 @@ type variant int
 
 const (
 	together128 variant = iota // tiles of 128×128, a warpgroup takes 64 rows
-	together160                // 128×160
 	together192                // 128×192
 	together256                // 128×256
 	turns128                   // 128×128, the warpgroups in turns at tiles
@@ -66,11 +65,11 @@ const (
 	variants                   // how many there are
 )
 
-var variantNames = [variants]string{"128", "160", "192", "256", "128p", "128r", "cublas"}
+var variantNames = [variants]string{"128", "192", "256", "128p", "128r", "cublas"}
 
 // width is that of a tile.
 func (v variant) width() int {
-	return [...]int{together128: 128, together160: 160, together192: 192, together256: 256, turns128: 128, resident128: 128}[v]
+	return [...]int{together128: 128, together192: 192, together256: 256, turns128: 128, resident128: 128}[v]
 }
 
 // can says whether a variant computes a product.
@@ -95,11 +94,11 @@ func (d *Device) gemm90(p product) {
 		return
 	}
 	k := [...][2][variants]kernelID{
-		nt: {{gemm90NTBF16128, gemm90NTBF16160, gemm90NTBF16192, gemm90NTBF16256, gemm90NTBF16Turns, gemm90NTBF16Resident},
-			{gemm90NTF32128, gemm90NTF32160, gemm90NTF32192, gemm90NTF32256, gemm90NTF32Turns, gemm90NTF32Resident}},
-		nn: {{gemm90NNBF16128, gemm90NNBF16160, gemm90NNBF16192, gemm90NNBF16256, gemm90NNBF16Turns, gemm90NNBF16Resident},
-			{gemm90NNF32128, gemm90NNF32160, gemm90NNF32192, gemm90NNF32256, gemm90NNF32Turns, gemm90NNF32Resident}},
-		tn: {{-1, -1, -1, -1, -1, -1}, {gemm90TNF32128, gemm90TNF32160, gemm90TNF32192, gemm90TNF32256, gemm90TNF32Turns, -1}},
+		nt: {{gemm90NTBF16128, gemm90NTBF16192, gemm90NTBF16256, gemm90NTBF16Turns, gemm90NTBF16Resident},
+			{gemm90NTF32128, gemm90NTF32192, gemm90NTF32256, gemm90NTF32Turns, gemm90NTF32Resident}},
+		nn: {{gemm90NNBF16128, gemm90NNBF16192, gemm90NNBF16256, gemm90NNBF16Turns, gemm90NNBF16Resident},
+			{gemm90NNF32128, gemm90NNF32192, gemm90NNF32256, gemm90NNF32Turns, gemm90NNF32Resident}},
+		tn: {{-1, -1, -1, -1, -1}, {gemm90TNF32128, gemm90TNF32192, gemm90TNF32256, gemm90TNF32Turns, -1}},
 	}[p.kind][flag(p.float)][v]
 	rowsA, colsA, rowsB, colsB := p.m, p.k, p.n, p.k // as they lie in memory
 	if p.kind == tn {
@@ -116,8 +115,8 @@ func (d *Device) gemm90(p product) {
 	if p.strideB == 0 {
 		manyB, sharing = 1, sharing|2
 	}
-	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, manyA, p.strideA, 64})
-	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, manyB, p.strideB, 64})
+	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, manyA, p.strideA})
+	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, manyB, p.strideB})
 	rows, columns := per(p.m, 128), per(p.n, v.width())*p.batch
 	blocks := min(d.multi, rows*columns*p.splits)
 	if v == resident128 {
@@ -137,24 +136,29 @@ func (d *Device) rounds(p product, v variant) int {
 	return per(rows*columns*p.splits, d.multi)
 }
 
-// cost estimates the microseconds of a product: once, of a tile, of its steps
-// of 64 along the contraction, and of parts that are written and read again.
-// The numbers fit the table of an H100 in docs/benchmarks.md within 12 %. Of the
-// library the rate alone counts.
+// costs is what a product takes, in microseconds: once, for a tile, for each of
+// its steps of 64 along the contraction, and for a million values of a weight's
+// gradient, which are written and folded. They fit the measurements of an H100
+// in testdata/products_h100.txt within 10 %.
+var costs = [...][library]struct{ once, tile, step, part float64 }{
+	nt: {together128: {3.8, 0.7, 0.416, 0}, together192: {3.5, 1.4, 0.587, 0}, together256: {3.5, 1.4, 0.757, 0}, turns128: {3.8, 0.7, 0.407, 0}, resident128: {5.0, 1.1, 0.255, 0}},
+	nn: {together128: {2.4, 1.4, 0.374, 0}, together192: {2.1, 2.3, 0.534, 0}, together256: {3.4, 2.0, 0.680, 0}, turns128: {2.7, 1.2, 0.369, 0}, resident128: {5.0, 1.1, 0.255, 0}},
+	tn: {together128: {0.0, 1.0, 0.371, 3.57}, together192: {0.0, 1.3, 0.508, 3.64}, together256: {-2.4, 5.9, 0.628, 2.18}, turns128: {0.9, 1.2, 0.365, 3.35}},
+}
+
+// The library's: once, and operations a microsecond.
+var libraryCosts = [...]struct{ once, rate float64 }{nt: {4.9, 6.7e8}, nn: {6.5, 7.1e8}, tn: {10.6, 6.8e8}}
+
+// cost estimates the microseconds of a product, of a weight's gradient with the
+// fold of its parts.
 func (d *Device) cost(p product, v variant) float64 {
-	const bandwidth = 3e6 // bytes a microsecond
 	if v == library {
-		return 8 + 2*float64(p.m*p.n*p.batch)*float64(p.k)/7e8
+		c := libraryCosts[p.kind]
+		return c.once + 2*float64(p.m*p.n*p.batch)*float64(p.k)/c.rate
 	}
-	t := [variants]struct{ once, tile, step float64 }{
-		together128: {1.5, 1.57, 0.396}, together160: {1.5, 2.07, 0.459}, together192: {1.5, 2.58, 0.520}, together256: {1.5, 3.58, 0.649},
-		turns128: {2.5, 1.56, 0.368}, resident128: {3, 1.00, 0.330}}[v]
-	steps := per(per(p.k, 64)*p.chain, p.splits)
-	cost := t.once + float64(d.rounds(p, v))*(t.tile+t.step*float64(steps))
-	if p.splits > 1 {
-		cost += float64(p.splits*p.m*p.n*p.batch*8) / bandwidth
-	}
-	return cost
+	c := costs[p.kind][v]
+	return c.once + float64(d.rounds(p, v))*(c.tile+c.step*float64(per(per(p.k, 64)*p.chain, p.splits))) +
+		c.part*1e-6*float64(p.splits*p.m*p.n*p.batch)
 }
 
 // variantOf is the quickest variant.
@@ -183,8 +187,8 @@ func (d *Device) split(p *product) {
 
 // mapKey is what a tensor map says: a batch of bf16 matrices.
 type mapKey struct {
-	addr                               uintptr
-	rows, cols, ld, batch, stride, box int // box: rows of one copy
+	addr                          uintptr
+	rows, cols, ld, batch, stride int
 }
 
 // tensorMap is a CUtensorMap with room to be at a multiple of 64.
@@ -218,7 +222,7 @@ func (d *Device) mapOf(k mapKey) *tensorMap {
 	a := &mapArguments{
 		dims:    [3]uint64{uint64(k.cols), uint64(batch), uint64(k.rows)},
 		strides: [3]uint64{uint64(2 * stride), uint64(2 * k.ld)},
-		box:     [3]uint32{64, 1, uint32(k.box)},
+		box:     [3]uint32{64, 1, 64},
 		steps:   [3]uint32{1, 1, 1},
 	}
 	d.hold = unsafe.Pointer(a)

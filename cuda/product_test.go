@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unsafe"
@@ -52,16 +53,53 @@ func modelProducts(t testing.TB) (names []string, ps []product) {
 	return names, ps
 }
 
-// TestVariants: the variant chosen is at most 8 % slower than the best of the
-// table in docs/benchmarks.md, where both were measured.
+//go:embed testdata/products_h100.txt
+var measuredProducts string
+
+// TestVariants: of our variants the one chosen took at most 15 % longer than the
+// quickest when they were measured, and all choices together 3 %.
 func TestVariants(t *testing.T) {
+	measured := map[string]map[string]float64{}
+	for line := range strings.Lines(measuredProducts) {
+		if f := strings.Fields(line); f[0] != "#" {
+			times := map[string]float64{}
+			for _, pair := range f[1:] {
+				variant, us, _ := strings.Cut(pair, "=")
+				var err error
+				if times[variant], err = strconv.ParseFloat(us, 64); err != nil {
+					t.Fatal(err)
+				}
+			}
+			measured[f[0]] = times
+		}
+	}
 	d := &Device{gpu: &gpu{multi: 132}, forced: variants}
 	names, ps := modelProducts(t)
+	var all, least float64
 	for i, p := range ps {
 		if p.kind == tn {
 			d.split(&p)
 		}
-		t.Logf("%-18s %s/%d %.1f", names[i], variantNames[d.variantOf(p)], p.splits, d.cost(p, d.variantOf(p)))
+		v := d.variantOf(p)
+		took, best, which := 0.0, math.Inf(1), ""
+		for key, us := range measured[names[i]] {
+			if key == fmt.Sprintf("%s/%d", variantNames[v], p.splits) {
+				took = us
+			}
+			if us < best && !strings.HasPrefix(key, variantNames[library]) {
+				best, which = us, key
+			}
+		}
+		if took == 0 {
+			t.Logf("%s: %s/%d was not measured, %s took %.1f", names[i], variantNames[v], p.splits, which, best)
+			continue
+		}
+		if all, least = all+took, least+best; took > 1.15*best {
+			t.Errorf("%s: %s/%d took %.1f microseconds, %s %.1f (model: %.1f)", names[i], variantNames[v], p.splits, took, which, best, d.cost(p, v))
+		}
+	}
+	if all > 1.03*least {
+		t.Errorf("%.1f microseconds together, at best %.1f", all, least)
 	}
 }
 
@@ -300,7 +338,7 @@ func BenchmarkLayers(b *testing.B) {
 		other           bool // the form that is not chosen
 	}{
 		{"octonion", 16384, 512, 512, false}, {"octonion", 16384, 512, 1408, false}, {"octonion", 16384, 1408, 512, false},
-		{"octonion", 8192, 1280, 1280, false}, {"octonion", 8192, 4096, 4096, false}, {"octonion", 8192, 4096, 4096, true},
+		{"octonion", 8192, 1280, 1280, false}, {"octonion", 8192, 4096, 4096, false},
 		{"walsh", 16384, 512, 512, false}, {"walsh", 16384, 512, 512, true}, {"walsh", 16384, 512, 1408, false}, {"walsh", 16384, 512, 1408, true},
 		{"walsh", 16384, 1408, 512, false}, {"walsh", 16384, 1408, 512, true}, {"walsh", 8192, 1280, 1280, false}, {"walsh", 8192, 1280, 1280, true},
 		{"walsh", 8192, 4096, 4096, false},
@@ -312,7 +350,7 @@ func BenchmarkLayers(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			d := needDevice(b)
 			if c.other {
-				d.fusedMost, d.octonionFrom = 0, 1<<20
+				d.fusedMost = 0
 			}
 			random := func(t *tensor.Tensor) *tensor.Tensor {
 				x := make([]float32, t.Len())

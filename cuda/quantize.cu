@@ -10,13 +10,13 @@ struct Layer {
     const float *beta;     // [N] or nil
     float *dw;             // G, shape of w
     float *dbeta;          // [N] or nil
-    bf16 *d;               // [n·N, n·K] signed Wq; walsh 1: Ŵ = H Wq/8 [8, N, K]; 2: H (Wq_0, −Wq_1, …)/8 and 2·Wq
+    bf16 *d;               // [n·N, n·K] signed Wq; Walsh: Ŵ = H Wq/8 [8, N, K]
     bf16 *dg;              // the same with rows multiplied by scale; nil: not wanted
     float *scale;          // [n·N] γ·beta[r], repeated n times
     float *gamma;          // [1]
     int *zeros;            // [1] how many Wq are 0
     const uint16_t *signs; // [n] bit j of signs[i]: s[i][j] = −1
-    int n, walsh;          // walsh 1: build Ŵ instead of D and Dg, 2: instead of D; needs n = 8, not transposed
+    int n, walsh;          // walsh 1: build Ŵ instead of D; needs n = 8, not transposed
     int out, in;           // N, K
     int quantizer;         // 0 none, 1 classic, 2 absmean
     int transposed;
@@ -82,8 +82,7 @@ DEVICE void write_scale(const Layer &l, float gamma) {
     for (int i = threadIdx.x; i < l.n * l.out; i += 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
 }
 
-// refresh_walsh: Ŵ and Ŵg, or for octonions Ŵ and 2·Wq; a thread does four
-// columns of all 8 blocks.
+// refresh_walsh: Ŵ and Ŵg; a thread does four columns of all 8 blocks.
 DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch, int *counts) {
     int per_row = (l.in + 3) / 4, pieces = l.out * per_row;
     if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
@@ -118,14 +117,6 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
                 w[k][e] = quantized(w[k][e], gamma, l.quantizer);
                 zeros += c + e < l.in && w[k][e] == 0.f;
             }
-        bf16 *second = l.walsh == 1 ? l.dg : nullptr;
-        if (l.walsh == 2)
-#pragma unroll
-            for (int k = 0; k < 8; k++) {
-                store4(l.d + ((size_t)(8 + k) * l.out + r) * l.in + c, w[k], 2.f, l.in - c, vector);
-#pragma unroll
-                for (int e = 0; e < 4; e++) w[k][e] = k ? -w[k][e] : w[k][e];
-            }
 #pragma unroll
         for (int s = 1; s < 8; s *= 2)
 #pragma unroll
@@ -140,7 +131,7 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
         for (int k = 0; k < 8; k++) {
             size_t to = ((size_t)k * l.out + r) * l.in + c;
             store4(l.d + to, w[k], 0.125f, l.in - c, vector);
-            if (second) store4(second + to, w[k], 0.125f * g, l.in - c, vector);
+            if (l.dg) store4(l.dg + to, w[k], 0.125f * g, l.in - c, vector);
         }
         if ((piece += gridDim.x * 256) < pieces) load(piece);
     }
@@ -162,7 +153,7 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
     const Layer l = layers[blockIdx.y];
     if (l.walsh) {
         refresh_walsh(l, partial + blockIdx.y * chunks, scratch, counts);
-        if (l.walsh == 1 || !l.dg) return;
+        return;
     }
     int per_row = (l.in + 7) / 8, pieces = l.out * per_row * l.n;
     if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
@@ -207,20 +198,20 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
             uint4 q = make_uint4(p.x ^ flip, p.y ^ flip, p.z ^ flip, p.w ^ flip);
             uint4 qg = make_uint4(pg.x ^ flip, pg.y ^ flip, pg.z ^ flip, pg.w ^ flip);
             if (vector) {
-                if (!l.walsh) *(uint4 *)(l.d + to) = q;
+                *(uint4 *)(l.d + to) = q;
                 if (l.dg) *(uint4 *)(l.dg + to) = qg;
             } else {
                 const uint32_t h[4] = {q.x, q.y, q.z, q.w}, hg[4] = {qg.x, qg.y, qg.z, qg.w};
 #pragma unroll
                 for (int e = 0; e < 8; e++)
                     if (e < count) {
-                        if (!l.walsh) l.d[to + e] = (bf16)(h[e / 2] >> 16 * (e & 1));
+                        l.d[to + e] = (bf16)(h[e / 2] >> 16 * (e & 1));
                         if (l.dg) l.dg[to + e] = (bf16)(hg[e / 2] >> 16 * (e & 1));
                     }
             }
         }
     }
-    if (l.quantizer == 0 || l.walsh) return;
+    if (l.quantizer == 0) return;
     zeros = block_sum(zeros, counts);
     if (threadIdx.x == 0 && zeros) atomicAdd(l.zeros, zeros); // integers: any order
 }

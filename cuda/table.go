@@ -14,40 +14,33 @@ const (
 	gemmTNF32
 	gemm90NTBF16128
 	gemm90NTBF16256
-	gemm90NTBF16160
 	gemm90NTBF16192
 	gemm90NTBF16Turns
 	gemm90NTBF16Resident
 	gemm90NTF32128
 	gemm90NTF32256
-	gemm90NTF32160
 	gemm90NTF32192
 	gemm90NTF32Turns
 	gemm90NTF32Resident
 	gemm90NNBF16128
 	gemm90NNBF16256
-	gemm90NNBF16160
 	gemm90NNBF16192
 	gemm90NNBF16Turns
 	gemm90NNBF16Resident
 	gemm90NNF32128
 	gemm90NNF32256
-	gemm90NNF32160
 	gemm90NNF32192
 	gemm90NNF32Turns
 	gemm90NNF32Resident
 	gemm90TNF32128
 	gemm90TNF32256
-	gemm90TNF32160
 	gemm90TNF32192
 	gemm90TNF32Turns
-	gemm90Octonion
 	fold
 	foldWalsh
 	walshBF16
 	walsh90NT
 	walsh90NN
-	walsh90TN
 	refreshSums
 	refresh
 	finishGradient
@@ -103,22 +96,22 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	gemmNTBF16: {"linear", "gemm_nt_bf16"}, gemmNTF32: {"linear", "gemm_nt_f32"},
 	gemmNNBF16: {"linear", "gemm_nn_bf16"}, gemmNNF32: {"linear", "gemm_nn_f32"}, gemmTNF32: {"linear", "gemm_tn_f32"},
 	gemm90NTBF16128: {"linear", "gemm90_nt_bf16_128"}, gemm90NTBF16256: {"linear", "gemm90_nt_bf16_256"},
-	gemm90NTBF16160: {"linear", "gemm90_nt_bf16_160"}, gemm90NTBF16192: {"linear", "gemm90_nt_bf16_192"},
+	gemm90NTBF16192:   {"linear", "gemm90_nt_bf16_192"},
 	gemm90NTBF16Turns: {"linear", "gemm90_nt_bf16_128p"}, gemm90NTBF16Resident: {"linear", "gemm90_nt_bf16_128r"},
 	gemm90NTF32128: {"linear", "gemm90_nt_f32_128"}, gemm90NTF32256: {"linear", "gemm90_nt_f32_256"},
-	gemm90NTF32160: {"linear", "gemm90_nt_f32_160"}, gemm90NTF32192: {"linear", "gemm90_nt_f32_192"},
+	gemm90NTF32192:   {"linear", "gemm90_nt_f32_192"},
 	gemm90NTF32Turns: {"linear", "gemm90_nt_f32_128p"}, gemm90NTF32Resident: {"linear", "gemm90_nt_f32_128r"},
 	gemm90NNBF16128: {"linear", "gemm90_nn_bf16_128"}, gemm90NNBF16256: {"linear", "gemm90_nn_bf16_256"},
-	gemm90NNBF16160: {"linear", "gemm90_nn_bf16_160"}, gemm90NNBF16192: {"linear", "gemm90_nn_bf16_192"},
+	gemm90NNBF16192:   {"linear", "gemm90_nn_bf16_192"},
 	gemm90NNBF16Turns: {"linear", "gemm90_nn_bf16_128p"}, gemm90NNBF16Resident: {"linear", "gemm90_nn_bf16_128r"},
 	gemm90NNF32128: {"linear", "gemm90_nn_f32_128"}, gemm90NNF32256: {"linear", "gemm90_nn_f32_256"},
-	gemm90NNF32160: {"linear", "gemm90_nn_f32_160"}, gemm90NNF32192: {"linear", "gemm90_nn_f32_192"},
+	gemm90NNF32192:   {"linear", "gemm90_nn_f32_192"},
 	gemm90NNF32Turns: {"linear", "gemm90_nn_f32_128p"}, gemm90NNF32Resident: {"linear", "gemm90_nn_f32_128r"},
 	gemm90TNF32128: {"linear", "gemm90_tn_f32_128"}, gemm90TNF32256: {"linear", "gemm90_tn_f32_256"},
-	gemm90TNF32160: {"linear", "gemm90_tn_f32_160"}, gemm90TNF32192: {"linear", "gemm90_tn_f32_192"},
-	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"}, gemm90Octonion: {"linear", "gemm90_octonion"},
-	fold: {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
-	walshBF16: {"walsh", "walsh_bf16"}, walsh90NT: {"walsh", "walsh90_nt"}, walsh90NN: {"walsh", "walsh90_nn"}, walsh90TN: {"walsh", "walsh90_tn"},
+	gemm90TNF32192:   {"linear", "gemm90_tn_f32_192"},
+	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"},
+	fold:             {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
+	walshBF16: {"walsh", "walsh_bf16"}, walsh90NT: {"walsh", "walsh90_nt"}, walsh90NN: {"walsh", "walsh90_nn"},
 	refreshSums: {"quantize", "refresh_sums"}, refresh: {"quantize", "refresh"}, finishGradient: {"quantize", "finish_gradient"},
 	attentionForward32: {"attention", "attention_forward_32"}, attentionForward64: {"attention", "attention_forward_64"},
 	attentionForward96: {"attention", "attention_forward_96"}, attentionForward128: {"attention", "attention_forward_128"},

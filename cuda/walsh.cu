@@ -6,18 +6,14 @@
 //   Ĝ = H dY; dX̂_k = Ĝ_k Ŵg_k (Ŵg = Ŵ ∘ scale); dX = H dX̂;
 //   dŴ_k = Ĝ_kᵀ X̂_k, folded by fold_walsh
 //
-// An octonion layer is the same with signs, and corrections:
-//   X̂ = H (−x_0, x_1, …);  Ŵ = H (W_0, −W_1, …)/8;  Y = (H P + C) ∘ scale,
-//   C_i the sums of 2·x_j·W_{i xor j}ᵀ over 22 pairs (gemm90_octonion of linear.cu)
-// which is 30 block products for the dense layer's 64.
-//
 // The products are gemm_nt, gemm_nn, gemm_tn (linear.cu) with batch 8: of X̂
 // and P [rows, 8, K] product k is the columns k·K …, so row stride 8K and
 // batch stride K; of Ŵ [8, N, K] row stride K and batch stride N·K.
 // X̂ of one input serves all layers that read it (wq, wk, wv; gate, up).
 //
-// On sm_90a walsh90_{nt,nn,tn} do the transforms and the products in one
-// launch, so that only X and Y, or dY and dX, move through device memory.
+// On sm_90a walsh90_{nt,nn} do the transforms and the products of parts that are
+// not too wide in one launch, so that only X and Y, or dY and dX, move through
+// device memory.
 #include "gemm90.cuh"
 
 // walsh8: 24·E additions.
@@ -65,7 +61,7 @@ DEVICE void walsh_out(float *y, const float (&v)[8], int count, bool add) {
         if (e < count) y[e] = add ? y[e] + v[e] : v[e];
 }
 
-template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scale, int rows, int part, int add, int flip) {
+template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scale, int rows, int part, int add) {
     int per_row = (part + 7) / 8;
     size_t total = (size_t)rows * per_row;
     bool vector = part % 8 == 0;
@@ -86,9 +82,6 @@ template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scal
 #pragma unroll
                 for (int e = 0; e < 8; e++) v[i][e] = count < 0 || e < count ? to_float(x[from + (size_t)i * part + e]) : 0.f;
         }
-        if (flip)
-#pragma unroll
-            for (int e = 0; e < 8; e++) v[0][e] = -v[0][e];
         walsh8(v);
         float s[8];
 #pragma unroll
@@ -111,28 +104,29 @@ template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scal
     }
 }
 
-// walsh_bf16, walsh_f32: y = scale ∘ H x (+ y when add is not 0), with the first
-// part of x negated when flip is not 0; x, y [rows, 8, part]; scale nil or
-// [part], the same for all 8 parts. y may be x (bf16, add 0).
+// walsh_bf16, walsh_f32: y = scale ∘ H x (+ y when add is not 0); x, y
+// [rows, 8, part]; scale nil or [part], the same for all 8 parts. y may be x
+// (bf16, add 0).
 //
 // launch: grid min(ceil(rows·ceil(part/8)/256), 16·multiprocessors), block 256, no dynamic shared;
-//   (T *y, bf16 *x, float *scale, int rows, int part, int add, int flip)
-KERNEL __launch_bounds__(256) walsh_bf16(bf16 *y, const bf16 *x, const float *scale, int rows, int part, int add, int flip) {
+//   (T *y, bf16 *x, float *scale, int rows, int part, int add)
+KERNEL __launch_bounds__(256) walsh_bf16(bf16 *y, const bf16 *x, const float *scale, int rows, int part, int add) {
     after_others();
-    walsh_rows(y, x, scale, rows, part, add, flip);
+    walsh_rows(y, x, scale, rows, part, add);
 }
-KERNEL __launch_bounds__(256) walsh_f32(float *y, const bf16 *x, const float *scale, int rows, int part, int add, int flip) {
+KERNEL __launch_bounds__(256) walsh_f32(float *y, const bf16 *x, const float *scale, int rows, int part, int add) {
     after_others();
-    walsh_rows(y, x, scale, rows, part, add, flip);
+    walsh_rows(y, x, scale, rows, part, add);
 }
 
 // ---- transforms and products in one launch, sm_90a -----------------------
 
 #ifdef HOPPER
-// walsh_boxes transforms the 8 parts of a tile where they lie, boxes of BYTES
-// one after the other; the swizzle moves the same column of each to the same
-// place. By 256 threads; then the tensor cores may read.
-template <int BYTES> DEVICE void walsh_boxes(unsigned char *tile) {
+// walsh_boxes transforms the 8 parts of a tile where they lie, in boxes one
+// after the other; the swizzle moves the same column of each to the same place.
+// By 256 threads.
+DEVICE void walsh_boxes(unsigned char *tile) {
+    const int BYTES = 8192; // of a box
 #pragma unroll 2
     for (int at = 0; at < BYTES; at += 1024) { // few values at a time: the accumulators fill the registers
         unsigned char *p = tile + at + 4 * threadIdx.x;
@@ -256,7 +250,7 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
             for (int step = 0; step < steps; step++) {
                 if (column == from) {
                     mbarrier_wait(fullA + 8 * slotA, phaseA);
-                    walsh_boxes<8192>(shared + slotA * W::a_bytes);
+                    walsh_boxes(shared + slotA * W::a_bytes);
                     async_fence();
                     computing_barrier();
                 }
@@ -327,90 +321,3 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
     }
 WALSH90(nt, false)
 WALSH90(nn, true)
-
-// Shared memory of walsh90_tn: 32 rows of 64 columns of the 8 parts of each operand.
-struct Walsh90T {
-    static const int box = 4096, operand = 8 * box, stage = 2 * operand, stages = 3;
-    static const int barriers = stages * stage;
-    static const int shared = barriers + 1024;
-};
-
-DEVICE void walsh90_sums(const TensorMap *mapA, const TensorMap *mapB, float *P, int M, int N, int K, int rowsA, int batch, int splits) {
-#ifdef HOPPER
-    DYNAMIC_SHARED(shared);
-    typedef Walsh90T W;
-    uint32_t base = shared_address(shared), full = base + W::barriers, empty = full + 8 * W::stages;
-    if (threadIdx.x == 0) {
-        for (int s = 0; s < W::stages; s++) mbarrier_init(full + 8 * s, 1), mbarrier_init(empty + 8 * s, 8);
-        mbarrier_fence();
-        tma_prefetch(mapA);
-        tma_prefetch(mapB);
-    }
-    __syncthreads();
-    after_others();
-    int tiles_n = (N + 63) / 64, tiles_k = (K + 63) / 64, tiles = tiles_n * tiles_k * batch, count = tiles * splits;
-    int steps = (M + 31) / 32, each = (steps + splits - 1) / splits;
-    int slot = 0, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, group = warp >> 2;
-    uint32_t phase = 0;
-    float acc[8][4][4];
-    for (int number = blockIdx.x; number < count; number += gridDim.x) {
-        int n = number % tiles_n * 64, k = number / tiles_n % tiles_k * 64, z = number % tiles / (tiles_n * tiles_k), part = number / tiles;
-        int step = part * each, end = step + each < steps ? step + each : steps;
-        if (warp == 8) {
-            for (; lane == 0 && step < end; step++) {
-                uint32_t a = base + slot * W::stage, bar = full + 8 * slot;
-                mbarrier_wait(empty + 8 * slot, phase ^ 1);
-                mbarrier_expect(bar, W::stage);
-                for (int p = 0; p < 8; p++) {
-                    tma_load(a + p * W::box, mapA, bar, n, p, z * rowsA + 32 * step);
-                    tma_load(a + W::operand + p * W::box, mapB, bar, k, p, 32 * step);
-                }
-                if (++slot == W::stages) slot = 0, phase ^= 1;
-            }
-            continue;
-        }
-        k += 32 * group;
-        bool idle = k >= K;
-        clear_accumulators(acc);
-        for (; step < end; step++) {
-            mbarrier_wait(full + 8 * slot, phase);
-            walsh_boxes<W::box>(shared + slot * W::stage);
-            walsh_boxes<W::box>(shared + slot * W::stage + W::operand);
-            async_fence();
-            computing_barrier();
-            if (!idle) {
-                uint32_t a = uniform(descriptor(base + slot * W::stage)), b = uniform(descriptor(base + slot * W::stage + W::operand + group * 64));
-                wgmma_fence();
-#pragma unroll
-                for (int p = 0; p < 8; p++)
-#pragma unroll
-                    for (int q = 0; q < 2; q++) wgmma<1, 1>(acc[p], descriptor_at(a, p * W::box + q * 2048), descriptor_at(b, p * W::box + q * 2048), 1);
-                wgmma_commit();
-                wgmma_wait<0>();
-#pragma unroll
-                for (int p = 0; p < 8; p++) wgmma_done(acc[p]);
-            }
-            if (lane == 0) mbarrier_arrive(empty + 8 * slot);
-            if (++slot == W::stages) slot = 0, phase ^= 1;
-        }
-#pragma unroll
-        for (int p = 0; p < 8; p++)
-            store_tile(P + ((size_t)(part * batch + z) * 8 + p) * N * K, K, N, K, n + (warp & 3) * 16, k, acc[p], false);
-    }
-#endif
-}
-
-// walsh90_tn: P_k = (H dY)_kᵀ (H X)_k of each part of the rows, float32
-// [splits, batch, 8, N, K], for fold_walsh. dY [M, 8, N] of layer z lies rowsA
-// rows below the one before, for more than one M is a multiple of 32; X
-// [M, 8, K]; N, K multiples of 8. Every part is written, as zeros if it has no
-// rows. Only in the sm_90a image.
-//
-// launch: grid min(multiprocessors, ceil(N/64)·ceil(K/64)·batch·splits), block 288, dynamic shared 197632;
-//   (TensorMap mapA, TensorMap mapB, float *P, int M, int N, int K, int rowsA, int batch, int splits)
-//   The maps' boxes have 32 rows; both: batch 8, batch stride N or K, row stride 8·N or 8·K.
-KERNEL __launch_bounds__(288, 1)
-walsh90_tn(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, float *P, int M, int N, int K,
-           int rowsA, int batch, int splits) {
-    walsh90_sums(&mapA, &mapB, P, M, N, K, rowsA, batch, splits);
-}

@@ -2,11 +2,7 @@
 
 package cuda
 
-import (
-	"math"
-
-	"spinnet/tensor"
-)
+import "spinnet/tensor"
 
 // form is how a layer is computed.
 type form int
@@ -15,29 +11,24 @@ const (
 	dense       form = iota // as the product with the signed matrix: any algebra
 	inOne                   // Walsh, Hopper: transforms and products in one launch (walsh90_* of walsh.cu)
 	transformed             // Walsh: launches for transforms and for 8 block products
-	corrected               // octonions, Hopper, forward alone: so with 30 block products
 )
 
 // From which width on, or up to which width of a part, a form is quickest, as
 // measured on an H100 (docs/benchmarks.md).
 const (
-	walshFrom    = 2048
-	octonionFrom = 4096
-	fusedMost    = 448
+	walshFrom = 2048
+	fusedMost = 448
 )
 
 // formOf chooses.
 func (d *Device) formOf(w *tensor.Weight) form {
-	hopper := d.info.Major == 9 && (w.In|w.Out)%8 == 0
-	width := 8 * min(w.In, w.Out)
-	switch {
-	case w.Transposed:
-	case w.Algebra.Name == "walsh" && hopper && max(w.In, w.Out) <= d.fusedMost:
-		return inOne
-	case w.Algebra.Name == "walsh" && width >= walshFrom:
-		return transformed
-	case w.Algebra.Name == "octonion" && hopper && width >= d.octonionFrom:
-		return corrected
+	if w.Algebra.Name == "walsh" && !w.Transposed {
+		if d.info.Major == 9 && (w.In|w.Out)%8 == 0 && max(w.In, w.Out) <= d.fusedMost {
+			return inOne
+		}
+		if 8*min(w.In, w.Out) >= walshFrom {
+			return transformed
+		}
 	}
 	return dense
 }
@@ -51,7 +42,7 @@ func (d *Device) walshLinear(to []uintptr, x uintptr, ws []*tensor.Weight, m int
 	if many > 1 {
 		strideY, strideS = int(to[1]-to[0])/2, int(state(ws[1]).scale-s.scale)/4
 	}
-	d.launchWalsh90(walsh90NT, d.partsOf(x, m, s.in, 64), d.mapOf(mapKey{s.d, s.out, s.in, s.in, 8 * many, s.out * s.in, 64}),
+	d.launchWalsh90(walsh90NT, d.partsOf(x, m, s.in), d.mapOf(mapKey{s.d, s.out, s.in, s.in, 8 * many, s.out * s.in}),
 		to[0], s.scale, m, s.out, s.in, 0, many, 1, strideY, strideS, false)
 	return many
 }
@@ -68,8 +59,8 @@ func (d *Device) launchWalsh90(k kernelID, a, b *tensorMap, y, scale uintptr, m,
 }
 
 // partsOf is the map of the 8 parts of rows.
-func (d *Device) partsOf(x uintptr, rows, part, box int) *tensorMap {
-	return d.mapOf(mapKey{x, rows, part, 8 * part, 8, part, box})
+func (d *Device) partsOf(x uintptr, rows, part int) *tensorMap {
+	return d.mapOf(mapKey{x, rows, part, 8 * part, 8, part})
 }
 
 // together is how many of the layers have their matrices one right after the
@@ -84,98 +75,49 @@ func (d *Device) together(ws []*tensor.Weight, matrix func(*weight) uintptr) int
 }
 
 // walshLinearBackward is the backward of such layers, whose dy lie at equal
-// distances: dx, and the folded gradients. It says how many it did.
-func (d *Device) walshLinearBackward(dx uintptr, acc bool, from []uintptr, x uintptr, ws []*tensor.Weight, m int) int {
+// distances, and says how many it did. The gradients of narrow weights are
+// quicker as dense products.
+func (d *Device) walshLinearBackward(sum *walshSum, dx uintptr, acc bool, from []uintptr, x uintptr, ws []*tensor.Weight, m int) int {
 	s := state(ws[0])
 	many, rows := d.together(ws, func(s *weight) uintptr { return s.dg }), 0
 	if many > 1 { // the dy of one layer after the other as rows of one matrix
 		apart := int(from[1] - from[0])
-		if rows = apart / (16 * s.out); apart%(16*s.out) != 0 || m%32 != 0 {
+		if rows = apart / (16 * s.out); apart%(16*s.out) != 0 {
 			many = 1
 		}
 	}
-	d.launchWalsh90(walsh90NN, d.partsOf(from[0], m+(many-1)*rows, s.out, 64), d.mapOf(mapKey{s.dg, s.out, s.in, s.in, 8 * many, s.out * s.in, 64}),
+	d.launchWalsh90(walsh90NN, d.partsOf(from[0], m+(many-1)*rows, s.out), d.mapOf(mapKey{s.dg, s.out, s.in, s.in, 8 * many, s.out * s.in}),
 		dx, 0, m, s.in, s.out, rows, 1, many, 0, 0, acc)
-	d.walshWeightGradient(from[0], rows, x, ws[:many], m)
+	if 8*min(s.in, s.out) < walshFrom {
+		d.weightGradient(from[0], 8*s.out*rows, x, ws[:many], m)
+		return many
+	}
+	for i, w := range ws[:many] {
+		d.walshGradient(sum, from[i], x, w, m)
+	}
 	return many
 }
 
-// walshWeightGradient adds the folded gradients of layers whose dy lie rows rows
-// below each other.
-func (d *Device) walshWeightGradient(dy uintptr, rows int, x uintptr, ws []*tensor.Weight, m int) {
-	s, many := state(ws[0]), len(ws)
-	size, tiles := s.out*s.in, per(s.out, 64)*per(s.in, 64)*many
-	splits := d.splitWalsh(tiles, m, 32*size*many)
-	parts := d.need(scratchParts, 32*splits*many*size)
-	d.launchMaps(walsh90TN, grid{x: min(d.multi, tiles*splits), threads: 288, shared: 197632},
-		d.partsOf(dy, m+(many-1)*rows, s.out, 32), d.partsOf(x, m, s.in, 32), uint64(parts), i32(m), i32(s.out), i32(s.in), i32(rows), i32(many), i32(splits))
-	d.foldWalsh(ws, parts, splits)
-}
-
-// splitWalsh is in how many parts the rows of a gradient go: a step of 32 rows
-// takes a multiprocessor a time that its copies decide, parts are written and
-// read again.
-func (d *Device) splitWalsh(tiles, m, bytes int) int {
-	const step, bandwidth = 1.6, 4e6 // microseconds, bytes a microsecond
-	best, least := 1, math.Inf(1)
-	steps := per(m, 32)
-	for splits := 1; splits <= min(d.multi, steps); splits++ {
-		t := float64(per(tiles*splits, d.multi)*per(steps, splits))*step + float64(2*splits*bytes)/bandwidth
-		if t < least {
-			best, least = splits, t
-		}
-	}
-	return best
-}
-
-// foldWalsh adds the parts of layers' gradients in the transforms' domain to
-// the gradients.
-func (d *Device) foldWalsh(ws []*tensor.Weight, parts uintptr, splits int) {
-	s, g := state(ws[0]), gradients(ws)
-	size, v := s.out*s.in, 1
-	if size%4 == 0 && size*len(ws) >= 128*d.multi { // else more blocks are worth more
-		v = 4
-	}
-	d.launch(foldWalsh, grid{x: per(size, 32*v), z: len(ws), threads: 256}, g[0], g[1], g[2], g[3], uint64(parts),
-		i32(size), i32(splits), i32(8*size*len(ws)), i32(v))
-}
-
-// wideForward is the forward of a layer by transforms.
-func (d *Device) wideForward(y, x uintptr, s *weight, m int) {
+// walshForward is the forward of a wide layer.
+func (d *Device) walshForward(y, x uintptr, s *weight, m int) {
 	wide, narrow := 8*s.out, 8*s.in
-	octonion := s.form == corrected
-	p := product{kind: nt, a: d.need(scratchWalshX, 2*m*narrow), b: s.d, c: d.need(scratchWalshY, 2*m*wide),
-		m: m, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide, batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out}
-	d.walshTransform(p.a, x, 0, m, s.in, false, octonion)
-	d.gemm(p)
-	d.walshTransform(y, p.c, s.scale, m, s.out, false, false)
-	if octonion {
-		p.a, p.b, p.c, p.scale = x, s.d+uintptr(16*s.out*s.in), y, s.scale
-		d.octonionCorrections(p)
-	}
-}
-
-// octonionCorrections adds the 22 products of parts of x with weights that the
-// transforms leave out; p is the batch of 8 for the first of each.
-func (d *Device) octonionCorrections(p product) {
-	a := d.mapOf(mapKey{p.a, p.m, p.k, p.lda, 8, p.strideA, 64})
-	b := d.mapOf(mapKey{p.b, p.n, p.k, p.ldb, 8, p.strideB, 64})
-	d.launchMaps(gemm90Octonion, grid{x: min(d.multi, per(p.m, 128)*per(p.n, 256)*8), threads: 288, shared: 205824}, a, b,
-		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), 8, 3, 1, i32(p.strideC), 0, 0, 1)
+	yt := d.need(scratchWalshY, 2*m*wide)
+	d.gemm(product{kind: nt, a: d.transform(scratchWalshX, x, m, s.in), b: s.d, c: yt, m: m, n: s.out, k: s.in, lda: narrow, ldb: s.in, ldc: wide,
+		batch: 8, strideA: s.in, strideB: s.out * s.in, strideC: s.out})
+	d.walshTransform(y, yt, s.scale, m, s.out, false)
 }
 
 // transform is H x of rows of 8 parts into scratch memory.
 func (d *Device) transform(slot int, x uintptr, rows, part int) uintptr {
 	to := d.need(slot, 16*rows*part)
-	d.walshTransform(to, x, 0, rows, part, false, false)
+	d.walshTransform(to, x, 0, rows, part, false)
 	return to
 }
 
-// walshTransform is y = scale ∘ H x (+ y), for octonions with the first part of
-// x negated.
-func (d *Device) walshTransform(y, x, scale uintptr, rows, part int, add, flip bool) {
+// walshTransform is y = scale ∘ H x (+ y).
+func (d *Device) walshTransform(y, x, scale uintptr, rows, part int, add bool) {
 	d.launch(walshBF16, grid{x: min(per(rows*per(part, 8), 256), 16*d.multi), threads: 256}, uint64(y), uint64(x), uint64(scale),
-		i32(rows), i32(part), flag(add), flag(flip))
+		i32(rows), i32(part), flag(add))
 }
 
 // walshSum is what the backward of Walsh layers of one input gathers: the
@@ -189,20 +131,29 @@ type walshSum struct {
 // dŴ_k = Ĝ_kᵀ X̂_k folded, dX̂_k = Ĝ_k Ŵg_k.
 func (d *Device) walshBackward(sum *walshSum, dy, x uintptr, w *tensor.Weight, m int) {
 	s := state(w)
-	wide, narrow := 8*s.out, 8*s.in
-	g := d.transform(scratchWalshDY, dy, m, s.out)
+	g := d.walshGradient(sum, dy, x, w, m)
 	first := sum.dx == 0
 	if first {
 		sum.in = s.in
-		sum.xt = d.transform(scratchWalshX, x, m, s.in)
-		sum.dx = d.need(scratchWalshY, 2*m*narrow)
+		sum.dx = d.need(scratchWalshY, 16*m*s.in)
 	}
-	p := product{kind: tn, float: true, a: g, b: sum.xt, m: s.out, n: s.in, k: m, lda: wide, ldb: narrow, ldc: s.in,
+	d.gemm(product{kind: nn, a: g, b: s.dg, c: sum.dx, m: m, n: s.in, k: s.out, lda: 8 * s.out, ldb: s.in, ldc: 8 * s.in,
+		batch: 8, strideA: s.out, strideB: s.out * s.in, strideC: s.in, add: !first})
+}
+
+// walshGradient adds to the folded gradient and gives Ĝ.
+func (d *Device) walshGradient(sum *walshSum, dy, x uintptr, w *tensor.Weight, m int) (g uintptr) {
+	s := state(w)
+	g = d.transform(scratchWalshDY, dy, m, s.out)
+	if sum.xt == 0 {
+		sum.xt = d.transform(scratchWalshX, x, m, s.in)
+	}
+	p := product{kind: tn, float: true, a: g, b: sum.xt, m: s.out, n: s.in, k: m, lda: 8 * s.out, ldb: 8 * s.in, ldc: s.in,
 		batch: 8, strideA: s.out, strideB: s.in, strideC: s.out * s.in}
 	d.split(&p)
 	p.c = d.need(scratchParts, 32*p.splits*p.strideC)
 	d.gemm(p)
-	d.foldWalsh([]*tensor.Weight{w}, p.c, p.splits)
-	d.gemm(product{kind: nn, a: g, b: s.dg, c: sum.dx, m: m, n: s.in, k: s.out, lda: wide, ldb: s.in, ldc: narrow,
-		batch: 8, strideA: s.out, strideB: s.out * s.in, strideC: s.in, add: !first})
+	v := vector(p.strideC)
+	d.launch(foldWalsh, grid{x: per(p.strideC, 32*v), threads: 256}, uint64(w.DW.Addr), uint64(p.c), i32(p.strideC), i32(p.splits), i32(8*p.strideC))
+	return g
 }

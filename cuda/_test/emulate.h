@@ -254,7 +254,7 @@ static inline void mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32
 
 // ---- sm_90a --------------------------------------------------------------
 
-struct EmuMap { const uint16_t *p; int64_t dim[3], stride[3]; int rows; }; // elements; rows of a box
+struct EmuMap { const uint16_t *p; int64_t dim[3], stride[3]; }; // elements
 struct EmuBarrier { int16_t expected, left; int32_t pending : 24; uint32_t phase : 8; };
 static_assert(sizeof(EmuBarrier) == 8, "a barrier has 8 bytes");
 
@@ -288,14 +288,14 @@ static inline void tma_prefetch(const TensorMap *) {}
 static inline void tma_load(uint32_t dst, const TensorMap *map, uint32_t bar, int c, int z, int r) {
     const EmuMap *m = (const EmuMap *)map;
     if (dst % 1024) fprintf(stderr, "emulate: swizzled box not at 1024 bytes\n"), abort();
-    for (int i = 0; i < m->rows; i++)
+    for (int i = 0; i < 64; i++)
         for (int j = 0; j < 64; j++) {
             uint16_t v = 0;
             int64_t x = c + j, y = r + i;
             if (x < m->dim[0] && z < m->dim[1] && y < m->dim[2]) v = m->p[x + z * m->stride[1] + y * m->stride[2]];
             memcpy(emu_at(dst + i * 128 + ((j / 8 ^ i % 8) << 4) + 2 * (j % 8)), &v, 2);
         }
-    emu_barrier(bar)->pending -= 128 * m->rows;
+    emu_barrier(bar)->pending -= 8192;
     emu_check(emu_barrier(bar));
 }
 

@@ -9,12 +9,12 @@
 
 // ---- tensor maps ---------------------------------------------------------
 
-static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_stride, int batch = 1, int batch_stride = 0, int box_rows = 64) {
+static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_stride, int batch = 1, int batch_stride = 0) {
     TensorMap map;
     memset(&map, 0, sizeof map);
     if (batch == 1) batch_stride = row_stride;
 #ifdef EMULATE
-    *(EmuMap *)&map = {p, {cols, batch, rows}, {1, batch_stride, row_stride}, box_rows};
+    *(EmuMap *)&map = {p, {cols, batch, rows}, {1, batch_stride, row_stride}};
 #else
     typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
                                const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
@@ -26,7 +26,7 @@ static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_strid
     }
     cuuint64_t dims[3] = {(cuuint64_t)cols, (cuuint64_t)batch, (cuuint64_t)rows};
     cuuint64_t strides[2] = {2 * (cuuint64_t)batch_stride, 2 * (cuuint64_t)row_stride};
-    cuuint32_t box[3] = {64, 1, (cuuint32_t)box_rows}, unit[3] = {1, 1, 1};
+    cuuint32_t box[3] = {64, 1, 64}, unit[3] = {1, 1, 1};
     CUresult r = encode((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)p, dims, strides, box, unit,
                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -73,7 +73,7 @@ static int grid90(const Gemm &g, int width, int mode) {
     return std::min(multiprocessors(), rows * columns * g.splits);
 }
 
-// path: 80; of gemm90 256, 192, 160, 128, 1282 for 128p, 1283 for 128r.
+// path: 80; of gemm90 256, 192, 128, 1282 for 128p, 1283 for 128r.
 static bool possible(const Gemm &g, int path) { return path != 1283 || (g.kind != TN && g.splits == 1 && (g.K + 63) / 64 * g.chain <= 8); }
 
 #define LAUNCH80(kernel)                                                                                              \
@@ -93,12 +93,11 @@ static bool possible(const Gemm &g, int path) { return path != 1283 || (g.kind !
         TensorMap b = tensor_map(B, g.kind == NT ? g.K : g.N, g.rowsB(), g.ldb, nB, g.strideB);              \
         if (path == 256) LAUNCH90(gemm90_##kind_name##_256, 256, TOGETHER); \
         if (path == 192) LAUNCH90(gemm90_##kind_name##_192, 192, TOGETHER); \
-        if (path == 160) LAUNCH90(gemm90_##kind_name##_160, 160, TOGETHER); \
         if (path == 128) LAUNCH90(gemm90_##kind_name##_128, 128, TOGETHER); \
         if (path == 1282) LAUNCH90(gemm90_##kind_name##_128p, 128, TURNS);  \
         if (path == 1283) LAUNCH90(gemm90_##resident, 128, RESIDENT);       \
     } while (0)
-static_assert(Gemm90<256, TOGETHER>::shared == 205824 && Gemm90<160, TOGETHER>::shared == 202752 && Gemm90<128, TURNS>::shared == 201728 && Gemm90<128, RESIDENT>::shared == 201728, "as linear.cu says");
+static_assert(Gemm90<256, TOGETHER>::shared == 205824 && Gemm90<192, TOGETHER>::shared == 203776 && Gemm90<128, TURNS>::shared == 201728 && Gemm90<128, RESIDENT>::shared == 201728, "as linear.cu says");
 
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add) {
     if (g.kind == NT) LAUNCH_KIND(nt_bf16, nt_bf16_128r);
@@ -170,7 +169,7 @@ static void test_gemms(bool quick) {
     for (auto [M, N, K] : shapes) {
         if (quick && M != 130 && M != 33) continue;
         for (Kind kind : {NT, NN, TN})
-            for (int path : {80, 128, 160, 192, 256, 1282, 1283})
+            for (int path : {80, 128, 192, 256, 1282, 1283})
                 for (int pad : {0, 8}) {
                     Gemm g{kind, M, N, K};
                     if (kind == TN) std::swap(g.M, g.K); // tokens are the contraction
@@ -199,7 +198,7 @@ static void test_gemms(bool quick) {
                     }
                 }
     }
-    for (int path : {80, 128, 160, 192, 256, 1282, 1283}) // batches side by side, as Walsh uses them
+    for (int path : {80, 128, 192, 256, 1282, 1283}) // batches side by side, as Walsh uses them
         for (int part : {8, 64, 72}) {
             int rows = 130, out = 40;
             Gemm g{NT, rows, out, part, 8, 1, 8 * part, part, 8 * out, part, out * part, out};
@@ -230,7 +229,7 @@ static std::vector<std::vector<int>> cayley_dickson(int n) { // s[i][j]
     return s;
 }
 
-struct Case { int n, out, in, tokens, quantizer, transposed, beta, walsh; }; // walsh as in quantize.cu
+struct Case { int n, out, in, tokens, quantizer, transposed, beta, walsh; };
 
 static int pieces(const Case &c) { return c.n * c.out * ((c.in + 7) / 8); }
 
@@ -247,10 +246,10 @@ struct Weights {
     Weights(Case c)
         : c(c), w(normal((size_t)c.n * c.out * c.in, c.quantizer == 1 ? 1.0f : 0.3f)), beta(normal(c.out)), s(cayley_dickson(c.n)), bits(c.n),
           W(w), Beta(beta), DW(normal(w.size())), DBeta(normal(c.out)), Scale(c.n * c.out), Gamma(1), Zeros(1),
-          D((c.walsh ? c.walsh : c.n) * w.size()), Dg((c.walsh == 1 ? 1 : c.n) * w.size()), Signs(c.n) {
+          D((c.walsh ? 1 : c.n) * w.size()), Dg((c.walsh ? 1 : c.n) * w.size()), Signs(c.n) {
         for (int i = 0; i < c.n; i++)
             for (int j = 0; j < c.n; j++) {
-                if (c.walsh == 1) s[i][j] = 1;
+                if (c.walsh) s[i][j] = 1;
                 bits[i] |= (s[i][j] < 0) << j;
             }
         Signs.put(bits);
@@ -278,21 +277,6 @@ struct Weights {
 
 static int popcount(unsigned v) { return __builtin_popcount(v); }
 
-// octonion_forward is the form with 30 products.
-static void octonion_forward(const Case &c, int T, const uint16_t *x, const Weights &l, uint16_t *y) {
-    int nN = 8 * c.out, nK = 8 * c.in;
-    size_t size = l.w.size();
-    Buffer<uint16_t> Xh((size_t)T * nK), P((size_t)T * nN);
-    LAUNCH(walsh_bf16, dim3(7), dim3(256), 0, Xh.p, x, nullptr, T, c.in, 0, 1);
-    Gemm f{NT, T, c.out, c.in, 8, 1, nK, c.in, nN, c.in, c.out * c.in, c.out};
-    launch_gemm(f, 256, Xh.p, l.D.p, P.p, nullptr, 0);
-    TensorMap a = tensor_map(x, c.in, T, nK, 8, c.in), b = tensor_map(l.D.p + size, c.in, c.out, c.in, 8, c.out * c.in);
-    LAUNCH(gemm90_octonion, dim3(grid90(f, 256, TOGETHER)), dim3(288), (Gemm90<256, TOGETHER>::shared), a, b, y, l.Scale.p, T, c.out, c.in,
-           nN, 8, 3, 1, c.out, 0, 0, 0);
-    LAUNCH(walsh_bf16, dim3(7), dim3(256), 0, y, P.p, l.Scale.p, T, c.out, 1, 0);
-    synchronize();
-}
-
 static void test_layers(const std::vector<Case> &cases) {
     std::vector<Weights *> ws;
     std::vector<Layer> table;
@@ -312,7 +296,7 @@ static void test_layers(const std::vector<Case> &cases) {
         Case c = l.c;
         char name[200];
         snprintf(name, sizeof name, "layer n %d N %d K %d tokens %d quantizer %d%s%s%s", c.n, c.out, c.in, c.tokens, c.quantizer,
-                 c.transposed ? " transposed" : "", c.beta ? " beta" : "", c.walsh == 1 ? " walsh" : c.walsh ? " 30 products" : "");
+                 c.transposed ? " transposed" : "", c.beta ? " beta" : "", c.walsh ? " walsh" : "");
         std::string label = name;
         float gamma = l.gamma();
         report(l.Gamma.get()[0] == gamma, label, "gamma");
@@ -337,8 +321,8 @@ static void test_layers(const std::vector<Case> &cases) {
                         double v = l.s[i][j] * value(round_bf16(l.quant(l.at(i ^ j, r, q), gamma)));
                         size_t at = (size_t)(i * c.out + r) * nK + j * c.in + q;
                         dense[at] = v;
-                        if (c.walsh != 1) {
-                            good &= c.walsh || value(d[at]) == v;
+                        if (!c.walsh) {
+                            good &= value(d[at]) == v;
                             double vg = l.s[i][j] * l.quant(l.at(i ^ j, r, q), gamma) * g[r];
                             good &= std::fabs(value(dg[at]) - vg) <= std::fabs(vg) / 250;
                         }
@@ -348,11 +332,10 @@ static void test_layers(const std::vector<Case> &cases) {
                 for (int r = 0; r < c.out; r++)
                     for (int q = 0; q < c.in; q++) {
                         double v = 0;
-                        for (int j = 0; j < 8; j++) v += (popcount(k & j) & 1 ? -1 : 1) * (c.walsh == 2 && j ? -1 : 1) * l.quant(l.at(j, r, q), gamma) / 8;
+                        for (int j = 0; j < 8; j++) v += (popcount(k & j) & 1 ? -1 : 1) * l.quant(l.at(j, r, q), gamma) / 8;
                         size_t at = l.at(k, r, q);
-                        if (c.walsh == 2) good &= value(d[l.w.size() + at]) == value(round_bf16(2 * l.quant(at, gamma)));
                         good &= c.quantizer ? value(d[at]) == v : std::fabs(value(d[at]) - v) <= std::fabs(v) / 250 + 1e-6;
-                        good &= c.walsh == 2 || std::fabs(value(dg[at]) - v * g[r]) <= std::fabs(v * g[r]) / 250 + 1e-6;
+                        good &= std::fabs(value(dg[at]) - v * g[r]) <= std::fabs(v * g[r]) / 250 + 1e-6;
                     }
         report(good, label, "D or Dg");
 
@@ -384,24 +367,20 @@ static void test_layers(const std::vector<Case> &cases) {
         for (size_t i = 0; i < G.size(); i++) G[i] += before[i], Gm[i] += std::fabs(before[i]);
 
         Buffer<uint16_t> X(x), DY(dy);
-        for (int path : {80, 128, 160, 192, 256, 1282, 1283}) {
+        for (int path : {80, 128, 192, 256, 1282, 1283}) {
             if (path != 80 && (nN % 8 || nK % 8 || (c.walsh && (c.out % 8 || c.in % 8)))) continue;
             Buffer<uint16_t> Y(y.size()), DX(dx.size());
             l.DW.put(before);
             std::string which = label + " path " + std::to_string(path);
             int splits = 1 + rng() % 4;
-            if (c.walsh == 2 && path != 256) continue;
-            if (c.walsh != 1) {
+            if (!c.walsh) {
                 Gemm f{NT, T, nN, nK}, b{NN, T, nK, nN}, h{TN, nN, nK, T};
                 f.layout(), b.layout();
                 if (c.transposed) std::swap(h.M, h.N);
                 h.splits = splits;
                 h.layout();
                 auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
-                if (c.walsh == 2)
-                    octonion_forward(c, T, X.p, l, Y.p);
-                else
-                    launch_gemm(f, on(f), X.p, l.D.p, Y.p, l.Scale.p, 0);
+                launch_gemm(f, on(f), X.p, l.D.p, Y.p, l.Scale.p, 0);
                 launch_gemm(b, on(b), DY.p, l.Dg.p, DX.p, nullptr, 0);
                 Buffer<float> P((size_t)splits * nN * nK);
                 launch_gemm(h, on(h), c.transposed ? X.p : DY.p, c.transposed ? DY.p : X.p, P.p, nullptr, 0);
@@ -411,7 +390,7 @@ static void test_layers(const std::vector<Case> &cases) {
             } else {
                 Buffer<uint16_t> Xh(x.size()), P(y.size()), DYh(dy.size()), DXh(dx.size());
                 auto transform = [&](uint16_t *to, uint16_t *from, float *s, int part) {
-                    LAUNCH(walsh_bf16, dim3(std::min(64, (T * ((part + 7) / 8) + 255) / 256)), dim3(256), 0, to, from, s, T, part, 0, 0);
+                    LAUNCH(walsh_bf16, dim3(std::min(64, (T * ((part + 7) / 8) + 255) / 256)), dim3(256), 0, to, from, s, T, part, 0);
                 };
                 transform(Xh.p, X.p, nullptr, c.in);
                 transform(DYh.p, DY.p, nullptr, c.out);
@@ -425,21 +404,21 @@ static void test_layers(const std::vector<Case> &cases) {
                 Buffer<float> DX32(dx.size()), Q((size_t)splits * 8 * c.out * c.in);
                 auto base = normal(dx.size());
                 DX32.put(base);
-                LAUNCH(walsh_f32, dim3(5), dim3(256), 0, DX32.p, DXh.p, nullptr, T, c.in, 1, 0);
+                LAUNCH(walsh_f32, dim3(5), dim3(256), 0, DX32.p, DXh.p, nullptr, T, c.in, 1);
                 auto dx32 = DX32.get();
                 for (size_t i = 0; i < base.size(); i++) dx32[i] -= base[i];
                 compare(which + " dx f32", dx32, dx, dxm, 1.0 / 250, 6e-3);
                 transform(DX.p, DXh.p, nullptr, c.in);
                 launch_gemm(h, on(h), DYh.p, Xh.p, Q.p, nullptr, 0);
                 int v = c.out * c.in % 4 ? 1 : 4;
-                LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, nullptr, nullptr, nullptr, Q.p, c.out * c.in, splits, 8 * c.out * c.in, v);
+                LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, Q.p, c.out * c.in, splits, 8 * c.out * c.in);
                 synchronize();
             }
             // bf16 of Wq, D's products and the output; Walsh rounds X̂ and P too
             double slack = c.walsh ? 6e-3 : 2e-6;
             compare(which + " y", Y.get(), y, ym, 1.0 / 250, slack);
-            compare(which + " dx", DX.get(), dx, dxm, 1.0 / 250, c.walsh == 1 ? 6e-3 : c.beta || c.quantizer != 1 ? 2e-3 : 2e-6);
-            compare(which + " G", l.DW.get(), G, Gm, 1e-6, c.walsh == 1 ? 3e-3 : 2e-6);
+            compare(which + " dx", DX.get(), dx, dxm, 1.0 / 250, c.walsh ? 6e-3 : c.beta || c.quantizer != 1 ? 2e-3 : 2e-6);
+            compare(which + " G", l.DW.get(), G, Gm, 1e-6, c.walsh ? 3e-3 : 2e-6);
         }
     }
     // finish_gradient from known G
@@ -471,8 +450,8 @@ static void test_layers(const std::vector<Case> &cases) {
 
 // ---- whole Walsh layers in one launch ------------------------------------
 
-// test_walsh90 compares walsh90_nt (a batch that shares x), _nn (a chain) and
-// _tn on random blocks, x̂ rounded as the kernels round it.
+// test_walsh90 compares walsh90_nt (a batch that shares x) and _nn (a chain) on
+// random blocks, x̂ rounded as the kernels round it.
 static void test_walsh90(int M, int N, int K, int many, bool add) {
     auto x = as_bf16(normal((size_t)M * 8 * K)), dy = as_bf16(normal((size_t)many * M * 8 * N));
     auto w = as_bf16(normal((size_t)many * 8 * N * K, 0.1f));
@@ -562,32 +541,6 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
                         }
         back(p, m, M, K, nullptr, old, " nn", dx);
     }
-    if (many > 1 && M % 32) return;
-    for (int splits : {1, 3}) {
-        TensorMap a = tensor_map(DY.p, N, M * many, 8 * N, 8, N, 32), b = tensor_map(X.p, K, M, 8 * K, 8, K, 32);
-        size_t size = (size_t)many * 8 * N * K;
-        std::vector<float> runs[2];
-        for (auto &r : runs) {
-            Buffer<float> P(size * splits);
-            LAUNCH(walsh90_tn, dim3(std::min(multiprocessors(), (N + 63) / 64 * ((K + 63) / 64) * many * splits)), dim3(288), Walsh90T::shared, a, b, P.p, M, N, K, M, many, splits);
-            r = P.get();
-        }
-        same(label + " tn", runs[0], runs[1]);
-        std::vector<double> want(size), mag(size);
-        std::vector<float> got(size);
-        for (size_t i = 0; i < size; i++)
-            for (int s = 0; s < splits; s++) got[i] += runs[0][s * size + i];
-        for (int z = 0; z < many; z++)
-            for (int r = 0; r < M; r++)
-                for (int k = 0; k < 8; k++)
-                    for (int n = 0; n < N; n++)
-                        for (int q = 0; q < K; q++) {
-                            double v = dyh[(((size_t)z * M + r) * 8 + k) * N + n] * xh[((size_t)r * 8 + k) * K + q];
-                            size_t at = (((size_t)z * 8 + k) * N + n) * K + q;
-                            want[at] += v, mag[at] += std::fabs(v);
-                        }
-        compare(label + " tn", got, want, mag, 1e-6, 2e-6);
-    }
 }
 
 static void test_walsh90s(bool quick) {
@@ -638,7 +591,7 @@ int main(int argc, char **argv) {
     }
     test_gemms(quick);
     if (quick) {
-        test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}, {8, 40, 24, 33, 2, 0, 1, 2}});
+        test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}});
         test_fake_quant(33, 1408);
         printf("%d passed, %d failed\n", passes, failures);
         return failures > 0;
@@ -647,8 +600,7 @@ int main(int argc, char **argv) {
     test_layers({{8, 8, 8, 7, 2, 0, 0, 0}, {8, 64, 64, 33, 2, 0, 0, 0}, {8, 22, 171, 33, 1, 0, 1, 0}, {8, 171, 22, 7, 2, 0, 1, 0},
                  {4, 16, 24, 130, 1, 0, 1, 0}, {2, 24, 40, 33, 2, 0, 0, 0}, {1, 33, 65, 7, 1, 0, 1, 0}, {16, 8, 16, 33, 2, 0, 0, 0},
                  {8, 16, 16, 130, 0, 1, 1, 0}, {8, 8, 8, 33, 0, 1, 1, 0}, {8, 64, 64, 33, 0, 1, 1, 0}, {8, 3, 5, 7, 2, 1, 0, 0},
-                 {8, 8, 8, 33, 2, 0, 0, 1}, {8, 64, 64, 33, 1, 0, 1, 1}, {8, 24, 176, 33, 2, 0, 1, 1}, {8, 22, 3, 7, 2, 0, 0, 1}, {8, 3, 9, 7, 0, 0, 0, 1},
-                 {8, 64, 72, 130, 2, 0, 1, 2}, {8, 72, 136, 33, 1, 0, 0, 2}});
+                 {8, 8, 8, 33, 2, 0, 0, 1}, {8, 64, 64, 33, 1, 0, 1, 1}, {8, 24, 176, 33, 2, 0, 1, 1}, {8, 22, 3, 7, 2, 0, 0, 1}, {8, 3, 9, 7, 0, 0, 0, 1}});
 #ifndef EMULATE
     test_layers({{8, 176, 64, 130, 2, 0, 0, 0}, {8, 64, 176, 130, 1, 0, 1, 0}, {8, 160, 160, 200, 2, 0, 0, 0}, {8, 176, 64, 300, 2, 0, 0, 1}, {8, 64, 64, 1000, 0, 1, 1, 0}});
 #endif
