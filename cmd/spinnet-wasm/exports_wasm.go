@@ -1,14 +1,18 @@
 package main
 
+import "unsafe"
+
 // The exports of the canister. A name behind "canister_update:" or
 // "canister_query:" is a method, which canister/link gives the name that the
 // Internet Computer expects, with a space for the colon: Go has no such names.
 
+// These two tell the link step where model is, and its size.
+//
 //go:wasmexport model_address
-func exportModelAddress() uint32 { return modelAddress() }
+func exportModelAddress() uint32 { return uint32(uintptr(unsafe.Pointer(&model))) }
 
 //go:wasmexport model_capacity
-func exportModelCapacity() uint32 { return modelCapacity() }
+func exportModelCapacity() uint32 { return uint32(modelCapacity) }
 
 //go:wasmexport canister_init
 func exportInit() { start() }

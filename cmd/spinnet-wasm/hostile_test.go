@@ -127,7 +127,7 @@ func TestSetLimits(t *testing.T) {
 	}
 	// Each limit can be set, and get_limits tells it.
 	for i, n := range before.numbers() {
-		v := candid.Value(candid.Nat64Value(n.least + 1))
+		v := candid.Nat64Value(n.least + 1)
 		if n.narrow != nil {
 			v = nat32(int(n.least + 1))
 		}

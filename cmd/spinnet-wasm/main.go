@@ -10,8 +10,6 @@
 // spinnet.did; docs/canister-api.md explains them.
 package main
 
-import "unsafe"
-
 // model is where the link step puts a model: its length in bytes in the first
 // four, and from modelStart on the model itself, an image or a .spinnet file.
 // Untouched it is zero and takes no room, neither in the module nor in memory.
@@ -20,8 +18,7 @@ var model [96 << 20]byte
 // modelStart is where in model the bytes begin: aligned as images need it.
 const modelStart = 16
 
-// modelAddress and modelCapacity tell the link step where model is.
-func modelAddress() uint32  { return uint32(uintptr(unsafe.Pointer(&model))) }
-func modelCapacity() uint32 { return uint32(len(model) - modelStart) }
+// modelCapacity is how many bytes fit.
+const modelCapacity = len(model) - modelStart
 
 func main() {}

@@ -46,7 +46,7 @@ func openModule() (*loaded, error) {
 	switch n := binary.LittleEndian.Uint32(model[:]); {
 	case n == 0:
 		return nil, errNoModel
-	case n > modelCapacity():
+	case n > uint32(modelCapacity):
 		return nil, errors.New("spinnet: the module's model is longer than the module")
 	default:
 		return open(model[modelStart:modelStart+int(n)], sourceModule)
