@@ -82,7 +82,7 @@ func TestNoModel(t *testing.T) {
 		place([]byte("SPIN but then something else"))
 		start()
 	}
-	for want, prepare := range map[string]func(){"holds no model": func() {}, "spinfile": broken} {
+	for want, prepare := range map[string]func(){"holds no model": func() { install(t, nil) }, "spinfile": broken} {
 		prepare()
 		for name, args := range map[string][]candid.Value{
 			"generate_full": {candid.TextValue("x"), nat32(1)}, "start_generation": {candid.TextValue("x"), nat32(1)}, "start_forward": nil,
