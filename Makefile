@@ -42,7 +42,7 @@ web: ## write web/dist, the page that is embedded, anew; it needs node and npm
 race: ## the race detector, where it is quick; it needs a C compiler
 	@if command -v cc >/dev/null; then \
 	  CGO_ENABLED=1 $(GO) test -short -race -timeout 10m -skip 'TestPrepare(Memory|WithoutWordBreak|LongDocuments)' \
-	    ./algebra ./runlog ./interop ./dataset ./tensor ./model ./train ./engine ./cmd/spinnet && \
+	    ./algebra ./runlog ./interop ./dataset ./tensor ./model ./train ./engine ./canister/agent ./canister/host ./canister/replica ./cmd/spinnet && \
 	  CGO_ENABLED=1 $(GO) test -race -timeout 10m -run Pool ./kernel; \
 	else echo "race detector skipped: no C compiler"; fi
 
