@@ -196,6 +196,9 @@ func TestLinear(t *testing.T) {
 			name += " mixer"
 		}
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && c.rows*c.out*c.in > 2e6 {
+				t.Skip("large")
+			}
 			b := newBoth(t)
 			g, w := b.weight(c.alg, c.quantizer, c.out, c.in, c.transposed, c.beta)
 			n := w.Algebra.N
@@ -306,6 +309,21 @@ func TestNormAndResidual(t *testing.T) {
 			dev.RMSNorm(dev.of(z), dev.of(sum), dev.of(w))
 		}
 		b.check("norm", z2, rounded)
+		// One launch for a sum, its norm and the rounding of that.
+		q, sum2, q2 := b.poisoned(tensor.Activation, rows, d), b.poisoned(tensor.Stream, rows, d), b.poisoned(tensor.Activation, rows, d)
+		for _, dev := range []struct {
+			tensor.Device
+			of func(pair) *tensor.Tensor
+		}{{b.gpu, func(p pair) *tensor.Tensor { return p.gpu }}, {b.cpu, func(p pair) *tensor.Tensor { return p.cpu }}} {
+			dev.RMSNorm(dev.of(z2), dev.of(h), dev.of(w))
+			dev.FakeQuant8(dev.of(q), dev.of(z2))
+			dev.Add(dev.of(sum2), dev.of(h), dev.of(f))
+			dev.RMSNorm(dev.of(z2), dev.of(sum2), dev.of(w))
+			dev.FakeQuant8(dev.of(q2), dev.of(z2))
+		}
+		b.check("norm in int8", q, twice)
+		b.check("sum", sum2, exact)
+		b.check("norm of sum in int8", q2, twice)
 		b.check("sum", sum, exact)
 		b.check("norm of sum", z, rounded)
 		dz, dx := b.make(tensor.Activation, rows, d), b.poisoned(tensor.Stream, rows, d)
@@ -337,6 +355,9 @@ func TestAttention(t *testing.T) {
 		{Batch: 2, T: 1, Heads: 2, KVHeads: 2, HeadDim: 64},
 	} {
 		t.Run(fmt.Sprint(a.Batch, a.T, a.Heads, a.KVHeads, a.HeadDim, a.Dropout), func(t *testing.T) {
+			if testing.Short() && a.Batch*a.T*a.Heads > 2000 {
+				t.Skip("large")
+			}
 			b := newBoth(t)
 			a.Seed = 77 << 33
 			const step = 1<<33 + 5
@@ -369,7 +390,7 @@ func TestAttention(t *testing.T) {
 }
 
 func TestElementwise(t *testing.T) {
-	for _, c := range [][2]int{{130, 1408}, {7, 22}, {33, 171}, {1, 1}} {
+	for _, c := range [][2]int{{130, 1408}, {7, 22}, {33, 171}, {1, 1}, {9, 3456}, {3, 4608}} {
 		b := newBoth(t)
 		rows, d := c[0], c[1]
 		gate, up, dy := b.make(tensor.Activation, rows, d), b.make(tensor.Activation, rows, d), b.make(tensor.Activation, rows, d)
@@ -384,6 +405,12 @@ func TestElementwise(t *testing.T) {
 		b.gpu.FakeQuant8(y.gpu, gate.gpu)
 		b.cpu.FakeQuant8(y.cpu, gate.cpu)
 		b.check("int8", y, rounded)
+		q := b.poisoned(tensor.Activation, rows, d)
+		b.gpu.SwiGLU(y.gpu, gate.gpu, up.gpu)
+		b.gpu.FakeQuant8(q.gpu, y.gpu)
+		b.cpu.SwiGLU(y.cpu, gate.cpu, up.cpu)
+		b.cpu.FakeQuant8(q.cpu, y.cpu)
+		b.check("swiglu in int8", q, twice)
 	}
 }
 
@@ -409,8 +436,11 @@ func TestEmbedding(t *testing.T) {
 
 func TestCrossEntropy(t *testing.T) {
 	for _, c := range [][3]int{{65, 512, 3000}, {31, 64, 33}, {1000, 128, 130}, {5003, 64, 257}, {50304, 512, 300}, {50257, 72, 3001}} {
-		b := newBoth(t)
 		vocab, d, n := c[0], c[1], c[2]
+		if testing.Short() && vocab*n > 2e6 {
+			continue
+		}
+		b := newBoth(t)
 		h, dh, losses := b.make(tensor.Activation, n, d), b.poisoned(tensor.Activation, n, d), b.poisoned(tensor.Statistic, n)
 		x := make([]float32, vocab*d)
 		for i := range x {

@@ -219,7 +219,7 @@ func TestTrainingOutOfMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.memory = f.used + 1<<20
-	_, err = train.New(recipe(t), verses(t), train.Options{Threads: 1, Device: d})
+	_, err = train.New(fullRecipe(t), verses(t), train.Options{Threads: 1, Device: d})
 	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "GB more needed", "GB free", "lower batch_size", "gradient_accumulation_steps", "recompute = true")
 	if f.used != 0 || len(f.blocks) != 0 {
 		t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
@@ -245,7 +245,7 @@ func trainFake(t *testing.T, c train.Config, o train.Observer, ctx context.Conte
 // the checkpoint of step 10 goes on elsewhere.
 func TestFaultInARun(t *testing.T) {
 	for _, careful := range []bool{false, true} {
-		c, broken := recipe(t), false
+		c, broken := fullRecipe(t), false
 		want := []string{"after step 13", "cuda:0 Fake", "ILLEGAL_ADDRESS (700)", "the checkpoint of step 10 in " + filepath.Join(c.OutDir, "checkpoints")}
 		if careful {
 			t.Setenv("SPINNET_CUDA_SYNC", "1")
@@ -290,7 +290,7 @@ func TestFaultInARun(t *testing.T) {
 // TestInterrupt: Ctrl-C saves the step that was under way.
 func TestInterrupt(t *testing.T) {
 	useFake(t, &fake{})
-	c := recipe(t)
+	c := fullRecipe(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	err := trainFake(t, c, train.Observer{Step: func(s train.StepInfo) {
@@ -319,7 +319,7 @@ func TestStepIsGraphs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := recipe(t)
+	c := fullRecipe(t)
 	tr, err := train.New(c, verses(t), train.Options{Threads: 1, Device: d})
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ package cuda
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"unsafe"
@@ -130,9 +129,7 @@ func TestOutOfMemory(t *testing.T) {
 func TestKernelFault(t *testing.T) {
 	if os.Getenv("SPINNET_KERNEL_FAULT") == "" { // after it, a process has no more use of the GPU
 		needGPU(t).close()
-		cmd := exec.Command(os.Args[0], "-test.run=TestKernelFault", "-test.v") //nolint:gosec // this program
-		cmd.Env = append(os.Environ(), "SPINNET_KERNEL_FAULT=1")
-		out, err := cmd.CombinedOutput()
+		out, err := child(t, "TestKernelFault", "SPINNET_KERNEL_FAULT=1").CombinedOutput()
 		if err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}

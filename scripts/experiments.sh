@@ -4,6 +4,7 @@
 #
 #   scripts/experiments.sh small [OUT]   recipes and algebras at 4 layers, d 128
 #   scripts/experiments.sh large [OUT]   octonion and Walsh at 8 layers, d 512 (ten minutes on two cores)
+#   scripts/experiments.sh devices [OUT] float32 on the CPU against bf16 on a GPU, curve against curve (DEVICES=cuda: the CPU ran before)
 #
 # Prints one line a run: arm, seed, final losses. Needs bin/spinnet (or
 # SPINNET=path) and datasets/tinyshakespeare.
@@ -57,6 +58,41 @@ large() {
     "d512-octonion 1 $threads $common --algebra=octonion" \
     "d512-walsh 1 $threads $common --algebra=walsh" |
     xargs -P "$((cores / threads))" -L 1 bash -c 'run "$@"' _
+}
+
+devices() {
+  local common="--max_iters=${STEPS:-1000} --n_head=8 --n_embd=128 --hidden_dim=384 --block_size=64 --batch_size=12 --learning_rate=6e-3 --dropout=0.1"
+  local arms=("octonion --algebra=octonion --octonion_attention --act_bits=0" "walsh-int8 --algebra=walsh --act_bits=8")
+  local seed arm a
+  for device in ${DEVICES:-cpu cuda}; do
+    for seed in 1 2 3; do
+      for arm in "${arms[@]}"; do
+        set -- $arm
+        echo "$device-$1 $seed 2 $common --device=$device ${*:2}"
+      done
+    done
+  done | xargs -P "$((cores / 2 > 0 ? cores / 2 : 1))" -L 1 bash -c 'run "$@"' _
+  # How far apart the smoothed losses are, on average and at most over the
+  # second half, and what the validation ends at. Between seeds: the same
+  # distances between runs of the CPU alone.
+  printf '\n%-12s %-26s %10s %10s %10s %10s\n' arm pair mean largest "val, first" second
+  for arm in "${arms[@]}"; do
+    a=${arm%% *}
+    for seed in 1 2 3; do compare "$a" "cpu-$a-$seed" "cuda-$a-$seed"; done
+    for seed in 1 2; do compare "$a" "cpu-$a-$seed" "cpu-$a-3"; done
+  done
+}
+
+# compare ARM RUN RUN
+compare() {
+  awk -v arm="$1" -v pair="$2 $3" '
+    function field(name,  a) { return match($0, "\"" name "\":[-0-9.e+]+") ? substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3) + 0 : "" }
+    { step = field("step"); smooth = field("smooth"); v = field("val_loss") }
+    FNR == NR { first[step] = smooth; if (v != "") val1 = v; last = step; next }
+    { if (v != "") val2 = v
+      if (step > last / 2) { d = smooth - first[step]; if (d < 0) d = -d; sum += d; n++; if (d > most) most = d } }
+    END { gsub(arm "-", "", pair); printf "%-12s %-26s %10.4f %10.4f %10.4f %10.4f\n", arm, pair, sum / n, most, val1, val2 }
+  ' "$out/$2/metrics.jsonl" "$out/$3/metrics.jsonl"
 }
 
 "$what"
