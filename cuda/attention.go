@@ -11,27 +11,35 @@ import (
 // attentionWidths are the head widths that kernels are compiled for; a
 // narrower head uses the least that holds it.
 var attentionWidths = [...]attentionKernels{
-	{32, attentionForward32, attentionDQ32, attentionDKV32, 128, 128, 128, 128, 30720, 30720, 41984},
-	{64, attentionForward64, attentionDQ64, attentionDKV64, 128, 128, 128, 128, 55296, 55296, 74752},
-	{96, attentionForward96, attentionDQ96, attentionDKV96, 128, 128, 128, 64, 79872, 79872, 80896},
-	{128, attentionForward128, attentionDQ128, attentionDKV128, 128, 128, 64, 64, 69632, 69632, 70144},
+	{32, attentionForward32, attentionDQ32, attentionDKV32, 128, 128, 128, 30720, 30720, 41984},
+	{64, attentionForward64, attentionDQ64, attentionDKV64, 128, 128, 128, 55296, 55296, 74752},
+	{96, attentionForward96, attentionDQ96, attentionDKV96, 128, 128, 64, 79872, 79872, 80896},
+	{128, attentionForward128, attentionDQ128, attentionDKV128, 128, 64, 64, 69632, 69632, 70144},
 }
 
 type attentionKernels struct {
 	width                                 int
 	forward, dq, dkv                      kernelID
-	threads                               int // of the forward
 	rows, queries, keys                   int // a block of the forward, of dq, of dkv
 	sharedForward, sharedQuery, sharedKey int
 }
 
-// hopperAttention is for heads of 64 on sm_90a.
-var hopperAttention = attentionKernels{64, attention90Forward, attention90DQ, attention90DKV, 128, 64, 64, 64, 41984, 50176, 52224}
+// hopperWidths are the widths of heads that attention90.cu is compiled for.
+var hopperWidths = [...]attentionKernels{
+	{32, attention90Forward32, attention90DQ32, attention90DKV32, 64, 64, 64, 41 << 10, 49 << 10, 51 << 10},
+	{64, attention90Forward64, attention90DQ64, attention90DKV64, 64, 64, 64, 41 << 10, 49 << 10, 51 << 10},
+	{96, attention90Forward96, attention90DQ96, attention90DKV96, 64, 64, 64, 81 << 10, 97 << 10, 67 << 10},
+	{128, attention90Forward128, attention90DQ128, attention90DKV128, 64, 64, 64, 81 << 10, 97 << 10, 67 << 10},
+}
 
 // attentionOf gives the kernels for a head.
 func (d *Device) attentionOf(headDim int) *attentionKernels {
-	if d.info.Major == 9 && headDim == 64 && d.kernels[attention90Forward] != 0 {
-		return &hopperAttention
+	if d.info.Major == 9 && d.kernels[attention90Forward64] != 0 {
+		for i, w := range hopperWidths {
+			if headDim == w.width {
+				return &hopperWidths[i]
+			}
+		}
 	}
 	for i, w := range attentionWidths {
 		if headDim <= w.width && headDim%2 == 0 {
@@ -71,14 +79,14 @@ func (d *Device) RotaryAttention(o, lse, q, k, v *tensor.Tensor, rot *tensor.Rot
 		uint64(rot.Cos.Addr), uint64(rot.Sin.Addr), i32(rows), i32(a.T), 0, i32(a.KVHeads), i32(a.HeadDim),
 		i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
 	mask, keep := d.dropMask(a)
-	d.launch(w.forward, grid{x: per(a.T, w.rows), y: a.Heads, z: a.Batch, threads: w.threads, shared: w.sharedForward},
+	d.launch(w.forward, grid{x: per(a.T, w.rows), y: a.Heads, z: a.Batch, threads: 128, shared: w.sharedForward},
 		uint64(o.Addr), uint64(lse.Addr), uint64(q.Addr), uint64(k.Addr), uint64(v.Addr), uint64(rot.Cos.Addr), uint64(rot.Sin.Addr),
 		uint64(mask), f32(keep), i32(a.T), i32(a.Heads), i32(a.KVHeads), i32(a.HeadDim), i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
 }
 
 // RotaryAttentionBackward is its gradient.
 func (d *Device) RotaryAttentionBackward(dq, dk, dv, do, o, lse, q, k, v *tensor.Tensor, rot *tensor.Rotation, a tensor.Attention) {
-	d.flush()
+	d.proceed()
 	w := d.attentionOf(a.HeadDim)
 	qRow, kRow := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
 	delta := d.need(scratchDelta, 4*a.Batch*a.Heads*a.T)

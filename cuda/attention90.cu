@@ -1,14 +1,17 @@
-// The attention of attention.cu for heads of 64 on sm_90a: the same results,
-// layouts and masks, the products by wgmma. A warpgroup owns 64 rows and keeps
-// what it sums in registers; the other side streams through two stages of
-// shared memory in rows of 128 bytes, swizzled as wgmma reads them. hd is 64 and
-// all strides are multiples of 8.
+// The attention of attention.cu on sm_90a for heads of 32, 64, 96 and 128: the
+// same results, layouts and masks, the products by wgmma. A block is one warpgroup
+// (two that share what they read were slower at all widths); it owns 64 rows and
+// keeps what it sums in registers; the other side streams through two stages of
+// shared memory. Rows lie there in panels of 64 values, 128 bytes, swizzled as
+// wgmma reads them. The suffix of a kernel is the width of its heads; all strides
+// are multiples of 8.
 #include "device.cuh"
 
 #ifdef HOPPER
 namespace {
 
-constexpr uint32_t kTile = 64 * 128; // bytes of 64 rows
+constexpr uint32_t kPanel = 64 * 128; // bytes of 64 rows
+constexpr int kThreads = 128;
 
 struct Shape {
   int T, heads, kv_heads, q_row, q_head, k_row, k_head;
@@ -18,156 +21,197 @@ struct Shape {
 DEVICE uint64_t descriptor(uint32_t address) {
   return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
-// The byte of 16-byte chunk c of row r.
+// The byte of 16-byte chunk c of row r of a panel.
 DEVICE uint32_t chunk(int r, int c) { return r * 128 + ((c ^ (r & 7)) << 4); }
 
-template <int ROWS, int THREADS>
-DEVICE void load_rows(uint32_t dst, const bf16* src, int stride, int valid) {
-  const int c = threadIdx.x % 8, r0 = threadIdx.x / 8;
-  const uint32_t to = dst + chunk(r0, c);
-  src += c * 8;
+// How many panels a row of HD has, and how many steps of 16 panel p.
+template <int HD>
+constexpr int kPanels = (HD + 63) / 64;
+template <int HD>
+DEVICE constexpr int steps(int p) {
+  return HD - 64 * p >= 64 ? 4 : (HD - 64 * p) / 16;
+}
+
+// Copies rows of HD, stride apart, into panels that are apart bytes from each
+// other; rows from valid on become 0.
+template <int HD, int ROWS>
+DEVICE void load_rows(uint32_t dst, uint32_t apart, const bf16* src, int stride, int valid) {
+  constexpr int C = HD / 8;
+  if constexpr (kThreads % C == 0) {
+    const int c = threadIdx.x % C, r0 = threadIdx.x / C;
+    const uint32_t to = dst + c / 8 * apart;
+    src += c * 8;
 #pragma unroll
-  for (int r = 0; r < ROWS; r += THREADS / 8) {
-    bool ok = r0 + r < valid;
-    cp_async16(to + r * 128, src + (ok ? (size_t)(r0 + r) * stride : 0), ok ? 16 : 0);
+    for (int r = 0; r < ROWS; r += kThreads / C) {
+      const bool ok = r0 + r < valid;
+      if (ROWS % (kThreads / C) == 0 || r0 + r < ROWS) cp_async16(to + chunk(r0 + r, c % 8), src + (ok ? (size_t)(r0 + r) * stride : 0), ok ? 16 : 0);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < ROWS * C; i += kThreads) {
+      const int r = (i + (int)threadIdx.x) / C, c = (i + (int)threadIdx.x) % C;
+      const bool ok = r < valid;
+      if (ROWS * C % kThreads == 0 || r < ROWS) cp_async16(dst + c / 8 * apart + chunk(r, c % 8), src + (ok ? (size_t)r * stride + c * 8 : 0), ok ? 16 : 0);
+    }
   }
 }
 
-// A warp's 16 rows as left operands.
+// A warp's 16 rows of a panel as left operands.
 DEVICE void load_left(uint32_t (&a)[4][4], uint32_t rows) {
   const int l = threadIdx.x % 32;
 #pragma unroll
   for (int ks = 0; ks < 4; ks++) ldmatrix(a[ks], rows + chunk(l & 15, ks * 2 + (l >> 4)));
 }
 
-// c = a·bᵀ, issued only, of 64 rows each in shared memory. (With a in registers
-// ptxas 12.4 and 13.0 gave the registers of a that lives through a loop to
-// another left operand in that loop.)
-DEVICE void multiply(float (&c)[8][4], uint32_t a, uint32_t b) {
+// c[64, N] = a·bᵀ over HD, issued only: a has 64 rows, b N, in panels that are
+// apartA and apartB bytes from each other. (With a in registers ptxas 12.4 and
+// 13.0 gave the registers of a that lives through a loop to another left operand
+// in that loop.)
+template <int HD, int N>
+DEVICE void multiply(float (&c)[8][4], uint32_t a, uint32_t apartA, uint32_t b, uint32_t apartB) {
 #pragma unroll
-  for (int ks = 0; ks < 4; ks++) wgmma<0>(c, descriptor(a + ks * 32), descriptor(b + ks * 32), ks);
+  for (int ks = 0; ks < HD / 16; ks++)
+    wgmma_shared<0, N>(c, descriptor(a + ks / 4 * apartA + ks % 4 * 32), descriptor(b + ks / 4 * apartB + ks % 4 * 32), ks);
 }
-// c += a·b.
-DEVICE void multiply_rows(float (&c)[8][4], const uint32_t (&a)[4][4], uint32_t b) {
+// c[64, HD] += a·b, b of N rows.
+template <int HD, int N>
+DEVICE void multiply_rows(float (&c)[kPanels<HD>][8][4], const uint32_t (&a)[4][4], uint32_t b, uint32_t apart) {
 #pragma unroll
-  for (int ks = 0; ks < 4; ks++) wgmma<1>(c, a[ks], descriptor(b + ks * 2048), 1);
+  for (int ks = 0; ks < N / 16; ks++)
+#pragma unroll
+    for (int p = 0; p < kPanels<HD>; p++) {
+      if (steps<HD>(p) == 4)
+        wgmma_registers<1, 64>(c[p], a[ks], descriptor(b + p * apart + ks * 2048), 1);
+      else
+        wgmma_registers<1, 32>(c[p], a[ks], descriptor(b + p * apart + ks * 2048), 1);
+    }
 }
+template <int P>
+DEVICE void all_done(float (&c)[P][8][4]) {
+#pragma unroll
+  for (int p = 0; p < P; p++) wgmma_done(c[p]);
+}
+template <int N>
 DEVICE void as_left(uint32_t (&a)[4][4], const float (&p)[8][4]) {
 #pragma unroll
-  for (int ks = 0; ks < 4; ks++) {
+  for (int ks = 0; ks < N / 16; ks++) {
     a[ks][0] = pack(p[2 * ks][0], p[2 * ks][1]), a[ks][1] = pack(p[2 * ks][2], p[2 * ks][3]);
     a[ks][2] = pack(p[2 * ks + 1][0], p[2 * ks + 1][1]), a[ks][3] = pack(p[2 * ks + 1][2], p[2 * ks + 1][3]);
   }
 }
-DEVICE void zero(float (&c)[8][4]) {
+template <int P>
+DEVICE void zero(float (&c)[P][8][4]) {
 #pragma unroll
-  for (int n = 0; n < 8; n++)
+  for (int p = 0; p < P; p++)
 #pragma unroll
-    for (int e = 0; e < 4; e++) c[n][e] = 0;
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) c[p][n][e] = 0;
 }
 
-// A warp's 16 rows from shared to global memory.
+// A warp's 16 rows from panels in shared memory to global memory.
+template <int HD>
 DEVICE void store_rows(bf16* dst, int stride, const unsigned char* rows, int valid) {
-  const int l = threadIdx.x % 32, c = l % 8;
+  constexpr int C = HD / 8;
 #pragma unroll
-  for (int r = l / 8; r < 16; r += 4)
-    if (r < valid) store8(dst + (size_t)r * stride + c * 8, load8((const bf16*)(rows + chunk(r, c))));
+  for (int i = 0; i < 16 * C; i += 32) {
+    const int r = (i + (int)threadIdx.x % 32) / C, c = (i + (int)threadIdx.x % 32) % C;
+    if (r < valid) store8(dst + (size_t)r * stride + c * 8, load8((const bf16*)(rows + c / 8 * kPanel + chunk(r, c % 8))));
+  }
 }
 
 // Scales a warp's sums, rotates them back if cos is not NULL (row r has position
 // first + r) and writes them, through shared memory.
-DEVICE void finish(bf16* dst, int stride, unsigned char* rows, const float (&c)[8][4], float scale, const float* cos, const float* sin, int first,
-                   int T) {
+template <int HD>
+DEVICE void finish(bf16* dst, int stride, unsigned char* rows, const float (&c)[kPanels<HD>][8][4], float scale, const float* cos, const float* sin,
+                   int first, int T) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    const int row = r * 8 + g, at = min(first + row, T - 1) * 32 + t;
+    const int row = r * 8 + g, at = min(first + row, T - 1) * (HD / 2) + t;
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
-      float a = c[n][2 * r] * scale, b = c[n][2 * r + 1] * scale;
+    for (int n = 0; n < HD / 8; n++) {
+      float a = c[n / 8][n % 8][2 * r] * scale, b = c[n / 8][n % 8][2 * r + 1] * scale;
       if (cos) {
         float cs = cos[at + n * 4], sn = sin[at + n * 4], a0 = a;
         a = a0 * cs + b * sn;
         b = b * cs - a0 * sn;
       }
-      *(uint32_t*)(rows + chunk(row, n) + t * 4) = pack(a, b);
+      *(uint32_t*)(rows + n / 8 * kPanel + chunk(row, n % 8) + t * 4) = pack(a, b);
     }
   }
   __syncwarp();
-  store_rows(dst, stride, rows, T - first);
+  store_rows<HD>(dst, stride, rows, T - first);
 }
 
 DEVICE unsigned char* align1024(unsigned char* shared) { return shared + (-shared_address(shared) & 1023); }
 
-} // namespace
-#endif
+// ---- forward ----
 
-// attention90_forward: as attention_forward_64.
-// launch: grid (⌈T/64⌉, heads, batch), block 128, dynamic shared 41984 bytes;
-// arguments as attention_forward_64.
-KERNEL(128, 4)
-attention90_forward(bf16* o, float* lse, bf16* q, const bf16* k, const bf16* v, const float* cos, const float* sin, const uint32_t* mask, float keep,
-                    int T, int heads, int kv_heads, int hd, int q_row, int q_head, int k_row, int k_head) {
-#ifdef HOPPER
-  DYNAMIC_SHARED(raw);
+template <int HD>
+DEVICE void forward(unsigned char* raw, bf16* o, float* lse, bf16* q, const bf16* k, const bf16* v, const float* cos, const float* sin,
+                    const uint32_t* mask, float keep, const Shape s) {
+  constexpr int P = kPanels<HD>;
+  constexpr uint32_t TILE = P * kPanel;
   unsigned char* const shared = align1024(raw);
-  const uint32_t aq = shared_address(shared), stages = aq + kTile;
-  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  const int q0 = ((int)gridDim.x - 1 - (int)blockIdx.x) * 64, h = blockIdx.y, b = blockIdx.z, i0 = q0 + warp * 16; // the warp's first row
-  q += (size_t)b * T * q_row + (size_t)h * q_head + (size_t)q0 * q_row;
-  const size_t kv = (size_t)b * T * k_row + (size_t)(h / (heads / kv_heads)) * k_head;
+  const int T = s.T, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const uint32_t aq = shared_address(shared), stages = aq + TILE;
+  const int q0 = ((int)gridDim.x - 1 - (int)blockIdx.x) * 64, h = blockIdx.y, b = blockIdx.z;
+  const int i0 = q0 + warp * 16; // the warp's first row
+  q += (size_t)b * T * s.q_row + (size_t)h * s.q_head;
+  const size_t kv = (size_t)b * T * s.k_row + (size_t)(h / (s.heads / s.kv_heads)) * s.k_head;
   k += kv, v += kv;
 
   auto load = [&](int tile) {
-    const uint32_t at = stages + (tile & 1) * 2 * kTile;
-    const size_t from = (size_t)tile * 64 * k_row;
-    load_rows<64, 128>(at, k + from, k_row, T - tile * 64);
-    load_rows<64, 128>(at + kTile, v + from, k_row, T - tile * 64);
+    const uint32_t at = stages + (tile & 1) * 2 * TILE;
+    const size_t from = (size_t)tile * 64 * s.k_row;
+    load_rows<HD, 64>(at, kPanel, k + from, s.k_row, T - tile * 64);
+    load_rows<HD, 64>(at + TILE, kPanel, v + from, s.k_row, T - tile * 64);
     cp_async_commit();
   };
-  load_rows<64, 128>(aq, q, q_row, T - q0);
+  load_rows<HD, 64>(aq, kPanel, q + (size_t)q0 * s.q_row, s.q_row, T - q0);
   cp_async_commit();
   load(0);
   unsigned char* const rows = shared + warp * 16 * 128;
   if (cos) { // rotate q here and for the backward
     cp_async_wait<1>();
     __syncthreads();
-    uint32_t a[4][4];
-    load_left(a, aq + warp * 16 * 128);
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-      const int at = min(i0 + r * 8 + g, T - 1) * 32 + t;
+    for (int p = 0; p < P; p++) {
+      uint32_t a[4][4];
+      load_left(a, aq + p * kPanel + warp * 16 * 128);
+      __syncwarp(); // all lanes have read
 #pragma unroll
-      for (int n = 0; n < 8; n++) {
-        uint32_t& x = a[n / 2][n % 2 * 2 + r];
-        const float cs = cos[at + n * 4], sn = sin[at + n * 4], x0 = low(x), x1 = high(x);
-        x = pack(x0 * cs - x1 * sn, x1 * cs + x0 * sn);
+      for (int r = 0; r < 2; r++) {
+        const int at = min(i0 + r * 8 + g, T - 1) * (HD / 2) + p * 32 + t;
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+          if (n >= 2 * steps<HD>(p)) break;
+          const uint32_t x = a[n / 2][n % 2 * 2 + r];
+          const float cs = cos[at + n * 4], sn = sin[at + n * 4], x0 = low(x), x1 = high(x);
+          *(uint32_t*)(rows + p * kPanel + chunk(r * 8 + g, n) + t * 4) = pack(x0 * cs - x1 * sn, x1 * cs + x0 * sn);
+        }
       }
     }
-    __syncwarp(); // all lanes have read
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-      for (int r = 0; r < 2; r++) *(uint32_t*)(rows + chunk(r * 8 + g, n) + t * 4) = a[n / 2][n % 2 * 2 + r];
     __syncwarp();
-    store_rows(q + (size_t)warp * 16 * q_row, q_row, rows, T - i0);
+    store_rows<HD>(q + (size_t)i0 * s.q_row, s.q_row, rows, T - i0);
   }
 
-  float acc[8][4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+  float acc[P][8][4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
   zero(acc);
-  const float scale = 0.125f, c2 = scale * LOG2E;
+  const float scale = rsqrtf((float)HD), c2 = scale * LOG2E;
   const int words = (T + 31) / 32;
-  const size_t bh = (size_t)b * heads + h;
+  const size_t bh = (size_t)b * s.heads + h;
   const int tiles = q0 / 64 + 1;
   for (int tile = 0; tile < tiles; tile++) {
     cp_async_wait<0>();
     async_proxy_fence();
     __syncthreads();
     if (tile + 1 < tiles) load(tile + 1);
-    const uint32_t at = stages + (tile & 1) * 2 * kTile;
+    const uint32_t at = stages + (tile & 1) * 2 * TILE;
     float p[8][4];
     wgmma_fence();
-    multiply(p, aq, at);
+    multiply<HD, 64>(p, aq, kPanel, at, kPanel);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_done(p);
@@ -201,9 +245,9 @@ attention90_forward(bf16* o, float* lse, bf16* q, const bf16* k, const bf16* v, 
     }
     if (warp_any(fade[0] != 1 || fade[1] != 1)) {
 #pragma unroll
-      for (int n = 0; n < 8; n++)
+      for (int n = 0; n < HD / 8; n++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) acc[n][e] *= fade[e >> 1];
+        for (int e = 0; e < 4; e++) acc[n / 8][n % 8][e] *= fade[e >> 1];
     }
     if (mask) {
 #pragma unroll
@@ -221,12 +265,12 @@ attention90_forward(bf16* o, float* lse, bf16* q, const bf16* k, const bf16* v, 
       }
     }
     uint32_t pa[4][4];
-    as_left(pa, p);
+    as_left<64>(pa, p);
     wgmma_fence();
-    multiply_rows(acc, pa, at + kTile);
+    multiply_rows<HD, 64>(acc, pa, at + TILE, kPanel);
     wgmma_commit();
     wgmma_wait<0>();
-    wgmma_done(acc);
+    all_done(acc);
   }
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -237,89 +281,87 @@ attention90_forward(bf16* o, float* lse, bf16* q, const bf16* k, const bf16* v, 
     if (t == 0 && i < T) lse[bh * T + i] = top[r] * scale + __logf(l);
     const float f = keep / l;
 #pragma unroll
-    for (int n = 0; n < 8; n++) acc[n][2 * r] *= f, acc[n][2 * r + 1] *= f;
+    for (int n = 0; n < HD / 8; n++) acc[n / 8][n % 8][2 * r] *= f, acc[n / 8][n % 8][2 * r + 1] *= f;
   }
   __syncthreads(); // all are done with q
-  const int o_row = heads * 64;
-  finish(o + ((size_t)b * T + i0) * o_row + (size_t)h * 64, o_row, rows, acc, 1, nullptr, nullptr, i0, T);
-#endif
+  const int o_row = s.heads * HD;
+  finish<HD>(o + ((size_t)b * T + i0) * o_row + (size_t)h * HD, o_row, rows, acc, 1, nullptr, nullptr, i0, T);
 }
 
-// attention90_dq: as attention_dq_64.
-// launch: grid (⌈T/64⌉, heads, batch), block 128, dynamic shared 50176 bytes;
-// arguments as attention_dq_64.
-KERNEL(128, 3)
-attention90_dq(bf16* dq, float* delta, const bf16* dout, const bf16* o, const float* lse, const bf16* q, const bf16* k, const bf16* v,
-               const float* cos, const float* sin, const uint32_t* mask, float keep, int T, int heads, int kv_heads, int hd, int q_row, int q_head,
-               int k_row, int k_head) {
-#ifdef HOPPER
-  DYNAMIC_SHARED(raw);
+// ---- backward, queries: dq and δ ----
+
+template <int HD>
+DEVICE void backward_q(unsigned char* raw, bf16* dq, float* delta, const bf16* dout, const bf16* o, const float* lse, const bf16* q,
+                       const bf16* k, const bf16* v, const float* cos, const float* sin, const uint32_t* mask, float keep, const Shape s) {
+  constexpr int P = kPanels<HD>;
+  constexpr uint32_t TILE = P * kPanel;
   unsigned char* const shared = align1024(raw);
-  const uint32_t aq = shared_address(shared), ado = aq + kTile, stages = aq + 2 * kTile;
-  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  const int q0 = ((int)gridDim.x - 1 - (int)blockIdx.x) * 64, h = blockIdx.y, b = blockIdx.z, i0 = q0 + warp * 16;
-  const size_t qat = (size_t)b * T * q_row + (size_t)h * q_head + (size_t)q0 * q_row;
-  const int o_row = heads * 64;
-  const size_t oat = ((size_t)b * T + q0) * o_row + (size_t)h * 64, bh = (size_t)b * heads + h;
-  const size_t kv = (size_t)b * T * k_row + (size_t)(h / (heads / kv_heads)) * k_head;
+  const int T = s.T, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const uint32_t aq = shared_address(shared), ado = aq + TILE, stages = aq + 2 * TILE;
+  const int q0 = ((int)gridDim.x - 1 - (int)blockIdx.x) * 64, h = blockIdx.y, b = blockIdx.z;
+  const int i0 = q0 + warp * 16, o_row = s.heads * HD;
+  const size_t qat = (size_t)b * T * s.q_row + (size_t)h * s.q_head, oat = (size_t)b * T * o_row + (size_t)h * HD, bh = (size_t)b * s.heads + h;
+  const size_t kv = (size_t)b * T * s.k_row + (size_t)(h / (s.heads / s.kv_heads)) * s.k_head;
   k += kv, v += kv;
 
   auto load = [&](int tile) {
-    const uint32_t at = stages + (tile & 1) * 2 * kTile;
-    const size_t from = (size_t)tile * 64 * k_row;
-    load_rows<64, 128>(at, k + from, k_row, T - tile * 64);
-    load_rows<64, 128>(at + kTile, v + from, k_row, T - tile * 64);
+    const uint32_t at = stages + (tile & 1) * 2 * TILE;
+    const size_t from = (size_t)tile * 64 * s.k_row;
+    load_rows<HD, 64>(at, kPanel, k + from, s.k_row, T - tile * 64);
+    load_rows<HD, 64>(at + TILE, kPanel, v + from, s.k_row, T - tile * 64);
     cp_async_commit();
   };
-  load_rows<64, 128>(aq, q + qat, q_row, T - q0);
-  load_rows<64, 128>(ado, dout + oat, o_row, T - q0);
+  load_rows<HD, 64>(aq, kPanel, q + qat + (size_t)q0 * s.q_row, s.q_row, T - q0);
+  load_rows<HD, 64>(ado, kPanel, dout + oat + (size_t)q0 * o_row, o_row, T - q0);
   cp_async_commit();
   load(0);
-  uint32_t orow[2][8];
-  float del[2], lse2[2];
+  float del[2] = {0, 0}, lse2[2];
 #pragma unroll
-  for (int r = 0; r < 2; r++) {
-    const int i = i0 + r * 8 + g;
-    lse2[r] = i < T ? lse[bh * T + i] * LOG2E : 0;
-    const bf16* p = o + oat + (size_t)(min(i, T - 1) - q0) * o_row + 2 * t;
+  for (int r = 0; r < 2; r++) lse2[r] = i0 + r * 8 + g < T ? lse[bh * T + i0 + r * 8 + g] * LOG2E : 0;
 #pragma unroll
-    for (int n = 0; n < 8; n++) orow[r][n] = *(const uint32_t*)(p + n * 8);
-  }
-  cp_async_wait<1>();
-  __syncthreads();
-  uint32_t d[4][4];
-  load_left(d, ado + warp * 16 * 128);
+  for (int p = 0; p < P; p++) {
+    uint32_t orow[2][8], d[4][4];
 #pragma unroll
-  for (int r = 0; r < 2; r++) {
-    const int i = i0 + r * 8 + g;
-    float s = 0;
+    for (int r = 0; r < 2; r++)
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
-      const uint32_t x = d[n / 2][n % 2 * 2 + r], y = orow[r][n];
-      s += low(x) * low(y) + high(x) * high(y);
+      for (int n = 0; n < 8; n++)
+        if (n < 2 * steps<HD>(p)) orow[r][n] = *(const uint32_t*)(o + oat + (size_t)min(i0 + r * 8 + g, T - 1) * o_row + p * 64 + n * 8 + 2 * t);
+    if (p == 0) {
+      cp_async_wait<1>();
+      __syncthreads();
     }
-    s += shuffle_xor(s, 1);
-    s += shuffle_xor(s, 2);
-    del[r] = s;
-    if (t == 0 && i < T) delta[bh * T + i] = s;
+    load_left(d, ado + p * kPanel + warp * 16 * 128);
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+      for (int n = 0; n < 8; n++) {
+        if (n >= 2 * steps<HD>(p)) break;
+        const uint32_t x = d[n / 2][n % 2 * 2 + r], y = orow[r][n];
+        del[r] += low(x) * low(y) + high(x) * high(y);
+      }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    del[r] += shuffle_xor(del[r], 1);
+    del[r] += shuffle_xor(del[r], 2);
+    if (t == 0 && i0 + r * 8 + g < T) delta[bh * T + i0 + r * 8 + g] = del[r];
   }
 
-  float acc[8][4];
+  float acc[P][8][4];
   zero(acc);
-  const float scale = 0.125f, c2 = scale * LOG2E;
-  const int words = (T + 31) / 32;
-  const int tiles = q0 / 64 + 1;
+  const float scale = rsqrtf((float)HD), c2 = scale * LOG2E;
+  const int words = (T + 31) / 32, tiles = q0 / 64 + 1;
   for (int tile = 0; tile < tiles; tile++) {
     cp_async_wait<0>();
     async_proxy_fence();
     __syncthreads();
     if (tile + 1 < tiles) load(tile + 1);
-    const uint32_t at = stages + (tile & 1) * 2 * kTile;
+    const uint32_t at = stages + (tile & 1) * 2 * TILE;
     float p[8][4], dp[8][4];
     wgmma_fence();
-    multiply(p, aq, at);
+    multiply<HD, 64>(p, aq, kPanel, at, kPanel);
     wgmma_commit();
-    multiply(dp, ado, at + kTile);
+    multiply<HD, 64>(dp, ado, kPanel, at + TILE, kPanel);
     wgmma_commit();
     wgmma_wait<1>();
     wgmma_done(p);
@@ -358,90 +400,93 @@ attention90_dq(bf16* dq, float* delta, const bf16* dout, const bf16* o, const fl
 #pragma unroll
       for (int e = 0; e < 4; e++) p[n][e] *= dp[n][e] - del[e >> 1];
     uint32_t pa[4][4];
-    as_left(pa, p);
+    as_left<64>(pa, p);
     wgmma_fence();
-    multiply_rows(acc, pa, at);
+    multiply_rows<HD, 64>(acc, pa, at, kPanel);
     wgmma_commit();
     wgmma_wait<0>();
-    wgmma_done(acc);
+    all_done(acc);
   }
   __syncthreads(); // all are done with q
-  finish(dq + qat + (size_t)warp * 16 * q_row, q_row, shared + warp * 16 * 128, acc, scale, cos, sin, i0, T);
-#endif
+  finish<HD>(dq + qat + (size_t)i0 * s.q_row, s.q_row, shared + warp * 16 * 128, acc, scale, cos, sin, i0, T);
 }
 
-// attention90_dkv: as attention_dkv_64.
-// launch: grid (⌈T/64⌉, kv_heads, batch), block 128, dynamic shared 52224 bytes;
-// arguments as attention_dkv_64.
-KERNEL(128, 2)
-attention90_dkv(bf16* dk, bf16* dv, const bf16* dout, const float* delta, const float* lse, const bf16* q, const bf16* k, const bf16* v,
-                const float* cos, const float* sin, const uint32_t* mask, float keep, int T, int heads, int kv_heads, int hd, int q_row, int q_head,
-                int k_row, int k_head) {
-#ifdef HOPPER
-  constexpr uint32_t STAGE = 2 * kTile + 1024; // queries, do, lse and δ
-  DYNAMIC_SHARED(raw);
+// ---- backward, keys and values ----
+
+template <int HD, int BQ>
+DEVICE void backward_kv(unsigned char* raw, bf16* dk, bf16* dv, const bf16* dout, const float* delta, const float* lse, const bf16* q, const bf16* k,
+                        const bf16* v, const float* cos, const float* sin, const uint32_t* mask, float keep, const Shape s) {
+  constexpr int P = kPanels<HD>;
+  constexpr uint32_t TILE = P * kPanel, APART = BQ * 128, QUERIES = P * APART, STAGE = 2 * QUERIES + 1024; // queries, do, lse and δ
   unsigned char* const shared = align1024(raw);
-  const uint32_t ak = shared_address(shared), av = ak + kTile, stages = ak + 2 * kTile;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int k0 = blockIdx.x * 64, kvh = blockIdx.y, b = blockIdx.z, j0 = k0 + warp * 16; // the warp's first key
-  const int o_row = heads * 64, group = heads / kv_heads;
-  const size_t kat = (size_t)b * T * k_row + (size_t)kvh * k_head + (size_t)k0 * k_row;
-  const int first = blockIdx.x, count = (T + 63) / 64 - first; // tiles of queries of one head
+  const int T = s.T, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const uint32_t ak = shared_address(shared), av = ak + TILE, stages = ak + 2 * TILE;
+  // Batches in the other order than in backward_q: what that read last is still
+  // in the cache.
+  const int k0 = blockIdx.x * 64, kvh = blockIdx.y, b = gridDim.z - 1 - blockIdx.z;
+  const int j0 = k0 + warp * 16; // the warp's first key
+  const int o_row = s.heads * HD, heads = s.heads / s.kv_heads;
+  const size_t kat = (size_t)b * T * s.k_row + (size_t)kvh * s.k_head;
+  const int first = k0 / BQ, count = (T + BQ - 1) / BQ - first; // tiles of queries of one head
 
   auto load = [&](int it) {
-    const int h = kvh * group + it / count, i = (first + it % count) * 64;
+    const int h = kvh * heads + it / count, i = (first + it % count) * BQ;
     const uint32_t at = stages + (it & 1) * STAGE;
-    load_rows<64, 128>(at, q + (size_t)b * T * q_row + (size_t)h * q_head + (size_t)i * q_row, q_row, T - i);
-    load_rows<64, 128>(at + kTile, dout + ((size_t)b * T + i) * o_row + (size_t)h * 64, o_row, T - i);
-    const int r = threadIdx.x % 64;
-    const float* from = (threadIdx.x < 64 ? lse : delta) + ((size_t)b * heads + h) * T;
-    cp_async4(at + 2 * kTile + threadIdx.x * 4, i + r < T ? from + i + r : from, i + r < T ? 4 : 0);
+    load_rows<HD, BQ>(at, APART, q + (size_t)b * T * s.q_row + (size_t)h * s.q_head + (size_t)i * s.q_row, s.q_row, T - i);
+    load_rows<HD, BQ>(at + QUERIES, APART, dout + ((size_t)b * T + i) * o_row + (size_t)h * HD, o_row, T - i);
+    if (kThreads == 2 * BQ || threadIdx.x < 2 * BQ) {
+      const int r = threadIdx.x % BQ;
+      const float* from = (threadIdx.x < BQ ? lse : delta) + ((size_t)b * s.heads + h) * T;
+      cp_async4(at + 2 * QUERIES + threadIdx.x * 4, i + r < T ? from + i + r : from, i + r < T ? 4 : 0);
+    }
     cp_async_commit();
   };
-  load_rows<64, 128>(ak, k + kat, k_row, T - k0);
-  load_rows<64, 128>(av, v + kat, k_row, T - k0);
+  load_rows<HD, 64>(ak, kPanel, k + kat + (size_t)k0 * s.k_row, s.k_row, T - k0);
+  load_rows<HD, 64>(av, kPanel, v + kat + (size_t)k0 * s.k_row, s.k_row, T - k0);
   cp_async_commit();
   load(0);
 
-  float dka[8][4], dva[8][4];
+  float dka[P][8][4], dva[P][8][4];
   zero(dka);
   zero(dva);
-  const float scale = 0.125f, c2 = scale * LOG2E;
+  const float scale = rsqrtf((float)HD), c2 = scale * LOG2E;
   const int words = (T + 31) / 32;
-  for (int it = 0; it < count * group; it++) {
+  for (int it = 0; it < count * heads; it++) {
     cp_async_wait<0>();
     async_proxy_fence();
     __syncthreads();
-    if (it + 1 < count * group) load(it + 1);
+    if (it + 1 < count * heads) load(it + 1);
     const uint32_t stage = (it & 1) * STAGE, at = stages + stage;
-    const float* const slse = (const float*)(shared + 2 * kTile + stage + 2 * kTile);
-    const int i0 = (first + it % count) * 64;
+    const float* const slse = (const float*)(shared + 2 * TILE + stage + 2 * QUERIES);
+    const int i0 = (first + it % count) * BQ;
     float p[8][4], dp[8][4];
     wgmma_fence();
-    multiply(p, ak, at);
+    multiply<HD, BQ>(p, ak, kPanel, at, APART);
     wgmma_commit();
-    multiply(dp, av, at + kTile);
+    multiply<HD, BQ>(dp, av, kPanel, at + QUERIES, APART);
     wgmma_commit();
-    uint32_t bits[2] = {0xffffffffu, 0xffffffffu}; // of queries i0 + lane and i0 + 32 + lane for this warp's keys
-    if (mask) {
-      const uint32_t* m = mask + ((size_t)b * heads + kvh * group + it / count) * T * words + min(j0 / 32, words - 1);
+    uint32_t bits[BQ / 32]; // of queries i0 + 32w + lane for this warp's keys
 #pragma unroll
-      for (int w = 0; w < 2; w++) bits[w] = i0 + w * 32 + lane < T ? m[(size_t)(i0 + w * 32 + lane) * words] >> (j0 % 32) : 0;
+    for (int w = 0; w < BQ / 32; w++) bits[w] = 0xffffffffu;
+    if (mask) {
+      const uint32_t* m = mask + ((size_t)b * s.heads + kvh * heads + it / count) * T * words + min(j0 / 32, words - 1);
+#pragma unroll
+      for (int w = 0; w < BQ / 32; w++) bits[w] = i0 + w * 32 + lane < T ? m[(size_t)(i0 + w * 32 + lane) * words] >> (j0 % 32) : 0;
     }
     wgmma_wait<1>();
     wgmma_done(p);
     uint32_t pa[4][4];
     uint32_t drop = 0; // bit 4n + e: weight dropped
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
+    for (int n = 0; n < BQ / 8; n++) {
       const float2 l = *(const float2*)(slse + n * 8 + 2 * t);
       const float l0 = l.x * LOG2E, l1 = l.y * LOG2E;
 #pragma unroll
       for (int e = 0; e < 4; e++) p[n][e] = exp2_fast(p[n][e] * c2 - (e & 1 ? l1 : l0));
-      if (i0 == k0) {
+      if (i0 < k0 + 64) { // on the diagonal
 #pragma unroll
         for (int e = 0; e < 4; e++)
-          if (warp * 16 + (e >> 1) * 8 + g > n * 8 + 2 * t + (e & 1)) p[n][e] = 0;
+          if (j0 + (e >> 1) * 8 + g > i0 + n * 8 + 2 * t + (e & 1)) p[n][e] = 0;
       }
       float d[4];
 #pragma unroll
@@ -458,14 +503,14 @@ attention90_dkv(bf16* dk, bf16* dv, const bf16* dout, const float* delta, const 
       pa[n / 2][n % 2 * 2] = pack(d[0], d[1]), pa[n / 2][n % 2 * 2 + 1] = pack(d[2], d[3]);
     }
     wgmma_fence();
-    multiply_rows(dva, pa, at + kTile);
+    multiply_rows<HD, BQ>(dva, pa, at + QUERIES, APART);
     wgmma_commit();
     wgmma_wait<1>();
     wgmma_done(dp);
     uint32_t sa[4][4];
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
-      const float2 del = *(const float2*)(slse + 64 + n * 8 + 2 * t);
+    for (int n = 0; n < BQ / 8; n++) {
+      const float2 del = *(const float2*)(slse + BQ + n * 8 + 2 * t);
       float d[4];
 #pragma unroll
       for (int e = 0; e < 4; e++) {
@@ -476,15 +521,71 @@ attention90_dkv(bf16* dk, bf16* dv, const bf16* dout, const float* delta, const 
       sa[n / 2][n % 2 * 2] = pack(d[0], d[1]), sa[n / 2][n % 2 * 2 + 1] = pack(d[2], d[3]);
     }
     wgmma_fence();
-    multiply_rows(dka, sa, at);
+    multiply_rows<HD, BQ>(dka, sa, at, APART);
     wgmma_commit();
     wgmma_wait<0>();
-    wgmma_done(dva);
-    wgmma_done(dka);
+    all_done(dva);
+    all_done(dka);
   }
   __syncthreads(); // all are done with k and v
-  const size_t out = kat + (size_t)warp * 16 * k_row;
-  finish(dk + out, k_row, shared + warp * 16 * 128, dka, scale, cos, sin, j0, T);
-  finish(dv + out, k_row, shared + kTile + warp * 16 * 128, dva, keep, nullptr, nullptr, j0, T);
-#endif
+  const size_t out = kat + (size_t)j0 * s.k_row;
+  unsigned char* const rows = shared + warp * 16 * 128;
+  finish<HD>(dk + out, s.k_row, rows, dka, scale, cos, sin, j0, T);
+  finish<HD>(dv + out, s.k_row, rows + TILE, dva, keep, nullptr, nullptr, j0, T);
 }
+
+} // namespace
+#define BODY(...) __VA_ARGS__
+#else
+#define BODY(...)
+#endif
+
+// attention90_forward_W: as attention_forward_W.
+// launch: grid (⌈T/64⌉, heads, batch), block 128, dynamic shared 41·1024 bytes for
+// W ≤ 64, else 81·1024; arguments as attention_forward_W.
+#define FORWARD(W, BLOCKS)                                                                                                    \
+  KERNEL(128, BLOCKS)                                                                                                        \
+  attention90_forward_##W(bf16* o, float* lse, bf16* q, const bf16* k, const bf16* v, const float* cos, const float* sin,             \
+                          const uint32_t* mask, float keep, int T, int heads, int kv_heads, int hd, int q_row, int q_head, int k_row, \
+                          int k_head) {                                                                                               \
+    BODY(DYNAMIC_SHARED(shared);                                                                                           \
+         forward<W>(shared, o, lse, q, k, v, cos, sin, mask, keep, Shape{T, heads, kv_heads, q_row, q_head, k_row, k_head});)  \
+  }
+FORWARD(32, 5)
+FORWARD(64, 4)
+FORWARD(96, 2)
+FORWARD(128, 2)
+
+// attention90_dq_W: as attention_dq_W.
+// launch: grid (⌈T/64⌉, heads, batch), block 128, dynamic shared 49·1024 bytes for
+// W ≤ 64, else 97·1024; arguments as attention_dq_W.
+#define BACKWARD_Q(W, BLOCKS)                                                                                               \
+  KERNEL(128, BLOCKS)                                                                                                      \
+  attention90_dq_##W(bf16* dq, float* delta, const bf16* dout, const bf16* o, const float* lse, const bf16* q, const bf16* k,       \
+                     const bf16* v, const float* cos, const float* sin, const uint32_t* mask, float keep, int T, int heads,         \
+                     int kv_heads, int hd, int q_row, int q_head, int k_row, int k_head) {                                          \
+    BODY(DYNAMIC_SHARED(shared);                                                                                         \
+         backward_q<W>(shared, dq, delta, dout, o, lse, q, k, v, cos, sin, mask, keep,                                      \
+                               Shape{T, heads, kv_heads, q_row, q_head, k_row, k_head});)                                           \
+  }
+BACKWARD_Q(32, 4)
+BACKWARD_Q(64, 3)
+BACKWARD_Q(96, 2)
+BACKWARD_Q(128, 2)
+
+// attention90_dkv_W: as attention_dkv_W.
+// launch: grid (⌈T/64⌉, kv_heads, batch), block 128, dynamic shared 51·1024 bytes
+// for W ≤ 64, else 67·1024; arguments as attention_dkv_W.
+#define BACKWARD_KV(W, BQ, BLOCKS)                                                                                          \
+  KERNEL(128, BLOCKS)                                                                                                      \
+  attention90_dkv_##W(bf16* dk, bf16* dv, const bf16* dout, const float* delta, const float* lse, const bf16* q, const bf16* k,     \
+                      const bf16* v, const float* cos, const float* sin, const uint32_t* mask, float keep, int T, int heads,        \
+                      int kv_heads, int hd, int q_row, int q_head, int k_row, int k_head) {                                         \
+    BODY(DYNAMIC_SHARED(shared);                                                                                         \
+         backward_kv<W, BQ>(shared, dk, dv, dout, delta, lse, q, k, v, cos, sin, mask, keep,                                \
+                                    Shape{T, heads, kv_heads, q_row, q_head, k_row, k_head});)                                      \
+  }
+BACKWARD_KV(32, 64, 3)
+BACKWARD_KV(64, 64, 2)
+BACKWARD_KV(96, 32, 2)
+BACKWARD_KV(128, 32, 2)

@@ -76,27 +76,41 @@ template <int N>
 DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
 #define ROW(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
-// d[64,64] = a[64,16]·b[16,64], added to d if add, of a warpgroup: warp w has
-// rows 16w … 16w+15, a and d laid out as for mma. b is a descriptor of shared
-// memory; TRANS: its rows are those of the contraction, else its columns'.
-template <int TRANS>
-DEVICE void wgmma(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}\n"
-      : ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TRANS));
+// d[64,N] = a[64,16]·b[16,N], added to d if add, of a warpgroup, N = 64 or 32:
+// warp w has rows 16w … 16w+15, a and d laid out as for mma. b is a descriptor of
+// shared memory; TRANS: its rows are those of the contraction, else its columns'.
+template <int TRANS, int N>
+DEVICE void wgmma_registers(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int add) {
+  if constexpr (N == 64) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}\n"
+        : ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TRANS));
+  } else {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19}, %20, p, 1, 1, %22;\n}\n"
+        : ROW(0), ROW(1), ROW(2), ROW(3)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TRANS));
+  }
 }
 // The same with a in shared memory, by rows.
-template <int TRANS>
-DEVICE void wgmma(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, 1, 1, 0, %35;\n}\n"
-      : ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7)
-      : "l"(a), "l"(b), "r"(add), "n"(TRANS));
+template <int TRANS, int N>
+DEVICE void wgmma_shared(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
+  if constexpr (N == 64) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, 1, 1, 0, %35;\n}\n"
+        : ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7)
+        : "l"(a), "l"(b), "r"(add), "n"(TRANS));
+  } else {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, 0, %19;\n}\n"
+        : ROW(0), ROW(1), ROW(2), ROW(3)
+        : "l"(a), "l"(b), "r"(add), "n"(TRANS));
+  }
 }
 #undef ROW
 // Keeps the compiler from touching sums that a wgmma is still writing.
@@ -135,6 +149,18 @@ DEVICE float4 load4(const bf16* p) {
   return make_float4(low(u.x), high(u.x), low(u.y), high(u.y));
 }
 DEVICE float4 load4(const float* p) { return *(const float4*)p; }
+// The same for what nothing reads again before long: it leaves the cache first.
+DEVICE float4 load4_late(const float* p) { return __ldcs((const float4*)p); }
+DEVICE float4 load4_late(const bf16* p) {
+  uint2 u = __ldcs((const uint2*)p);
+  return make_float4(low(u.x), high(u.x), low(u.y), high(u.y));
+}
+DEVICE vec8 load8_late(const bf16* p) {
+  uint4 u = __ldcs((const uint4*)p);
+  vec8 v = {{u.x, u.y, u.z, u.w}};
+  return v;
+}
+DEVICE void store4_late(float* p, float4 f) { __stcs((float4*)p, f); }
 DEVICE void store4(float* p, float4 f) { *(float4*)p = f; }
 
 // Reductions over a warp; every lane gets the result.

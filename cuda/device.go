@@ -27,6 +27,7 @@ type Device struct {
 	tables  []*table // bf16 copies of the output embeddings
 	layers  *layerTable
 	lists   []*tensorList
+	orders  map[*tensor.Ints]*order
 	signs   map[string]uintptr // of each algebra
 	rank1   uintptr            // one word without signs, for n = 1
 	blas    *blas              // nil: without cuBLASLt
@@ -35,8 +36,8 @@ type Device struct {
 	fusedMost int // see walsh.go; 0 in tests
 
 	// What one operation leaves for the next (see flush and copyOf).
-	sum    pendingSum
-	shadow shadow
+	pending pending
+	shadow  shadow
 
 	addrs []uintptr // of one operation
 }
@@ -55,7 +56,7 @@ func Open(number int) (tensor.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, signs: map[string]uintptr{}, forced: variants, fusedMost: fusedMost}
+	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, orders: map[*tensor.Ints]*order{}, signs: map[string]uintptr{}, forced: variants, fusedMost: fusedMost}
 	if name := os.Getenv("SPINNET_CUDA_PRODUCT"); name != "" {
 		if d.forced = variant(slices.Index(variantNames[:], name)); d.forced < 0 {
 			g.close()
@@ -118,7 +119,7 @@ func (d *Device) Slice(block *tensor.Tensor, offset int, typ tensor.Type, shape 
 // bf16.
 func (d *Device) Write(dst *tensor.Tensor, src []float32) {
 	d.flush()
-	d.shadow = shadow{}
+	d.forgetShadow()
 	n := min(dst.Len(), len(src))
 	if n == 0 {
 		return
@@ -162,16 +163,26 @@ func (d *Device) Read(dst []float32, src *tensor.Tensor) {
 	d.download(unsafe.Pointer(&dst[0]), src.Addr, 4*n)
 }
 
-// WriteInts copies token ids to the device in the order of its operations.
+// WriteInts copies token ids to the device in the order of its operations, and
+// with them their order where EmbeddingBackward wants it.
 func (d *Device) WriteInts(dst *tensor.Ints, src []int32) {
 	d.flush()
-	d.stage(dst.Addr, bytesOf(src[:dst.N]))
+	src = src[:dst.N]
+	d.stage(dst.Addr, bytesOf(src))
+	o := d.orders[dst]
+	if o == nil {
+		o = new(order)
+		d.orders[dst] = o
+	}
+	if o.ids = append(o.ids[:0], src...); o.addr != 0 {
+		d.stageOrder(o)
+	}
 }
 
 // Zero clears tensors, all in one launch.
 func (d *Device) Zero(ts ...*tensor.Tensor) {
 	d.flush()
-	d.shadow = shadow{}
+	d.forgetShadow()
 	if len(ts) == 1 {
 		d.clear(ts[0].Addr, ts[0].Len()*ts[0].Type.Size())
 	} else if len(ts) > 1 {
@@ -185,11 +196,14 @@ func (d *Device) Zero(ts ...*tensor.Tensor) {
 func (d *Device) Record(f func()) func() {
 	return d.record(func() {
 		d.flush()
-		d.shadow = shadow{}
+		d.forgetShadow()
 		f()
 		d.flush()
 	})
 }
+
+// Late is true: weights' gradients are computed aside.
+func (d *Device) Late() bool { return true }
 
 // SetStep sets the step of dropout.
 func (d *Device) SetStep(step uint64) {
@@ -263,10 +277,12 @@ const (
 	scratchParts  = iota // parts of sums
 	scratchMask          // bits of dropout
 	scratchDelta         // of attention's backward
-	scratchShadow        // bf16 copy of a gradient
+	scratchShadow        // bf16 copy of a gradient, and the next slot the one before
+	scratchShadow2
+	scratchNorm     // parts of a norm's dw
+	scratchGradient // parts of weights' gradients, aside
 	scratchLogits
 	scratchDLogits
-	scratchOrder // of tokens, sorted
 	scratchWalshX
 	scratchWalshY
 	scratchWalshDY

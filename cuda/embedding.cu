@@ -1,12 +1,11 @@
 // The embedding table: rows gathered in the forward, and gradients added to
 // them in the backward, in an order that the ids alone decide.
 //
-// The backward sorts the tokens by id, stably, by counting for each how many
-// come before it (n² comparisons: 25 µs for 16384 tokens on an H100; the order
-// may as well come from the host), cuts the sorted list into segments of 32
-// tokens, and adds up each segment's runs of equal ids. A run within one
-// segment goes straight to the table's gradient; a longer one leaves one
-// partial sum a segment, added up in order by a second launch.
+// The backward reads the tokens in the order of their ids, which comes from the
+// host, cuts the list into segments of 32 tokens, and adds up each segment's
+// runs of equal ids. A run within one segment goes straight to the table's
+// gradient; a longer one leaves one partial sum a segment, added up in order by
+// a second launch.
 #include "device.cuh"
 
 namespace {
@@ -24,43 +23,6 @@ embedding(float* y, const float* table, const int* ids, int d) {
     for (int c = threadIdx.x * 4; c < d; c += 512) store4(y + c, load4(table + c));
   else
     for (int c = threadIdx.x; c < d; c += 128) y[c] = table[c];
-}
-
-// embedding_order: ids is 16-byte aligned; order [n] the tokens sorted by id, equal ids in the order of
-// the tokens; sorted [n] their ids.
-// launch: grid ⌈n/32⌉, block 256, no dynamic shared; arguments (int32* order,
-// int32* sorted, const int32* ids, int n).
-KERNEL(256, 4)
-embedding_order(int* order, int* sorted, const int* ids, int n) {
-  SHARED int counts[8][32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, i = blockIdx.x * 32 + lane;
-  const int id = i < n ? ids[i] : 0;
-  // Each warp compares its eighth of the list, cut at multiples of 32, with the
-  // block's 32 tokens: ids before the token count if not larger, ids after it
-  // if smaller. Before and after are the same for the whole block except in its
-  // own 32.
-  const int all = (n + 31) / 32, from = all * warp / 8 * 32, to = min(all * (warp + 1) / 8 * 32, n), own = blockIdx.x * 32;
-  int count = 0;
-  for (int j = from; j < to; j += 32) {
-    const int bound = j < own ? id : id - 1; // counts where not above it
-    if (j == own || j + 32 > n) {
-      for (int e = j; e < min(j + 32, n); e++) count += e < i ? ids[e] <= id : ids[e] < id;
-      continue;
-    }
-#pragma unroll
-    for (int e = 0; e < 32; e += 4) {
-      const int4 x = *(const int4*)(ids + j + e);
-      count += (x.x <= bound) + (x.y <= bound) + (x.z <= bound) + (x.w <= bound);
-    }
-  }
-  counts[warp][lane] = count;
-  __syncthreads();
-  if (warp == 0 && i < n) {
-    int rank = 0;
-    for (int w = 0; w < 8; w++) rank += counts[w][lane];
-    order[rank] = i;
-    sorted[rank] = id;
-  }
 }
 
 namespace {
@@ -99,20 +61,33 @@ DEVICE void segment(float* dtable, float* part, const float* dy, const int* toke
   }
 }
 
-// Adds up a run that begins in a segment and goes on in later ones.
+// Adds up a run that begins in a segment and goes on in later ones: four groups
+// of threads each a quarter of the later ones, then these in order.
 template <class V>
-DEVICE void join(float* dtable, const float* part, int segments, int id, int d, int c) {
-  V sum = *(const V*)(part + d + c);
-#pragma unroll 16
-  for (int s = 1; s < segments; s++) sum = plus(sum, *(const V*)(part + (size_t)s * 2 * d + c));
-  V* to = (V*)(dtable + (size_t)id * d + c);
-  *to = plus(*to, sum);
+DEVICE void join(V (*quarters)[128], float* dtable, const float* part, int segments, int id, int d, int c, bool inside) {
+  const int group = threadIdx.x / 128, t = threadIdx.x % 128, later = segments - 1;
+  const int from = 1 + later * group / 4, to = 1 + later * (group + 1) / 4;
+  V sum = {};
+  if (inside) {
+#pragma unroll 8
+    for (int s = from; s < to; s++) sum = plus(sum, *(const V*)(part + (size_t)s * 2 * d + c));
+  }
+  quarters[group][t] = sum;
+  __syncthreads();
+  if (group == 0 && inside) {
+    sum = *(const V*)(part + d + c);
+    for (int i = 0; i < 4; i++) sum = plus(sum, quarters[i][t]);
+    V* to = (V*)(dtable + (size_t)id * d + c);
+    *to = plus(*to, sum);
+  }
+  __syncthreads();
 }
 
 } // namespace
 
 // embedding_segments: the first of the two launches that add dy [n, d] to rows
-// of dtable; part is scratch [⌈n/32⌉, 2, d].
+// of dtable. order [n] are the tokens by their ids, equal ids in the order of the
+// tokens, sorted [n] these ids; part is scratch [⌈n/32⌉, 2, d].
 // launch: grid (⌈n/32⌉, ⌈d/512⌉), block 128, no dynamic shared; arguments
 // (float* dtable, float* part, const float* dy, const int32* order, const
 // int32* sorted, int n, int d).
@@ -137,29 +112,27 @@ embedding_segments(float* dtable, float* part, const float* dy, const int* order
 }
 
 // embedding_join: the second launch.
-// launch: grid (⌈n/32⌉, ⌈d/512⌉), block 128, no dynamic shared; arguments
+// launch: grid (⌈n/32⌉, ⌈d/512⌉), block 512, no dynamic shared; arguments
 // (float* dtable, const float* part, const int32* sorted, int n, int d).
-KERNEL(128, 8)
+KERNEL(512, 2)
 embedding_join(float* dtable, const float* part, const int* sorted, int n, int d) {
-  SHARED int shared_segments;
+  SHARED int scratch[32];
+  SHARED float4 quarters[4][128];
   const int first = blockIdx.x * kSegment, end = first + kSegment;
   if (end >= n) return;
   const int id = sorted[end - 1];
   if (sorted[end] != id) return;                                        // no run goes on
   if (first && sorted[first] == id && sorted[first - 1] == id) return; // it began earlier
-  if (threadIdx.x == 0) {
-    int s = 1;
-    while (end + (s - 1) * kSegment < n && sorted[end + (s - 1) * kSegment] == id) s++;
-    shared_segments = s;
+  int segments = 1; // those whose first token goes on with the run, and this
+  for (int more = 512, s = threadIdx.x; more == 512; s += 512) {
+    more = block_sum((int)(end + s * kSegment < n && sorted[end + s * kSegment] == id), scratch);
+    segments += more;
+    __syncthreads();
   }
-  __syncthreads();
-  const int segments = shared_segments;
   part += (size_t)blockIdx.x * 2 * d;
-  const int c0 = blockIdx.y * 512, c1 = min(d, c0 + 512);
-  if (d % 4 == 0) {
-    int c = c0 + threadIdx.x * 4;
-    if (c < c1) join<float4>(dtable, part, segments, id, d, c);
-  } else {
-    for (int c = c0 + threadIdx.x; c < c1; c += 128) join<float>(dtable, part, segments, id, d, c);
-  }
+  const int c0 = blockIdx.y * 512, c1 = min(d, c0 + 512), t = threadIdx.x % 128;
+  if (d % 4 == 0)
+    join<float4>(quarters, dtable, part, segments, id, d, c0 + t * 4, c0 + t * 4 < c1);
+  else
+    for (int c = c0; c < c1; c += 128) join<float>((float(*)[128])quarters, dtable, part, segments, id, d, c + t, c + t < c1);
 }

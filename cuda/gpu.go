@@ -37,6 +37,8 @@ type gpu struct {
 	used    uint64    // bytes of device memory taken
 	lower   string    // how to need less of it
 	staging staging
+	side    side
+	plain   bool     // the next launch may not start early: it waits for the other stream too
 	profile *profile // with SPINNET_CUDA_PROFILE, else nil
 
 	// What the driver reads or writes at a call: on the heap, which does not
@@ -85,6 +87,7 @@ func openGPU(i int) (g *gpu, err error) {
 	g.context = uintptr(g.out[0])
 	g.do(cuStreamCreate, g.result(), streamNonBlocking)
 	g.stream = uintptr(g.out[0])
+	g.openSide()
 	g.do(cuDeviceGetAttribute, g.result(), attributeMultiprocs, uintptr(g.handle))
 	g.multi = int(int32(g.out[0])) //nolint:gosec // the driver wrote 32 bits
 	if err := g.err; err != nil {
@@ -116,6 +119,7 @@ func (g *gpu) close() {
 	for _, m := range g.modules {
 		g.do(cuModuleUnload, m)
 	}
+	g.closeSide()
 	if g.stream != 0 {
 		g.do(cuStreamDestroy, g.stream)
 	}

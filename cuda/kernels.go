@@ -193,10 +193,11 @@ func (g *gpu) enqueue(f uintptr, s grid, early bool) {
 	g.markProfile()
 	g.config = launchConfig{grid: [3]uint32{uint32(s.x), uint32(max(1, s.y)), uint32(max(1, s.z))}, block: [3]uint32{uint32(s.threads), 1, 1},
 		shared: uint32(s.shared), stream: g.stream}
-	if early {
+	if early && !g.plain {
 		g.config.attributes, g.config.count = unsafe.Pointer(&g.config.id), 1
 		g.config.id, g.config.allowed = attributeProgrammaticSerialization, 1
 	}
+	g.plain = false
 	if r := g.try(cuLaunchKernelEx, uintptr(unsafe.Pointer(&g.config)), f, uintptr(unsafe.Pointer(&g.params[0])), 0); r != 0 {
 		g.fail("kernel "+g.last, r, g.hint(r))
 	}

@@ -253,7 +253,7 @@ func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weig
 // LinearBackward gives the sum of the layers' dx and adds the folded outer
 // products to each DW.
 func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weight) {
-	d.flush()
+	d.proceed()
 	if len(dys) > 1 && slices.ContainsFunc(dys, func(t *tensor.Tensor) bool { return t.Type == tensor.Float32 }) {
 		for i := range dys { // there is room for one copy in bf16
 			d.LinearBackward(dx, acc || i > 0, dys[i:i+1], x, ws[i:i+1])
@@ -277,12 +277,14 @@ func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tenso
 			if many > 1 {
 				apart = int(from[1]-from[0]) / 2
 			}
-			d.weightGradient(from[0], apart, x.Addr, ws[:many], m)
+			d.fork()
 			p := product{kind: nn, a: from[0], b: s.dg, c: dx.Addr, m: m, n: narrow, k: wide, lda: wide, ldb: narrow, ldc: narrow, add: acc, chain: many}
 			if many > 1 {
 				p.strideA, p.strideB = apart, int(state(ws[1]).dg-s.dg)/2
 			}
 			d.gemm(p)
+			dy, group := from[0], ws[:many]
+			d.aside(func() { d.weightGradient(dy, apart, x.Addr, group, m) })
 			acc = true
 		}
 		from, ws = from[many:], ws[many:]
@@ -305,7 +307,7 @@ func (d *Device) weightGradient(dy uintptr, apart int, x uintptr, ws []*tensor.W
 	}
 	p.strideC = p.m * p.n
 	d.split(&p)
-	p.c = d.need(scratchParts, 4*p.splits*p.batch*p.strideC)
+	p.c = d.need(scratchGradient, 4*p.splits*p.batch*p.strideC)
 	d.gemm(p)
 	d.fold(gradients(ws), len(ws), p.c, s.signs, s.n, rows, cols, p.splits, p.batch*p.strideC, ws[0].Transposed)
 }

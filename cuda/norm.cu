@@ -16,6 +16,7 @@ DEVICE float4 add4(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y
 DEVICE float4 mul4(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
 DEVICE float4 scale4(float4 a, float f) { return make_float4(a.x * f, a.y * f, a.z * f, a.w * f); }
 DEVICE float dot4f(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
+DEVICE float4 as_floats(uint2 u) { return make_float4(low(u.x), high(u.x), low(u.y), high(u.y)); }
 DEVICE float most4(float4 a) { return fmaxf(fmaxf(fabsf(a.x), fabsf(a.y)), fmaxf(fabsf(a.z), fabsf(a.w))); }
 
 // Forward of a row of at most 128·N values by a warp, d a multiple of 4.
@@ -27,15 +28,15 @@ DEVICE void forward_row(bf16* z, float* hout, const float* h, const bf16* t, con
 #pragma unroll
   for (int i = 0; i < N; i++) {
     int c = (i * 32 + lane) * 4;
-    x[i] = c < d ? load4(h + c) : make_float4(0, 0, 0, 0);
+    x[i] = c < d ? load4_late(h + c) : make_float4(0, 0, 0, 0);
   }
   if (t) {
 #pragma unroll
     for (int i = 0; i < N; i++) {
       int c = (i * 32 + lane) * 4;
       if (c < d) {
-        x[i] = add4(x[i], load4(t + c));
-        store4(hout + c, x[i]);
+        x[i] = add4(x[i], load4_late(t + c));
+        store4_late(hout + c, x[i]);
       }
     }
   }
@@ -90,36 +91,39 @@ template <int N>
 DEVICE void backward_rows(float* shared, float* dh, bf16* dh16, float* part, const bf16* dz, const float* h, const float* w, int rows, int d,
                           float eps, int acc) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const float4 zero = make_float4(0, 0, 0, 0);
   float4 dw[N];
 #pragma unroll
-  for (int i = 0; i < N; i++) dw[i] = make_float4(0, 0, 0, 0);
+  for (int i = 0; i < N; i++) dw[i] = zero;
   for (int row = blockIdx.x * warps + warp; row < rows; row += gridDim.x * warps) {
     const size_t at = (size_t)row * d;
-    float4 x[N], g[N];
+    float4 x[N], old[N]; // all loads of the row together
+    uint2 g[N];
     float square = 0, dot = 0;
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      int c = (i * 32 + lane) * 4;
-      x[i] = c < d ? load4(h + at + c) : make_float4(0, 0, 0, 0);
-      g[i] = c < d ? load4(dz + at + c) : make_float4(0, 0, 0, 0);
+      const int c = (i * 32 + lane) * 4;
+      x[i] = c < d ? load4_late(h + at + c) : zero;
+      g[i] = c < d ? __ldcs((const uint2*)(dz + at + c)) : make_uint2(0, 0);
+      old[i] = acc && c < d ? load4_late(dh + at + c) : zero;
     }
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      int c = (i * 32 + lane) * 4;
+      const int c = (i * 32 + lane) * 4;
       square += dot4f(x[i], x[i]);
-      if (c < d) dot += dot4f(mul4(g[i], load4(w + c)), x[i]);
+      if (c < d) dot += dot4f(mul4(as_floats(g[i]), load4(w + c)), x[i]);
     }
     const float r = 1 / sqrtf(warp_sum(square) / d + eps);
     const float k = r * r * r * warp_sum(dot) / d;
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      int c = (i * 32 + lane) * 4;
+      const int c = (i * 32 + lane) * 4;
       if (c >= d) continue;
-      const float4 rg = scale4(g[i], r);
+      const float4 rg = scale4(as_floats(g[i]), r);
       dw[i] = add4(dw[i], mul4(rg, x[i]));
       float4 y = add4(mul4(rg, load4(w + c)), scale4(x[i], -k));
-      if (acc) y = add4(y, load4(dh + at + c));
-      store4(dh + at + c, y);
+      if (acc) y = add4(y, old[i]);
+      store4_late(dh + at + c, y);
       if (dh16) store4(dh16 + at + c, y);
     }
   }
@@ -148,19 +152,21 @@ DEVICE void backward_wide(float* dh, bf16* dh16, float* part, const bf16* dz, co
   int turn = 0; // a row's sums may still be read while the next row's are written
   for (int row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
     const size_t at = (size_t)row * d;
-    float4 x[N], g[N];
+    float4 x[N], old[N];
+    uint2 g[N];
     float square = 0, dot = 0;
 #pragma unroll
     for (int i = 0; i < N; i++) {
       const int c = (i * 256 + threadIdx.x) * 4;
-      x[i] = c < d ? load4(h + at + c) : zero;
-      g[i] = c < d ? load4(dz + at + c) : zero;
+      x[i] = c < d ? load4_late(h + at + c) : zero;
+      g[i] = c < d ? __ldcs((const uint2*)(dz + at + c)) : make_uint2(0, 0);
+      old[i] = acc && c < d ? load4_late(dh + at + c) : zero;
     }
 #pragma unroll
     for (int i = 0; i < N; i++) {
       const int c = (i * 256 + threadIdx.x) * 4;
       square += dot4f(x[i], x[i]);
-      if (c < d) dot += dot4f(mul4(g[i], load4(w + c)), x[i]);
+      if (c < d) dot += dot4f(mul4(as_floats(g[i]), load4(w + c)), x[i]);
     }
     square = warp_sum(square), dot = warp_sum(dot);
     if (threadIdx.x % 32 == 0) scratch[turn][threadIdx.x / 32].x = square, scratch[turn][threadIdx.x / 32].y = dot;
@@ -173,11 +179,11 @@ DEVICE void backward_wide(float* dh, bf16* dh16, float* part, const bf16* dz, co
     for (int i = 0; i < N; i++) {
       const int c = (i * 256 + threadIdx.x) * 4;
       if (c >= d) continue;
-      const float4 rg = scale4(g[i], r);
+      const float4 rg = scale4(as_floats(g[i]), r);
       dw[i] = add4(dw[i], mul4(rg, x[i]));
       float4 y = add4(mul4(rg, load4(w + c)), scale4(x[i], -k));
-      if (acc) y = add4(y, load4(dh + at + c));
-      store4(dh + at + c, y);
+      if (acc) y = add4(y, old[i]);
+      store4_late(dh + at + c, y);
       if (dh16) store4(dh16 + at + c, y);
     }
   }
@@ -190,44 +196,42 @@ DEVICE void backward_wide(float* dh, bf16* dh16, float* part, const bf16* dz, co
 
 } // namespace
 
-// rmsnorm: z from h, or with t not NULL from hout = h + t (hout may be h).
-// quant: round z to int8 levels by rows.
+// rmsnorm_512, _1024, _2048, _any: z from h, or with t not NULL from hout = h +
+// t (hout may be h). quant: round z to int8 levels by rows. The suffix bounds
+// d, a multiple of 4; _any takes every d.
 // launch: grid ⌈rows/8⌉, block 256, no dynamic shared; arguments (bf16* z,
 // float* hout, const float* h, const bf16* t, const float* w, int rows, int d,
-// float eps, int quant). Fast for d a multiple of 4 up to 2048.
-KERNEL(256, 2)
-rmsnorm(bf16* z, float* hout, const float* h, const bf16* t, const float* w, int rows, int d, float eps, int quant) {
-  const size_t row = blockIdx.x * 8 + threadIdx.x / 32;
-  if (row >= (size_t)rows) return;
-  z += row * d, hout += row * d, h += row * d;
-  if (t) t += row * d;
-  if (d % 4 != 0 || d > 2048)
-    forward_any(z, hout, h, t, w, d, eps, quant);
-  else if (d <= 512)
-    forward_row<4>(z, hout, h, t, w, d, eps, quant);
-  else if (d <= 1024)
-    forward_row<8>(z, hout, h, t, w, d, eps, quant);
-  else
-    forward_row<16>(z, hout, h, t, w, d, eps, quant);
-}
+// float eps, int quant).
+#define FORWARD(D, BLOCKS, CALL)                                                                                                \
+  KERNEL(256, BLOCKS)                                                                                                           \
+  rmsnorm_##D(bf16* z, float* hout, const float* h, const bf16* t, const float* w, int rows, int d, float eps, int quant) {      \
+    const size_t row = blockIdx.x * 8 + threadIdx.x / 32;                                                                       \
+    if (row >= (size_t)rows) return;                                                                                            \
+    CALL(z + row * d, hout + row * d, h + row * d, t ? t + row * d : nullptr, w, d, eps, quant);                                 \
+  }
+FORWARD(512, 6, forward_row<4>)
+FORWARD(1024, 4, forward_row<8>)
+FORWARD(2048, 2, forward_row<16>)
+FORWARD(any, 4, forward_any)
 
 // rmsnorm_backward_512, _1024, _2048, _4096, _any: dh overwritten, or with acc added
 // to; dh16, if not NULL, receives the new dh in bf16; part [blocks, d] the
 // blocks' sums for dw, which rmsnorm_dw adds up. The suffix bounds d, a
 // multiple of 4; _any takes every d.
-// launch: grid blocks = min(⌈rows/8⌉, 264), for _2048 and _4096
-// min(rows, 528), block 256, dynamic shared 4·d bytes (_2048 and above: none); arguments (float* dh, bf16*
-// dh16, float* part, const bf16* dz, const float* h, const float* w, int rows,
-// int d, float eps, int acc).
+// launch: grid blocks = any number up to ⌈rows/6⌉, for _1024 and above up to
+// rows, best as many as run at once (512: 4 a multiprocessor, 1024: 6, 2048: 4,
+// 4096 and any: 2); block 192 (which fits beside a block of gemm90), for _1024
+// and above 256; dynamic shared 4·d bytes (_1024 and above:
+// none); arguments (float* dh, bf16* dh16, float* part, const bf16* dz, const
+// float* h, const float* w, int rows, int d, float eps, int acc).
 #define BACKWARD(D, N, BLOCKS)                                                                                                       \
-  KERNEL(256, BLOCKS)                                                                                                                \
+  KERNEL(192, BLOCKS)                                                                                                                \
   rmsnorm_backward_##D(float* dh, bf16* dh16, float* part, const bf16* dz, const float* h, const float* w, int rows, int d, float eps, \
                        int acc) {                                                                                                    \
     DYNAMIC_SHARED(shared);                                                                                                          \
     backward_rows<N>((float*)shared, dh, dh16, part, dz, h, w, rows, d, eps, acc);                                                   \
   }
-BACKWARD(512, 4, 3)
-BACKWARD(1024, 8, 2)
+BACKWARD(512, 4, 4)
 
 #define BACKWARD_WIDE(D, N, BLOCKS)                                                                                                  \
   KERNEL(256, BLOCKS)                                                                                                                \
@@ -235,6 +239,7 @@ BACKWARD(1024, 8, 2)
                        int acc) {                                                                                                    \
     backward_wide<N>(dh, dh16, part, dz, h, w, rows, d, eps, acc);                                                                   \
   }
+BACKWARD_WIDE(1024, 1, 6)
 BACKWARD_WIDE(2048, 2, 4)
 BACKWARD_WIDE(4096, 4, 2)
 
@@ -265,21 +270,22 @@ rmsnorm_backward_any(float* dh, bf16* dh16, float* part, const bf16* dz, const f
 }
 
 // rmsnorm_dw: dw += Σ over blocks of part, in a fixed order.
-// launch: grid ⌈d/32⌉, block 256, no dynamic shared; arguments (float* dw,
+// launch: grid ⌈d/32⌉, block 1024, no dynamic shared; arguments (float* dw,
 // const float* part, int blocks, int d).
-KERNEL(256, 4)
+KERNEL(1024, 1)
 rmsnorm_dw(float* dw, const float* part, int blocks, int d) {
-  SHARED float sums[8][32];
+  SHARED float sums[32][33];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
   float sum = 0;
-  if (c < d)
-    for (int i = warp; i < blocks; i += 8) sum += part[(size_t)i * d + c];
-  sums[warp][lane] = sum;
-  __syncthreads();
-  if (warp == 0 && c < d) {
-    for (int i = 1; i < 8; i++) sum += sums[i][lane];
-    dw[c] += sum;
+  if (c < d) {
+#pragma unroll 8
+    for (int i = warp; i < blocks; i += 32) sum += part[(size_t)i * d + c];
   }
+  sums[lane][warp] = sum;
+  __syncthreads();
+  sum = warp_sum(sums[warp][lane]);
+  const int to = blockIdx.x * 32 + warp;
+  if (lane == 0 && to < d) dw[to] += sum;
 }
 
 // fake_quant8 rounds rows of bf16 to int8 levels (kernel.FakeQuant8); y may be x.

@@ -8,15 +8,51 @@ import (
 	"spinnet/tensor"
 )
 
-// pendingSum is a residual sum that waits for what comes next: a norm of it
-// does both in one launch.
-type pendingSum struct{ y, a, b *tensor.Tensor }
+// pending is what waits for the operation after it, which may go into one
+// launch with it: a residual sum for a norm of it, a norm (with its sum) or a
+// SwiGLU for the rounding of it to int8.
+type pending struct {
+	sum   sum
+	norm  norm
+	gated gated
+}
 
-// flush does what waits. All operations but RMSNorm begin with it.
+type sum struct{ y, a, b *tensor.Tensor }
+type norm struct {
+	y, x, w *tensor.Tensor
+	sum     sum // that x is, or none
+}
+type gated struct{ y, gate, up *tensor.Tensor }
+
+// flush does what waits, and waits for what went aside. All operations but
+// those that may take the first, or run beside the second, begin with it.
 func (d *Device) flush() {
-	if s := d.sum; s.y != nil {
-		d.sum = pendingSum{}
-		d.add(s.y, s.a, s.b)
+	d.join()
+	d.work()
+}
+
+// proceed is flush for operations that may run beside what the one before them
+// sent aside.
+func (d *Device) proceed() {
+	d.follow()
+	d.work()
+}
+
+// work does what waits.
+func (d *Device) work() {
+	p := d.pending
+	if p == (pending{}) {
+		return
+	}
+	d.pending = pending{}
+	switch {
+	case p.norm.y != nil:
+		d.norm(p.norm, p.norm.y, false)
+	case p.gated.y != nil:
+		n := p.gated.y.Len()
+		d.launch(swiGLU, grid{x: per(n, 1024), threads: 128}, uint64(p.gated.y.Addr), uint64(p.gated.gate.Addr), uint64(p.gated.up.Addr), uint64(n))
+	default:
+		d.add(p.sum.y, p.sum.a, p.sum.b)
 	}
 }
 
@@ -25,6 +61,7 @@ type shadow struct {
 	of     uintptr
 	n      int
 	copied uintptr
+	turn   int // of the two slots, the other one's copy may still be read
 }
 
 // half gives a tensor in bf16: itself or a copy.
@@ -34,10 +71,19 @@ func (d *Device) half(t *tensor.Tensor) uintptr {
 	}
 	n := t.Len()
 	if d.shadow.of != t.Addr || d.shadow.n != n {
-		to := d.need(scratchShadow, 2*n)
+		to := d.newShadow(t.Addr, n)
 		d.launch(toBF16F32, grid{x: per(n, 1024), threads: 256}, uint64(to), uint64(t.Addr), uint64(n))
-		d.shadow = shadow{t.Addr, n, to}
 	}
+	return d.shadow.copied
+}
+
+// forgetShadow drops a copy whose tensor changes.
+func (d *Device) forgetShadow() { d.shadow.of, d.shadow.n = 0, 0 }
+
+// newShadow gives room for a copy of n values.
+func (d *Device) newShadow(of uintptr, n int) uintptr {
+	turn := d.shadow.turn ^ 1
+	d.shadow = shadow{of, n, d.need(scratchShadow+turn, 2*n), turn}
 	return d.shadow.copied
 }
 
@@ -52,54 +98,71 @@ func (d *Device) Embedding(y, table *tensor.Tensor, ids *tensor.Ints) {
 func (d *Device) EmbeddingBackward(dtable, dy *tensor.Tensor, ids *tensor.Ints) {
 	d.flush()
 	n, width := ids.N, dtable.Shape[1]
+	o := d.orderOf(ids, dtable.Shape[0])
+	sorted := o.addr + uintptr(4*n)
 	segments := per(n, 32)
-	order := d.need(scratchOrder, 8*n)
-	sorted := order + uintptr(4*n)
 	part := d.need(scratchParts, 8*segments*width)
-	d.launch(embeddingOrder, grid{x: segments, threads: 256}, uint64(order), uint64(sorted), uint64(ids.Addr), i32(n))
 	d.launch(embeddingSegments, grid{x: segments, y: per(width, 512), threads: 128},
-		uint64(dtable.Addr), uint64(part), uint64(dy.Addr), uint64(order), uint64(sorted), i32(n), i32(width))
-	d.launch(embeddingJoin, grid{x: segments, y: per(width, 512), threads: 128},
+		uint64(dtable.Addr), uint64(part), uint64(dy.Addr), uint64(o.addr), uint64(sorted), i32(n), i32(width))
+	d.launch(embeddingJoin, grid{x: segments, y: per(width, 512), threads: 512},
 		uint64(dtable.Addr), uint64(part), uint64(sorted), i32(n), i32(width))
 }
 
-// RMSNorm normalises rows, after the residual sum that waits for it.
+// RMSNorm normalises rows, after the residual sum that waits for it. It waits
+// itself for the operation after it.
 func (d *Device) RMSNorm(y, x, w *tensor.Tensor) {
-	width := w.Len()
-	rows := x.Len() / width
-	from, term, sum := x, uint64(0), uint64(0)
-	if s := d.sum; s.y == x && s.a.Type == tensor.Float32 && s.b.Type == tensor.BFloat16 {
-		d.sum = pendingSum{}
-		from, term, sum = s.a, uint64(s.b.Addr), uint64(x.Addr)
+	n := norm{y: y, x: x, w: w}
+	if s := d.pending.sum; s.y == x && s.a.Type == tensor.Float32 && s.b.Type == tensor.BFloat16 {
+		d.pending.sum, n.sum = sum{}, s
 	}
 	d.flush()
-	d.launch(rmsNorm, grid{x: per(rows, 8), threads: 256}, uint64(y.Addr), sum, uint64(from.Addr), term, uint64(w.Addr),
-		i32(rows), i32(width), f32(tensor.NormEps), 0)
+	d.pending.norm = n
+}
+
+// norm writes a norm, rounded to int8 levels if so said, to y.
+func (d *Device) norm(n norm, y *tensor.Tensor, quantised bool) {
+	width := n.w.Len()
+	rows := n.x.Len() / width
+	from, term, to := n.x, uint64(0), uint64(0)
+	if n.sum.y != nil {
+		from, term, to = n.sum.a, uint64(n.sum.b.Addr), uint64(n.x.Addr)
+	}
+	k := rmsNormAny
+	switch {
+	case width%4 != 0:
+	case width <= 512:
+		k = rmsNorm512
+	case width <= 1024:
+		k = rmsNorm1024
+	case width <= 2048:
+		k = rmsNorm2048
+	}
+	d.launch(k, grid{x: per(rows, 8), threads: 256}, uint64(y.Addr), to, uint64(from.Addr), term, uint64(n.w.Addr),
+		i32(rows), i32(width), f32(tensor.NormEps), flag(quantised))
 }
 
 // RMSNormBackward gives dx, in bf16 as well, and adds to dw.
 func (d *Device) RMSNormBackward(dx *tensor.Tensor, acc bool, dw, dy, x, w *tensor.Tensor) {
-	d.flush()
+	d.proceed()
 	width := w.Len()
 	rows := x.Len() / width
-	copied := d.need(scratchShadow, 2*rows*width)
-	k, shared, blocks := rmsNormBackwardAny, 0, min(per(rows, 8), 2*d.multi)
+	copied := d.newShadow(dx.Addr, rows*width)
+	k, shared, threads, blocks := rmsNormBackwardAny, 0, 256, min(rows, 2*d.multi)
 	switch {
 	case width%4 != 0 || width > 4096:
 	case width <= 512:
-		k, shared = rmsNormBackward512, 4*width
+		k, shared, threads, blocks = rmsNormBackward512, 4*width, 192, min(per(rows, 6), 4*d.multi)
 	case width <= 1024:
-		k, shared = rmsNormBackward1024, 4*width
+		k, blocks = rmsNormBackward1024, min(rows, 6*d.multi)
 	case width <= 2048:
 		k, blocks = rmsNormBackward2048, min(rows, 4*d.multi)
 	default:
-		k, blocks = rmsNormBackward4096, min(rows, 4*d.multi)
+		k, blocks = rmsNormBackward4096, min(rows, 2*d.multi)
 	}
-	part := d.need(scratchParts, 4*blocks*width)
-	d.launch(k, grid{x: blocks, threads: 256, shared: shared}, uint64(dx.Addr), uint64(copied), uint64(part), uint64(dy.Addr), uint64(x.Addr), uint64(w.Addr),
+	part := d.need(scratchNorm, 4*blocks*width)
+	d.launch(k, grid{x: blocks, threads: threads, shared: shared}, uint64(dx.Addr), uint64(copied), uint64(part), uint64(dy.Addr), uint64(x.Addr), uint64(w.Addr),
 		i32(rows), i32(width), f32(tensor.NormEps), flag(acc))
-	d.shadow = shadow{dx.Addr, rows * width, copied}
-	d.launch(rmsNormDW, grid{x: per(width, 32), threads: 256}, uint64(dw.Addr), uint64(part), i32(blocks), i32(width))
+	d.launch(rmsNormDW, grid{x: per(width, 32), threads: 1024}, uint64(dw.Addr), uint64(part), i32(blocks), i32(width))
 }
 
 func flag(b bool) uint64 {
@@ -109,18 +172,17 @@ func flag(b bool) uint64 {
 	return 0
 }
 
-// SwiGLU is silu(gate)∘up.
+// SwiGLU is silu(gate)∘up. It waits for the operation after it.
 func (d *Device) SwiGLU(y, gate, up *tensor.Tensor) {
 	d.flush()
-	n := y.Len()
-	d.launch(swiGLU, grid{x: per(n, 2048), threads: 256}, uint64(y.Addr), uint64(gate.Addr), uint64(up.Addr), uint64(n))
+	d.pending.gated = gated{y, gate, up}
 }
 
 // SwiGLUBackward overwrites dgate and dup.
 func (d *Device) SwiGLUBackward(dgate, dup, dy, gate, up *tensor.Tensor) {
-	d.flush()
+	d.proceed()
 	n := dy.Len()
-	d.launch(swiGLUBackward, grid{x: per(n, 2048), threads: 256},
+	d.launch(swiGLUBackward, grid{x: per(n, 1024), threads: 128},
 		uint64(dgate.Addr), uint64(dup.Addr), uint64(dy.Addr), uint64(gate.Addr), uint64(up.Addr), uint64(n))
 }
 
@@ -128,9 +190,9 @@ func (d *Device) SwiGLUBackward(dgate, dup, dy, gate, up *tensor.Tensor) {
 func (d *Device) Add(y, a, b *tensor.Tensor) {
 	d.flush()
 	if d.shadow.of == y.Addr {
-		d.shadow = shadow{}
+		d.forgetShadow()
 	}
-	d.sum = pendingSum{y, a, b}
+	d.pending.sum = sum{y, a, b}
 }
 
 func (d *Device) add(y, a, b *tensor.Tensor) {
@@ -145,12 +207,30 @@ func (d *Device) add(y, a, b *tensor.Tensor) {
 	d.launch(k, grid{x: per(n, 1024), threads: 256}, uint64(y.Addr), uint64(a.Addr), uint64(b.Addr), uint64(n))
 }
 
-// FakeQuant8 rounds rows to int8 levels.
+// FakeQuant8 rounds rows to int8 levels. What x is the result of may be waiting:
+// then x is not written, and its only reader must be this.
 func (d *Device) FakeQuant8(y, x *tensor.Tensor) {
-	d.flush()
 	width := x.Shape[len(x.Shape)-1]
 	rows := x.Len() / width
-	d.launch(fakeQuant8, grid{x: per(rows, 8), threads: 256}, uint64(y.Addr), uint64(x.Addr), i32(rows), i32(width))
+	switch p := d.pending; {
+	case p.norm.y == x && p.norm.w.Len() == width:
+		d.pending = pending{}
+		d.norm(p.norm, y, true)
+	case p.gated.y == x:
+		d.pending = pending{}
+		k := swiGLUQuantAny
+		switch {
+		case width%8 != 0:
+		case width <= 2048:
+			k = swiGLUQuant2048
+		case width <= 4096:
+			k = swiGLUQuant4096
+		}
+		d.launch(k, grid{x: rows, threads: 128}, uint64(y.Addr), uint64(p.gated.gate.Addr), uint64(p.gated.up.Addr), i32(width))
+	default:
+		d.flush()
+		d.launch(fakeQuant8, grid{x: per(rows, 8), threads: 256}, uint64(y.Addr), uint64(x.Addr), i32(rows), i32(width))
+	}
 }
 
 // AddSum adds the sum of x's elements.

@@ -16,15 +16,15 @@ DEVICE void backward(float& dg, float& du, float dy, float g, float u) {
 } // namespace
 
 // swiglu: all pointers 16-byte aligned.
-// launch: grid ⌈n/2048⌉, block 256, no dynamic shared; arguments (bf16* y, const
+// launch: grid ⌈n/1024⌉, block 128, no dynamic shared; arguments (bf16* y, const
 // bf16* gate, const bf16* up, size_t n).
-KERNEL(256, 4)
+KERNEL(128, 12)
 swiglu(bf16* y, const bf16* gate, const bf16* up, size_t n) {
-  const size_t i = ((size_t)blockIdx.x * 256 + threadIdx.x) * 8;
+  const size_t i = ((size_t)(gridDim.x - 1 - blockIdx.x) * 128 + threadIdx.x) * 8;
   if (i + 8 <= n) {
     float g[8], u[8];
-    unpack(g, load8(gate + i));
-    unpack(u, load8(up + i));
+    unpack(g, load8_late(gate + i));
+    unpack(u, load8_late(up + i));
 #pragma unroll
     for (int e = 0; e < 8; e++) g[e] *= sigmoid(g[e]) * u[e];
     store8(y + i, pack(g));
@@ -36,58 +36,79 @@ swiglu(bf16* y, const bf16* gate, const bf16* up, size_t n) {
   }
 }
 
-// swiglu_quant8: swiglu, then each row of d rounded to int8 levels
-// (kernel.FakeQuant8).
-// launch: grid ⌈rows/8⌉, block 256, no dynamic shared; arguments (bf16* y, const
-// bf16* gate, const bf16* up, int rows, int d).
-KERNEL(256, 4)
-swiglu_quant8(bf16* y, const bf16* gate, const bf16* up, int rows, int d) {
-  const size_t row = blockIdx.x * 8 + threadIdx.x / 32;
-  if (row >= (size_t)rows) return;
-  const int lane = threadIdx.x % 32;
-  y += row * d, gate += row * d, up += row * d;
-  float most = 0, inv = 0, s = 0;
-  for (int pass = 0; pass < 2; pass++) {
-    if (d % 8 == 0) {
-#pragma unroll 2
-      for (int c = lane * 8; c < d; c += 256) {
-        float g[8], u[8];
-        unpack(g, load8(gate + c));
-        unpack(u, load8(up + c));
+namespace {
+
+// A row of at most 1024·N values by a block of 128, kept in registers.
+template <int N>
+DEVICE void quant8_row(bf16* y, const bf16* gate, const bf16* up, int d) {
+  SHARED float scratch[32];
+  float f[N][8], most = 0;
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
-          g[e] *= sigmoid(g[e]) * u[e];
-          most = fmaxf(most, fabsf(g[e]));
-          g[e] = s * rintf(fminf(fmaxf(g[e] * inv, -127.f), 127.f));
-        }
-        if (pass) store8(y + c, pack(g));
-      }
-    } else {
-      for (int c = lane; c < d; c += 32) {
-        float g = to_float(gate[c]);
-        g *= sigmoid(g) * to_float(up[c]);
-        most = fmaxf(most, fabsf(g));
-        if (pass) y[c] = to_bf16(s * rintf(fminf(fmaxf(g * inv, -127.f), 127.f)));
-      }
+  for (int i = 0; i < N; i++) {
+    const int c = (i * 128 + threadIdx.x) * 8;
+    vec8 g = {{0, 0, 0, 0}}, u = g;
+    if (c < d) g = load8_late(gate + c), u = load8_late(up + c);
+    float a[8];
+    unpack(f[i], g), unpack(a, u);
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+      f[i][e] *= sigmoid(f[i][e]) * a[e];
+      most = fmaxf(most, fabsf(f[i][e]));
     }
-    if (pass == 0) {
-      most = warp_max(most);
-      inv = most < 4e-37f ? 0 : 127 / most, s = most / 127;
-    }
+  }
+  most = block_max(most, scratch);
+  const float inv = most < 4e-37f ? 0 : 127 / most, s = most / 127;
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    const int c = (i * 128 + threadIdx.x) * 8;
+#pragma unroll
+    for (int e = 0; e < 8; e++) f[i][e] = s * rintf(fminf(fmaxf(f[i][e] * inv, -127.f), 127.f));
+    if (c < d) store8(y + c, pack(f[i]));
   }
 }
 
+// Any d, reading the row twice.
+DEVICE void quant8_any(bf16* y, const bf16* gate, const bf16* up, int d) {
+  SHARED float scratch[32];
+  auto value = [&](int c) {
+    const float g = to_float(gate[c]);
+    return g * sigmoid(g) * to_float(up[c]);
+  };
+  float most = 0;
+  for (int c = threadIdx.x; c < d; c += 128) most = fmaxf(most, fabsf(value(c)));
+  most = block_max(most, scratch);
+  const float inv = most < 4e-37f ? 0 : 127 / most, s = most / 127;
+  for (int c = threadIdx.x; c < d; c += 128) y[c] = to_bf16(s * rintf(fminf(fmaxf(value(c) * inv, -127.f), 127.f)));
+}
+
+} // namespace
+
+// swiglu_quant8_2048, _4096, _any: swiglu, then each row of d rounded to int8
+// levels (kernel.FakeQuant8). The suffix bounds d, a multiple of 8; _any takes
+// every d.
+// launch: grid rows, block 128, no dynamic shared; arguments (bf16* y, const
+// bf16* gate, const bf16* up, int d).
+#define QUANT8(D, CALL)                                                    \
+  KERNEL(128, 8)                                                           \
+  swiglu_quant8_##D(bf16* y, const bf16* gate, const bf16* up, int d) {    \
+    const size_t row = (size_t)(gridDim.x - 1 - blockIdx.x) * d;           \
+    CALL(y + row, gate + row, up + row, d);                                \
+  }
+QUANT8(2048, quant8_row<2>)
+QUANT8(4096, quant8_row<4>)
+QUANT8(any, quant8_any)
+
 // swiglu_backward: dgate and dup overwritten; they may be gate and up.
-// launch: grid ⌈n/2048⌉, block 256, no dynamic shared; arguments (bf16* dgate,
+// launch: grid ⌈n/1024⌉, block 128, no dynamic shared; arguments (bf16* dgate,
 // bf16* dup, const bf16* dy, const bf16* gate, const bf16* up, size_t n).
-KERNEL(256, 4)
+KERNEL(128, 12)
 swiglu_backward(bf16* dgate, bf16* dup, const bf16* dy, const bf16* gate, const bf16* up, size_t n) {
-  const size_t i = ((size_t)blockIdx.x * 256 + threadIdx.x) * 8;
+  const size_t i = ((size_t)(gridDim.x - 1 - blockIdx.x) * 128 + threadIdx.x) * 8;
   if (i + 8 <= n) {
     float g[8], u[8], d[8];
-    unpack(g, load8(gate + i));
-    unpack(u, load8(up + i));
-    unpack(d, load8(dy + i));
+    unpack(g, load8_late(gate + i));
+    unpack(u, load8_late(up + i));
+    unpack(d, load8_late(dy + i));
 #pragma unroll
     for (int e = 0; e < 8; e++) {
       float dg, du;

@@ -56,9 +56,18 @@ const (
 	attentionDKV64
 	attentionDKV96
 	attentionDKV128
-	attention90Forward
-	attention90DQ
-	attention90DKV
+	attention90Forward32
+	attention90Forward64
+	attention90Forward96
+	attention90Forward128
+	attention90DQ32
+	attention90DQ64
+	attention90DQ96
+	attention90DQ128
+	attention90DKV32
+	attention90DKV64
+	attention90DKV96
+	attention90DKV128
 	rope
 	attentionMask
 	addF32BF16
@@ -70,12 +79,14 @@ const (
 	clipNorm
 	adamW
 	embedding
-	embeddingOrder
 	embeddingSegments
 	embeddingJoin
 	crossEntropyBF16
 	crossEntropyNarrowF32
-	rmsNorm
+	rmsNorm512
+	rmsNorm1024
+	rmsNorm2048
+	rmsNormAny
 	rmsNormBackward512
 	rmsNormBackward1024
 	rmsNormBackward2048
@@ -84,6 +95,9 @@ const (
 	rmsNormDW
 	fakeQuant8
 	swiGLU
+	swiGLUQuant2048
+	swiGLUQuant4096
+	swiGLUQuantAny
 	swiGLUBackward
 	zeroTensors
 	addSum
@@ -119,19 +133,24 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	attentionDQ96: {"attention", "attention_dq_96"}, attentionDQ128: {"attention", "attention_dq_128"},
 	attentionDKV32: {"attention", "attention_dkv_32"}, attentionDKV64: {"attention", "attention_dkv_64"},
 	attentionDKV96: {"attention", "attention_dkv_96"}, attentionDKV128: {"attention", "attention_dkv_128"},
-	attention90Forward: {"attention90", "attention90_forward"}, attention90DQ: {"attention90", "attention90_dq"},
-	attention90DKV: {"attention90", "attention90_dkv"},
-	rope:           {"attention", "rope"}, attentionMask: {"attention", "attention_mask"},
+	attention90Forward32: {"attention90", "attention90_forward_32"}, attention90Forward64: {"attention90", "attention90_forward_64"},
+	attention90Forward96: {"attention90", "attention90_forward_96"}, attention90Forward128: {"attention90", "attention90_forward_128"},
+	attention90DQ32: {"attention90", "attention90_dq_32"}, attention90DQ64: {"attention90", "attention90_dq_64"},
+	attention90DQ96: {"attention90", "attention90_dq_96"}, attention90DQ128: {"attention90", "attention90_dq_128"},
+	attention90DKV32: {"attention90", "attention90_dkv_32"}, attention90DKV64: {"attention90", "attention90_dkv_64"},
+	attention90DKV96: {"attention90", "attention90_dkv_96"}, attention90DKV128: {"attention90", "attention90_dkv_128"},
+	rope: {"attention", "rope"}, attentionMask: {"attention", "attention_mask"},
 	addF32BF16: {"elementwise", "add_f32_bf16"}, addF32: {"elementwise", "add_f32"}, addBF16: {"elementwise", "add_bf16"},
 	toBF16F32: {"elementwise", "to_bf16_f32"}, toF32BF16: {"elementwise", "to_f32_bf16"},
 	sumSquares: {"elementwise", "sum_squares"}, clipNorm: {"elementwise", "clip"}, adamW: {"elementwise", "adamw"},
-	embedding: {"embedding", "embedding"}, embeddingOrder: {"embedding", "embedding_order"},
+	embedding:         {"embedding", "embedding"},
 	embeddingSegments: {"embedding", "embedding_segments"}, embeddingJoin: {"embedding", "embedding_join"},
 	crossEntropyBF16: {"loss", "cross_entropy_bf16"}, crossEntropyNarrowF32: {"loss", "cross_entropy_narrow_f32"},
-	rmsNorm: {"norm", "rmsnorm"}, rmsNormBackward512: {"norm", "rmsnorm_backward_512"},
+	rmsNorm512: {"norm", "rmsnorm_512"}, rmsNorm1024: {"norm", "rmsnorm_1024"}, rmsNorm2048: {"norm", "rmsnorm_2048"}, rmsNormAny: {"norm", "rmsnorm_any"}, rmsNormBackward512: {"norm", "rmsnorm_backward_512"},
 	rmsNormBackward1024: {"norm", "rmsnorm_backward_1024"}, rmsNormBackward2048: {"norm", "rmsnorm_backward_2048"}, rmsNormBackward4096: {"norm", "rmsnorm_backward_4096"},
 	rmsNormBackwardAny: {"norm", "rmsnorm_backward_any"}, rmsNormDW: {"norm", "rmsnorm_dw"}, fakeQuant8: {"norm", "fake_quant8"},
-	swiGLU: {"swiglu", "swiglu"}, swiGLUBackward: {"swiglu", "swiglu_backward"},
+	swiGLU: {"swiglu", "swiglu"}, swiGLUQuant2048: {"swiglu", "swiglu_quant8_2048"},
+	swiGLUQuant4096: {"swiglu", "swiglu_quant8_4096"}, swiGLUQuantAny: {"swiglu", "swiglu_quant8_any"}, swiGLUBackward: {"swiglu", "swiglu_backward"},
 	zeroTensors: {"step", "zero_tensors"}, addSum: {"step", "add_sum"}, guard: {"step", "guard"},
 }
 

@@ -86,10 +86,12 @@ func (d *Device) walshLinearBackward(sum *walshSum, dx uintptr, acc bool, from [
 			many = 1
 		}
 	}
+	d.fork()
 	d.launchWalsh90(walsh90NN, d.partsOf(from[0], m+(many-1)*rows, s.out), d.mapOf(mapKey{s.dg, s.out, s.in, s.in, 8 * many, s.out * s.in}),
 		dx, 0, m, s.in, s.out, rows, 1, many, 0, 0, acc)
 	if 8*min(s.in, s.out) < walshFrom {
-		d.weightGradient(from[0], 8*s.out*rows, x, ws[:many], m)
+		dy, group := from[0], ws[:many]
+		d.aside(func() { d.weightGradient(dy, 8*s.out*rows, x, group, m) })
 		return many
 	}
 	for i, w := range ws[:many] {

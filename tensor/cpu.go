@@ -77,6 +77,9 @@ func (c *CPU) ZeroScalar(s *Scalar) { s.Value = 0 }
 // Sync has nothing to wait for.
 func (c *CPU) Sync() error { return nil }
 
+// Late is false: operations end before they return.
+func (c *CPU) Late() bool { return false }
+
 // Record returns f.
 func (c *CPU) Record(f func()) func() { return f }
 

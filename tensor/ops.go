@@ -27,7 +27,7 @@ func (t *Tape) Linear(name string, x *Var, w *Weight, width int) *Var {
 // one go. The width is of the first output; those of others are to it as their
 // parts are.
 func (t *Tape) Linears(names []string, x *Var, ws []*Weight, width int) []*Var {
-	n := &node{ins: []*Var{x}, saved: []*Var{x}, dIns: []*gradient{x.grad}}
+	n := &node{ins: []*Var{x}, saved: []*Var{x}, dIns: []*gradient{x.grad}, late: t.dev.Late()}
 	for i, name := range names {
 		y := t.newVar(name, Activation, x.Shape[0], width/ws[0].Out*ws[i].Out)
 		n.outs, n.dOuts = append(n.outs, y), append(n.dOuts, y.grad)

@@ -56,6 +56,7 @@ type planner struct {
 	now  int
 	defs []lifetime
 	idx  map[any]int // of a Var or gradient or bundle, its current definition in defs
+	late []int       // definitions that the backward before may still read
 }
 
 // define gives a value or gradient memory from now on; one of a bundle gets
@@ -81,7 +82,15 @@ func (p *planner) use(key any) {
 	p.defs[p.idx[key]].last = p.now
 }
 
+// keepLate keeps what the backward before may still read.
+func (p *planner) keepLate() {
+	for _, i := range p.late {
+		p.defs[i].last = p.now
+	}
+}
+
 func (p *planner) forwardStep(n *node) step {
+	p.keepLate()
 	for _, v := range n.ins {
 		p.use(v)
 	}
@@ -145,11 +154,19 @@ func (p *planner) backwardStep(n *node) {
 	if n.backward == nil {
 		return
 	}
+	p.keepLate()
+	p.late = nil
 	for _, v := range n.saved {
 		p.use(v)
+		if n.late {
+			p.late = append(p.late, p.idx[v])
+		}
 	}
 	for _, g := range n.dOuts {
 		p.use(g)
+		if n.late {
+			p.late = append(p.late, p.idx[g])
+		}
 	}
 	for i, g := range n.dIns {
 		if _, live := p.idx[g]; live {

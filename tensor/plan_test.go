@@ -1,6 +1,7 @@
 package tensor
 
 import (
+	"slices"
 	"testing"
 
 	"spinnet/algebra"
@@ -74,6 +75,49 @@ func TestPlanSharesNoLiveMemory(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lateDevice reads what LinearBackward needs a step longer.
+type lateDevice struct{ *CPU }
+
+func (lateDevice) Late() bool { return true }
+
+// TestPlanKeepsLateReads: what the backward of a layer reads lives on through
+// the backward after it.
+func TestPlanKeepsLateReads(t *testing.T) {
+	cpu := NewCPU(1)
+	defer cpu.Close()
+	tape, _ := chain(t, lateDevice{cpu}, true, false)
+	p := planner{tape: &Tape{dev: lateDevice{cpu}, train: true, nodes: tape.nodes}, idx: map[any]int{}}
+	for _, n := range tape.nodes {
+		p.tape.forward = append(p.tape.forward, p.forwardStep(n))
+	}
+	p.backwardPass()
+	late := 0
+	for i, s := range p.tape.backward {
+		if !s.node.late {
+			continue
+		}
+		late++
+		now := len(p.tape.forward) + i + 1
+		for _, key := range append(anys(s.node.saved), anys(s.node.dOuts)...) {
+			if !slices.ContainsFunc(p.defs, func(d lifetime) bool {
+				return d.at < now && d.last >= now && slices.ContainsFunc(d.members, func(m member) bool { return m.key == key })
+			}) {
+				t.Errorf("what backward step %d reads is not kept through the next", i)
+			}
+		}
+	}
+	if late != 4 {
+		t.Errorf("%d layers read late, want 4", late)
+	}
+}
+
+func anys[T any](xs []T) (all []any) {
+	for _, x := range xs {
+		all = append(all, x)
+	}
+	return all
 }
 
 func TestRecomputeTakesLessMemoryAndGivesTheSameBits(t *testing.T) {

@@ -61,6 +61,7 @@ type node struct {
 	dOuts   []*gradient // gradients read by backward
 	dIns    []*gradient // gradients written by backward
 	early   []*gradient // gradients written by forward already (the loss)
+	late    bool        // a device may read what backward reads during the next backward too
 	forward func()
 	// backward gets, for each of dIns, whether to add to it.
 	backward func(acc []bool)

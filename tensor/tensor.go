@@ -176,6 +176,10 @@ type Device interface {
 	Linear(ys []*Tensor, x *Tensor, ws []*Weight)
 	LinearBackward(dx *Tensor, acc bool, dys []*Tensor, x *Tensor, ws []*Weight)
 
+	// Late tells whether LinearBackward may still read dys and x while the
+	// operation of the next backward runs; a tape then keeps them so long.
+	Late() bool
+
 	Embedding(y, table *Tensor, ids *Ints)
 	EmbeddingBackward(dtable, dy *Tensor, ids *Ints)
 	// RMSNorm has ε = NormEps.

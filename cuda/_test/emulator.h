@@ -53,6 +53,10 @@ void grid_barrier(); // of blocks that run together
 void block_barrier();
 void warp_barrier();
 } // namespace emu
+template <class T>
+static inline T __ldcs(const T* p) { return *p; }
+template <class T>
+static inline void __stcs(T* p, T x) { *p = x; }
 static inline void __syncthreads() { emu::block_barrier(); }
 static inline void __syncwarp() { emu::warp_barrier(); }
 
@@ -142,15 +146,15 @@ static inline void wgmma_fence() {}
 static inline void wgmma_commit() {}
 template <int N>
 static inline void wgmma_wait() {}
-template <int TRANS>
-static inline void wgmma(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int add) {
+template <int TRANS, int N>
+static inline void wgmma_registers(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int add) {
   for (int i = 0; i < 4; i++) emu::lanes[lane_id()].w[i] = a[i];
   emu::warp_barrier();
   auto half = [](uint32_t w, int i) { return __uint_as_float(i ? w & 0xffff0000u : w << 16); };
   const uint32_t start = (b & 0x3fff) << 4, sbo = (b >> 32 & 0x3fff) << 4;
   if (b >> 62 != 1) { fprintf(stderr, "wgmma: not the 128-byte swizzle\n"); abort(); }
   int g = lane_id() / 4, t = lane_id() % 4;
-  for (int n = 0; n < 8; n++)
+  for (int n = 0; n < N / 8; n++)
     for (int e = 0; e < 4; e++) {
       int row = e / 2, col = n * 8 + 2 * t + e % 2;
       float s = 0;
@@ -164,8 +168,8 @@ static inline void wgmma(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, i
     }
   emu::warp_barrier();
 }
-template <int TRANS>
-static inline void wgmma(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
+template <int TRANS, int N>
+static inline void wgmma_shared(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
   const uint32_t start = (a & 0x3fff) << 4, sbo = (a >> 32 & 0x3fff) << 4;
   uint32_t r[4];
   int g = lane_id() / 4, t = lane_id() % 4, warp = threadIdx.x / 32 % 4;
@@ -174,7 +178,7 @@ static inline void wgmma(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
     uint32_t at = start + row / 8 * sbo + row % 8 * 128 + k * 2;
     r[i] = *(uint32_t*)(emu::dynamic + (at ^ (at >> 7 & 7) << 4));
   }
-  wgmma<TRANS>(d, r, b, add);
+  wgmma_registers<TRANS, N>(d, r, b, add);
 }
 static inline void wgmma_done(float (&)[8][4]) {}
 static inline int dot4(int a, int b, int c) {
