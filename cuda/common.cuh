@@ -3,7 +3,7 @@
 // (asynchronous copies and the tensor cores of sm_80; gemm90.cuh has those of
 // sm_90a). Nothing here needs a header of the toolkit.
 //
-// Code that must run without a GPU (_test/emulate.h) defines SPINNET_EMULATE
+// Code that must run without a GPU (_test/emulator.h) defines SPINNET_EMULATE
 // and its own versions of everything under "#ifndef SPINNET_EMULATE".
 #pragma once
 #include <stdint.h>

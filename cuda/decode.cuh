@@ -54,7 +54,6 @@ DEVICE uint32_t load_early(const uint32_t* p) { return *p; }
 DEVICE float load_early(const float* p) { return *p; }
 DEVICE int4 load_early(const int4* p) { return *p; }
 DEVICE void let_others_start() {}
-DEVICE void after_others() {}
 DEVICE int warp_add(int x) { return warp_sum(x); }
 DEVICE float warp_most(float x) { return warp_max(x); }
 #endif

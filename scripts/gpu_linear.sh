@@ -9,7 +9,7 @@ mkdir -p "$out"
 cd "$here" || exit 1
 build() {
     nvcc -O3 -std=c++17 -t 4 -Xptxas -v -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
-        -o "$out/linear_test" cuda/_test/linear_test.cu 2>"$out/ptxas.log"
+        -o "$out/linear_test" cuda/_test/linear_test.cu -lcuda 2>"$out/ptxas.log"
 }
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 nvcc --version | tail -1

@@ -1,7 +1,7 @@
 // Tests and times attention.cu and, where its kernels are given, attention90.cu.
 //
 //	attention_test test|bench FILE.cubin…
-#include "step_harness.h"
+#include "harness.h"
 
 struct Case {
   int batch, T, heads, kv_heads, hd;

@@ -2,7 +2,7 @@
 // bits of the plain definition.
 //
 //	decode_test test|bench FILE.cubin…
-#include "step_harness.h"
+#include "harness.h"
 #include "../decode_types.cuh"
 static constexpr unsigned BLOCKS = 16; // of the cluster
 

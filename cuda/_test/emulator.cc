@@ -1,24 +1,8 @@
 // The fibers of emulator.h.
 #include "emulator.h"
-#include <functional>
 #include <vector>
 
 uint3 threadIdx, blockIdx, gridDim, blockDim;
-
-namespace emu {
-unsigned char* dynamic;
-Lane* lanes;
-
-struct Fiber {
-  void* sp;
-  int block, thread, waits; // waits: 0 runs, 1 for the warp, 2 for the block, 3 for all blocks, 4 done
-};
-static std::vector<Fiber> fibers;
-static std::vector<Lane> all;
-static std::vector<unsigned char> stacks;
-static void* main_sp;
-static Fiber* current;
-static const std::function<void()>* body;
 
 // Saves the callee-saved registers and the stack pointer, takes the other's.
 extern "C" void emu_switch(void** from, void* to);
@@ -31,84 +15,171 @@ emu_switch:
   popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp
   ret
 )");
-static void yield(int waits) {
-  current->waits = waits;
-  emu_switch(&current->sp, main_sp);
+
+namespace emu {
+unsigned char* shared;
+
+namespace {
+
+constexpr size_t kStack = 128 << 10;
+
+struct Meeting {
+  int members = 0, arrived = 0; // members: that still run
+  std::vector<void*> brought;
+  std::vector<int> waiting; // fibers
+};
+
+struct Fiber {
+  void* sp;
+  int block, thread;
+  bool waits, done;
+  std::vector<std::vector<Copy>> copies; // groups; the last is open
+};
+
+std::vector<Fiber> fibers;
+std::vector<Meeting> warps, computing, blocks;
+Meeting everyone;
+int threads, current;
+void* scheduler;
+bool moved;
+const std::function<void()>* body;
+
+Meeting& of(Kind kind, const Fiber& f, int& number) {
+  const int perBlock = (threads + 31) / 32;
+  switch (kind) {
+  case WARP: number = f.thread % 32; return warps[f.block * perBlock + f.thread / 32];
+  case COMPUTING: number = f.thread; return computing[f.block];
+  case BLOCK: number = f.thread; return blocks[f.block];
+  default: number = f.block * threads + f.thread; return everyone;
+  }
 }
-void grid_barrier() { yield(3); }
-void block_barrier() { yield(2); }
-void warp_barrier() { yield(1); }
-static void entry() {
+
+void release(Meeting& m) {
+  m.arrived = 0;
+  for (int f : m.waiting) fibers[f].waits = false;
+  m.waiting.clear();
+  std::fill(m.brought.begin(), m.brought.end(), nullptr);
+  moved = true;
+}
+
+// A thread that ends is waited for no longer.
+void leave(Meeting& m) {
+  if (--m.members > 0 && m.arrived == m.members) release(m);
+}
+
+void entry() {
   (*body)();
-  yield(4);
+  Fiber& f = fibers[current];
+  f.done = moved = true;
+  int number;
+  leave(of(WARP, f, number)), leave(of(BLOCK, f, number)), leave(everyone);
+  if (f.thread < 256) leave(computing[f.block]);
+  emu_switch(&f.sp, scheduler);
   abort();
 }
 
-// Lets fibers first … last−1 that wait for one another go on, if all that still
-// run do. Returns whether they do.
-static bool meet(int first, int last, int waits) {
-  bool any = false;
-  for (int i = first; i < last; i++) {
-    if (fibers[i].waits != waits && fibers[i].waits != 4) return false;
-    any |= fibers[i].waits == waits;
-  }
-  for (int i = first; i < last; i++)
-    if (fibers[i].waits == waits) fibers[i].waits = 0;
-  return any;
+void join(Meeting& m, int size) {
+  m.members = size, m.arrived = 0;
+  m.brought.assign(size, nullptr);
+  m.waiting.clear();
 }
 
-// Runs blocks first … first + blocks − 1 of a grid together.
-static void run_blocks(uint3 grid, int first, int blocks, int threads, size_t shared) {
-  constexpr size_t STACK = 64 << 10;
+// Runs blocks first … first + count − 1 of a grid together.
+void run_blocks(uint3 grid, int first, int count, size_t bytes) {
+  static unsigned char* stacks;
+  static size_t room;
   static uint32_t seed = 1;
-  const int count = blocks * threads;
-  stacks.resize(STACK * count);
-  all.resize(count);
-  const size_t each = (shared + 64 + 1023) / 1024 * 1024;
-  unsigned char* memory = (unsigned char*)aligned_alloc(1024, each * blocks);
-  memset(memory, 0xff, each * blocks); // NaN in every format
-  fibers.assign(count, {});
-  for (int i = 0; i < count; i++) {
-    void** top = (void**)((uintptr_t)(stacks.data() + STACK * (i + 1)) & ~(uintptr_t)15);
+  const int n = count * threads, perBlock = (threads + 31) / 32;
+  if (room < kStack * n) {
+    free(stacks);
+    room = kStack * n;
+    stacks = (unsigned char*)aligned_alloc(4096, room);
+  }
+  const size_t each = (bytes + 64 + 1023) / 1024 * 1024;
+  unsigned char* memory = (unsigned char*)aligned_alloc(1024, each * count);
+  memset(memory, 0xff, each * count); // NaN in every format
+  warps.resize(count * perBlock), computing.resize(count), blocks.resize(count), fibers.resize(n);
+  for (int b = 0; b < count; b++) {
+    for (int w = 0; w < perBlock; w++) {
+      Meeting& m = warps[b * perBlock + w];
+      join(m, 32);
+      m.members = threads - 32 * w < 32 ? threads - 32 * w : 32;
+    }
+    join(computing[b], threads < 256 ? threads : 256), join(blocks[b], threads);
+  }
+  join(everyone, n);
+  for (int i = 0; i < n; i++) {
+    void** top = (void**)(stacks + kStack * (i + 1) - 64);
     *--top = nullptr;
     *--top = (void*)entry;
     top -= 6;
-    fibers[i] = {top, i / threads, i % threads, 0};
+    Fiber& f = fibers[i];
+    f.sp = top, f.block = i / threads, f.thread = i % threads, f.waits = f.done = false;
+    f.copies.assign(1, {});
   }
-  for (int done = 0; done < count;) {
-    bool moved = false;
+  int idle = 0;
+  for (int left = n; left > 0;) {
+    moved = false;
     seed = seed * 1664525 + 1013904223;
-    const int rot = (seed >> 8) % count;
-    for (int n = 0; n < count; n++) {
-      Fiber& fb = fibers[(n + rot) % count];
-      if (fb.waits != 0) continue;
-      moved = true;
-      current = &fb;
-      const unsigned b = first + fb.block;
+    const int from = (seed >> 8) % n;
+    for (int i = 0; i < n; i++) {
+      current = (from + i) % n;
+      Fiber& f = fibers[current];
+      if (f.waits || f.done) continue;
+      const unsigned b = first + f.block;
       blockIdx = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
-      threadIdx = {(unsigned)fb.thread, 0, 0};
-      dynamic = memory + each * fb.block;
-      lanes = &all[fb.block * threads + fb.thread / 32 * 32];
-      emu_switch(&main_sp, fb.sp);
-      if (fb.waits == 4) done++;
+      threadIdx = {(unsigned)f.thread, 0, 0};
+      shared = memory + each * f.block;
+      emu_switch(&scheduler, f.sp);
+      left -= fibers[current].done;
     }
-    for (int b = 0; b < count; b += threads) {
-      for (int w = b; w < b + threads; w += 32) moved |= meet(w, w + 32, 1);
-      moved |= meet(b, b + threads, 2);
-    }
-    moved |= meet(0, count, 3);
-    if (!moved) { fprintf(stderr, "emulator: deadlock\n"); abort(); }
+    if ((idle = moved ? 0 : idle + 1) > 100) fail("deadlock");
   }
-  for (int b = 0; b < blocks; b++)
-    for (size_t i = shared; i < each; i++)
-      if (memory[each * b + i] != 0xff) { fprintf(stderr, "emulator: write past %zu bytes of shared memory\n", shared); abort(); }
+  for (int b = 0; b < count; b++)
+    for (size_t i = bytes; i < each; i++)
+      if (memory[each * b + i] != 0xff) fail("a write past the end of shared memory");
   free(memory);
 }
 
-void run(uint3 grid, int threads, size_t shared, bool together, const std::function<void()>& f) {
+} // namespace
+
+void yield() { emu_switch(&fibers[current].sp, scheduler); }
+void changed() { moved = true; }
+
+void meet(Kind kind, void* brought, void (*act)(void**, void*), void* context) {
+  int number;
+  Fiber& f = fibers[current];
+  Meeting& m = of(kind, f, number);
+  moved = true;
+  m.brought[number] = brought;
+  if (++m.arrived == m.members) {
+    if (act) act(m.brought.data(), context);
+    release(m);
+    return;
+  }
+  m.waiting.push_back(current);
+  f.waits = true;
+  yield();
+}
+
+void copy(Copy c) { fibers[current].copies.back().push_back(c); }
+void commit() { fibers[current].copies.emplace_back(); }
+void wait(int groups) {
+  auto& all = fibers[current].copies;
+  while ((int)all.size() - 1 > groups) {
+    for (const Copy& c : all.front()) {
+      memset(at(c.to), 0, c.size);
+      memcpy(at(c.to), c.from, c.bytes);
+    }
+    all.erase(all.begin());
+  }
+}
+
+void run(uint3 grid, int count, size_t bytes, bool together, const std::function<void()>& f) {
   body = &f;
+  threads = count;
   gridDim = grid, blockDim = {(unsigned)threads, 1, 1};
-  const int blocks = grid.x * grid.y * grid.z, step = together ? blocks : 1;
-  for (int b = 0; b < blocks; b += step) run_blocks(grid, b, step, threads, shared);
+  const int all = grid.x * grid.y * grid.z, step = together ? all : 1;
+  for (int b = 0; b < all; b += step) run_blocks(grid, b, step, bytes);
 }
 } // namespace emu

@@ -1,27 +1,40 @@
-// Runs kernels on the CPU: include before a .cu file and compile as C++. Every
-// thread of a block is a fiber; barriers, shuffles and the warp's matrix
-// instructions are meeting points. Slow, but exact about indexing, shared
-// memory and synchronisation: fibers run in an order that changes from barrier
-// to barrier, so that a missing one shows. x86-64, GNU.
+// Runs kernels on the CPU, to test their indexing, shared memory and barriers
+// where there is no GPU: include it before a .cu file and compile as C++. Every
+// thread of a block is a fiber (emulator.cc); barriers, shuffles and the
+// instructions of warps are meeting points. Fibers go on in an order that changes
+// from round to round, so that a missing barrier shows; shared memory begins as
+// NaN, and asynchronous copies happen as late as the program allows. PTX and the
+// ordering of memory are not checked. x86-64, GNU.
+//
+// It takes the place of the primitives in common.cuh, gemm90.cuh and device.cuh.
+// Compile sources whose KERNEL takes no arguments with -DKERNEL='extern "C" void'.
 #pragma once
-#ifndef EMULATED
 #define EMULATED
-#endif
+#define SPINNET_EMULATE
+#define HOPPER
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <functional>
 
 #define __device__
+#define __host__
+#define __global__
 #define __forceinline__ inline
-#define KERNEL(threads, blocks) extern "C" void
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __restrict__
+#define __shared__ static
+#define __align__(n)
 #define DEVICE inline
 #define SHARED static
-#define __shared__ static
-#define DYNAMIC_SHARED(name) unsigned char* name = emu::dynamic
-#define __launch_bounds__(...)
+#ifndef KERNEL
+#define KERNEL(threads, blocks) extern "C" void
+#endif
+#define DYNAMIC_SHARED(name) unsigned char* name = emu::shared
 
 struct uint3 { unsigned x, y, z; };
 struct uint2 { unsigned x, y; };
@@ -29,9 +42,56 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
-static inline uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) { return {a, b, c, d}; }
 static inline uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }
+static inline uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) { return {a, b, c, d}; }
+static inline float2 make_float2(float a, float b) { return {a, b}; }
 static inline float4 make_float4(float a, float b, float c, float d) { return {a, b, c, d}; }
+
+extern uint3 threadIdx, blockIdx, gridDim, blockDim;
+
+namespace emu {
+extern unsigned char* shared; // of the running block, at a multiple of 1024
+
+// Those who meet: a warp, the first 256 threads, a block, all blocks.
+enum Kind { WARP, COMPUTING, BLOCK, GRID };
+// Waits for all that still run; the last to come calls act with what each brought,
+// by its number in the meeting.
+void meet(Kind kind, void* brought, void (*act)(void** all, void* context), void* context);
+inline void grid_barrier() { meet(GRID, nullptr, nullptr, nullptr); } // of blocks that run together
+// Lets the others run, for those who wait for memory to change.
+void yield();
+void changed(); // says that it did, so that waiting is no deadlock
+
+struct Copy {
+  uint32_t to;
+  const void* from;
+  int bytes, size; // the rest of size becomes 0
+};
+void copy(Copy c);
+void commit();
+void wait(int groups);
+
+// Runs f for every thread; together: all blocks at the same time.
+void run(uint3 grid, int threads, size_t shared, bool together, const std::function<void()>& f);
+
+// The first 1024 addresses are nobody's.
+inline unsigned char* at(uint32_t address) { return shared + (address - 1024); }
+template <class F>
+void warp(void* brought, F act) {
+  meet(WARP, brought, [](void** all, void* f) { (*(F*)f)(all); }, &act);
+}
+[[noreturn]] inline void fail(const char* what) {
+  fprintf(stderr, "emulator: %s\n", what);
+  abort();
+}
+} // namespace emu
+
+// ---- the language --------------------------------------------------------
+
+static inline void __syncthreads() { emu::meet(emu::BLOCK, nullptr, nullptr, nullptr); }
+static inline void __syncwarp() { emu::meet(emu::WARP, nullptr, nullptr, nullptr); }
+static inline void compiler_fence() {}
+static inline void after_others() {}
 static inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 static inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 #define __logf logf
@@ -39,149 +99,221 @@ static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
-static inline int atomicAdd(int* p, int x) { int old = *p; *p += x; return old; }
+static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
-
-extern uint3 threadIdx, blockIdx, gridDim, blockDim;
-
-namespace emu {
-extern unsigned char* dynamic;
-struct Lane { uint32_t w[8]; float f[4]; double d; const void* p; };
-extern Lane* lanes; // of the running warp
-void grid_barrier(); // of blocks that run together
-void block_barrier();
-void warp_barrier();
-} // namespace emu
+template <class T>
+static inline T atomicAdd(T* p, T v) { T old = *p; *p += v; return old; }
 template <class T>
 static inline T __ldcs(const T* p) { return *p; }
 template <class T>
 static inline void __stcs(T* p, T x) { *p = x; }
-static inline void __syncthreads() { emu::block_barrier(); }
-static inline void __syncwarp() { emu::warp_barrier(); }
 
-static inline uint32_t bf16_bits(float f) {
-  uint32_t u = __float_as_uint(f);
-  if (f != f) return 0x7fc0;
-  return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+// Every lane gets what lane from of it brought.
+template <class T>
+static inline T emu_exchange(T v, int from) {
+  struct Lane { T in, out; int from; } me = {v, v, from};
+  emu::warp(&me, [](void** all) {
+    for (int i = 0; i < 32; i++)
+      if (all[i] && all[((Lane*)all[i])->from]) ((Lane*)all[i])->out = ((Lane*)all[((Lane*)all[i])->from])->in;
+  });
+  return me.out;
 }
-static inline uint32_t pack(float lo, float hi) { return bf16_bits(lo) | bf16_bits(hi) << 16; }
+static inline int emu_lane() { return threadIdx.x % 32; }
+template <class T>
+static inline T __shfl_sync(uint32_t, T v, int lane) { return emu_exchange(v, lane % 32); }
+template <class T>
+static inline T __shfl_xor_sync(uint32_t, T v, int mask) { return emu_exchange(v, emu_lane() ^ mask); }
+static inline bool __any_sync(uint32_t, bool x) {
+  struct Lane { bool in, out; } me = {x, x};
+  emu::warp(&me, [](void** all) {
+    bool any = false;
+    for (int i = 0; i < 32; i++) any |= all[i] && ((Lane*)all[i])->in;
+    for (int i = 0; i < 32; i++)
+      if (all[i]) ((Lane*)all[i])->out = any;
+  });
+  return me.out;
+}
+static inline float shuffle_xor(float x, int m) { return __shfl_xor_sync(~0u, x, m); }
+static inline double shuffle_xor(double x, int m) { return __shfl_xor_sync(~0u, x, m); }
+static inline int shuffle_xor(int x, int m) { return __shfl_xor_sync(~0u, x, m); }
+static inline uint32_t shuffle(uint32_t x, int lane) { return __shfl_sync(~0u, x, lane); }
+static inline bool warp_any(bool x) { return __any_sync(~0u, x); }
+static inline int dot4(int a, int b, int c) {
+  for (int i = 0; i < 4; i++) c += (int)(int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i);
+  return c;
+}
+
+// ---- bf16 ----------------------------------------------------------------
+
+static inline uint32_t emu_bf16(float f) {
+  uint32_t u = __float_as_uint(f);
+  return f != f ? 0x7fc0 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+static inline float emu_half(uint32_t pair, int i) { return __uint_as_float(i ? pair & 0xffff0000u : pair << 16); }
+static inline uint32_t pack(float lo, float hi) { return emu_bf16(lo) | emu_bf16(hi) << 16; }
+static inline uint32_t pack_bf16(float lo, float hi) { return pack(lo, hi); }
 static inline float exp2_fast(float x) { return exp2f(x); }
-static inline uint32_t shared_address(const void* p) { return (uint32_t)((const unsigned char*)p - emu::dynamic); }
-// Copies arrive at once: a missing wait is not seen, a wrong address is.
+
+// ---- copies --------------------------------------------------------------
+
+static inline uint32_t shared_address(const void* p) { return (uint32_t)((const unsigned char*)p - emu::shared) + 1024; }
 static inline void cp_async16(uint32_t dst, const void* src, int bytes) {
-  if (dst % 16 || (bytes && (uintptr_t)src % 16)) { fprintf(stderr, "misaligned 16-byte copy\n"); abort(); }
-  memset(emu::dynamic + dst, 0, 16);
-  memcpy(emu::dynamic + dst, src, bytes);
+  if (dst % 16 || (bytes && (uintptr_t)src % 16)) emu::fail("a 16-byte copy is not aligned");
+  emu::copy({dst, src, bytes, 16});
 }
 static inline void cp_async4(uint32_t dst, const void* src, int bytes) {
-  if (dst % 4 || (bytes && (uintptr_t)src % 4)) { fprintf(stderr, "misaligned 4-byte copy\n"); abort(); }
-  memset(emu::dynamic + dst, 0, 4);
-  memcpy(emu::dynamic + dst, src, bytes);
+  if (dst % 4 || (bytes && (uintptr_t)src % 4)) emu::fail("a 4-byte copy is not aligned");
+  emu::copy({dst, src, bytes, 4});
 }
-static inline void cp_async_commit() {}
+static inline void cp_async_commit() { emu::commit(); }
 template <int N>
-static inline void cp_async_wait() {}
+static inline void cp_async_wait() { emu::wait(N); }
+static inline void store_shared16(uint32_t dst, uint4 v) { memcpy(emu::at(dst), &v, 16); }
 
-static inline unsigned lane_id() { return threadIdx.x % 32; }
-static inline void ldmatrix_any(uint32_t (&r)[4], uint32_t addr, bool trans) {
-  if (addr % 16) { fprintf(stderr, "misaligned ldmatrix\n"); abort(); }
-  emu::lanes[lane_id()].p = emu::dynamic + addr;
-  emu::warp_barrier();
-  int g = lane_id() / 4, t = lane_id() % 4;
-  for (int i = 0; i < 4; i++) {
-    uint16_t e[2];
-    for (int j = 0; j < 2; j++)
-      e[j] = trans ? ((const uint16_t*)emu::lanes[8 * i + 2 * t + j].p)[g] : ((const uint16_t*)emu::lanes[8 * i + g].p)[2 * t + j];
-    r[i] = e[0] | (uint32_t)e[1] << 16;
-  }
-  emu::warp_barrier();
-}
-static inline void ldmatrix(uint32_t (&r)[4], uint32_t addr) { ldmatrix_any(r, addr, false); }
-static inline void ldmatrix_trans(uint32_t (&r)[4], uint32_t addr) { ldmatrix_any(r, addr, true); }
-static inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  emu::Lane& me = emu::lanes[lane_id()];
-  for (int i = 0; i < 4; i++) me.w[i] = a[i];
-  me.w[4] = b0, me.w[5] = b1;
-  emu::warp_barrier();
-  auto half = [](uint32_t w, int i) { return __uint_as_float(i ? w & 0xffff0000u : w << 16); };
-  int g = lane_id() / 4, t = lane_id() % 4;
-  for (int e = 0; e < 4; e++) {
-    int row = e / 2, col = 2 * t + e % 2;
-    float s = 0;
-    for (int k = 0; k < 16; k++) {
-      float x = half(emu::lanes[g * 4 + k % 8 / 2].w[row + k / 8 * 2], k % 2);
-      float y = half(emu::lanes[col * 4 + k % 8 / 2].w[4 + k / 8], k % 2);
-      s += x * y;
+// ---- tensor cores, sm_80 -------------------------------------------------
+
+static inline void emu_ldmatrix(uint32_t* r, uint32_t address, bool trans) {
+  if (address % 16) emu::fail("ldmatrix is not aligned");
+  struct Lane { uint32_t* r; uint32_t address; } me = {r, address};
+  emu::warp(&me, [trans](void** all) {
+    for (int q = 0; q < 4; q++) {
+      uint16_t m[8][8];
+      for (int i = 0; i < 8; i++) memcpy(m[i], emu::at(((Lane*)all[8 * q + i])->address), 16);
+      for (int l = 0; l < 32; l++) {
+        int row = l / 4, col = 2 * (l % 4);
+        ((Lane*)all[l])->r[q] = trans ? m[col][row] | m[col + 1][row] << 16 : m[row][col] | m[row][col + 1] << 16;
+      }
     }
-    c[e] += s;
-  }
-  emu::warp_barrier();
+  });
 }
-template <class T>
-static inline T exchange(T x, int from) {
-  memcpy(&emu::lanes[lane_id()].d, &x, sizeof x);
-  emu::warp_barrier();
-  T y;
-  memcpy(&y, &emu::lanes[from % 32].d, sizeof y);
-  emu::warp_barrier();
-  return y;
+static inline void ldmatrix(uint32_t r[4], uint32_t address) { emu_ldmatrix(r, address, false); }
+static inline void ldmatrix_trans(uint32_t r[4], uint32_t address) { emu_ldmatrix(r, address, true); }
+
+// What the lanes of a warp hold of a[16,16].
+static inline void emu_left(float (&m)[16][16], const uint32_t* const (&a)[32]) {
+  for (int l = 0; l < 32; l++)
+    for (int e = 0; e < 2; e++) {
+      int g = l / 4, t = 2 * (l % 4) + e;
+      m[g][t] = emu_half(a[l][0], e), m[g + 8][t] = emu_half(a[l][1], e);
+      m[g][t + 8] = emu_half(a[l][2], e), m[g + 8][t + 8] = emu_half(a[l][3], e);
+    }
 }
-static inline float shuffle_xor(float x, int m) { return exchange(x, lane_id() ^ m); }
-static inline double shuffle_xor(double x, int m) { return exchange(x, lane_id() ^ m); }
-static inline int shuffle_xor(int x, int m) { return exchange(x, lane_id() ^ m); }
-static inline uint32_t shuffle(uint32_t x, int lane) { return exchange(x, lane); }
-static inline bool warp_any(bool x) {
-  emu::lanes[lane_id()].w[7] = x;
-  emu::warp_barrier();
-  bool y = false;
-  for (int i = 0; i < 32; i++) y |= emu::lanes[i].w[7] != 0;
-  emu::warp_barrier();
-  return y;
+static inline void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+  struct Lane { float* c; const uint32_t* a; uint32_t b[2]; } me = {c, a, {b0, b1}};
+  emu::warp(&me, [](void** all) {
+    float left[16][16], right[16][8];
+    const uint32_t* a[32];
+    for (int l = 0; l < 32; l++) {
+      Lane* x = (Lane*)all[l];
+      a[l] = x->a;
+      for (int k = 0; k < 4; k++) right[2 * (l % 4) + k % 2 + k / 2 * 8][l / 4] = emu_half(x->b[k / 2], k % 2);
+    }
+    emu_left(left, a);
+    for (int l = 0; l < 32; l++)
+      for (int e = 0; e < 4; e++) {
+        float sum = 0;
+        for (int k = 0; k < 16; k++) sum += left[l / 4 + e / 2 * 8][k] * right[k][2 * (l % 4) + e % 2];
+        ((Lane*)all[l])->c[e] += sum;
+      }
+  });
 }
-#define HOPPER
-// Products happen when they are issued: a missing fence or wait is not seen.
+static inline void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) { mma(c, a, b0, b1); }
+
+// ---- sm_90a --------------------------------------------------------------
+
+struct EmuMap { const uint16_t* p; int64_t dim[3], stride[3]; }; // elements
+struct EmuBarrier { int16_t expected, left; int32_t pending : 24; uint32_t phase : 8; };
+static_assert(sizeof(EmuBarrier) == 8, "a barrier has 8 bytes");
+
+static inline EmuBarrier* emu_barrier(uint32_t bar) { return (EmuBarrier*)emu::at(bar); }
+static inline void emu_arrived(EmuBarrier* b) {
+  emu::changed();
+  if (b->left == 0 && b->pending == 0) b->left = b->expected, b->phase ^= 1;
+  if (b->left < 0) emu::fail("too many arrivals");
+}
+static inline void mbarrier_init(uint32_t bar, int count) { *emu_barrier(bar) = {(int16_t)count, (int16_t)count, 0, 0}; }
+static inline void mbarrier_fence() {}
+static inline void mbarrier_arrive(uint32_t bar) { emu_barrier(bar)->left--, emu_arrived(emu_barrier(bar)); }
+static inline void mbarrier_expect(uint32_t bar, int bytes) {
+  emu_barrier(bar)->pending += bytes, emu_barrier(bar)->left--, emu_arrived(emu_barrier(bar));
+}
+static inline void mbarrier_wait(uint32_t bar, uint32_t parity) {
+  while ((emu_barrier(bar)->phase & 1) == parity) emu::yield();
+}
+static inline void computing_barrier() { emu::meet(emu::COMPUTING, nullptr, nullptr, nullptr); }
+
+struct TensorMap;
+static inline void tma_prefetch(const TensorMap*) {}
+static inline void tma_load(uint32_t dst, const TensorMap* map, uint32_t bar, int c, int z, int r) {
+  const EmuMap* m = (const EmuMap*)map;
+  if (dst % 1024) emu::fail("a swizzled box is not at a multiple of 1024");
+  for (int i = 0; i < 64; i++)
+    for (int j = 0; j < 64; j++) {
+      uint16_t v = 0;
+      int64_t x = c + j, y = r + i;
+      if (x < m->dim[0] && z < m->dim[1] && y < m->dim[2]) v = m->p[x + z * m->stride[1] + y * m->stride[2]];
+      memcpy(emu::at(dst + i * 128 + ((j / 8 ^ i % 8) << 4) + 2 * (j % 8)), &v, 2);
+    }
+  emu_barrier(bar)->pending -= 8192;
+  emu_arrived(emu_barrier(bar));
+}
+
+// Products happen when they are issued, warp by warp: a missing fence or wait is
+// not seen.
+static inline void async_fence() {}
 static inline void async_proxy_fence() {}
 static inline void wgmma_fence() {}
 static inline void wgmma_commit() {}
 template <int N>
 static inline void wgmma_wait() {}
-template <int TRANS, int N>
-static inline void wgmma_registers(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int add) {
-  for (int i = 0; i < 4; i++) emu::lanes[lane_id()].w[i] = a[i];
-  emu::warp_barrier();
-  auto half = [](uint32_t w, int i) { return __uint_as_float(i ? w & 0xffff0000u : w << 16); };
-  const uint32_t start = (b & 0x3fff) << 4, sbo = (b >> 32 & 0x3fff) << 4;
-  if (b >> 62 != 1) { fprintf(stderr, "wgmma: not the 128-byte swizzle\n"); abort(); }
-  int g = lane_id() / 4, t = lane_id() % 4;
-  for (int n = 0; n < N / 8; n++)
-    for (int e = 0; e < 4; e++) {
-      int row = e / 2, col = n * 8 + 2 * t + e % 2;
-      float s = 0;
-      for (int k = 0; k < 16; k++) {
-        float x = half(emu::lanes[g * 4 + k % 8 / 2].w[row + k / 8 * 2], k % 2);
-        uint32_t at = TRANS ? start + k / 8 * sbo + k % 8 * 128 + col * 2 : start + col / 8 * sbo + col % 8 * 128 + k * 2;
-        at ^= (at >> 7 & 7) << 4;
-        s += x * __uint_as_float((uint32_t)*(uint16_t*)(emu::dynamic + at) << 16);
-      }
-      d[n][e] = add ? d[n][e] + s : s;
+template <int NB>
+static inline void wgmma_done(float (&)[NB][4]) {}
+
+// Element (mn, k) of the operand of a descriptor with the 128-byte swizzle, which
+// acts on bits of the address. trans: its rows are those of the contraction.
+static inline float emu_operand(uint64_t desc, int mn, int k, bool trans) {
+  if (desc >> 62 != 1) emu::fail("a descriptor without the 128-byte swizzle");
+  const uint32_t start = (desc & 0x3fff) << 4, lbo = (desc >> 16 & 0x3fff) << 4, sbo = (desc >> 32 & 0x3fff) << 4;
+  uint32_t at = trans ? start + mn / 64 * lbo + k / 8 * sbo + k % 8 * 128 + mn % 64 * 2 : start + mn / 8 * sbo + mn % 8 * 128 + k * 2;
+  at ^= (at >> 7 & 7) << 4;
+  uint16_t v;
+  memcpy(&v, emu::at(at), 2);
+  return emu_half(v, 0);
+}
+// d[64, N] (+)= a·b of a warp's 16 rows; a in registers, or if NULL in shared
+// memory.
+static inline void emu_wgmma(float (*d)[4], int N, const uint32_t* registers, uint64_t a, bool transA, uint64_t b, bool transB, int add) {
+  struct Lane { float (*d)[4]; const uint32_t* a; } me = {d, registers};
+  const int first = threadIdx.x / 32 % 4 * 16;
+  emu::warp(&me, [=](void** all) {
+    float left[16][16], right[16][256];
+    if (registers) {
+      const uint32_t* lanes[32];
+      for (int l = 0; l < 32; l++) lanes[l] = ((Lane*)all[l])->a;
+      emu_left(left, lanes);
     }
-  emu::warp_barrier();
+    for (int k = 0; k < 16; k++) {
+      for (int r = 0; r < 16 && !registers; r++) left[r][k] = emu_operand(a, first + r, k, transA);
+      for (int c = 0; c < N; c++) right[k][c] = emu_operand(b, c, k, transB);
+    }
+    float out[16][256];
+    for (int r = 0; r < 16; r++) {
+      for (int c = 0; c < N; c++) out[r][c] = 0;
+      for (int k = 0; k < 16; k++)
+        for (int c = 0; c < N; c++) out[r][c] += left[r][k] * right[k][c];
+    }
+    for (int l = 0; l < 32; l++)
+      for (int n = 0; n < N / 8; n++)
+        for (int e = 0; e < 4; e++) {
+          float &to = ((Lane*)all[l])->d[n][e], sum = out[l / 4 + e / 2 * 8][8 * n + 2 * (l % 4) + e % 2];
+          to = add ? to + sum : sum;
+        }
+  });
 }
+template <int TA, int TB, int NB>
+static inline void wgmma(float (&d)[NB][4], uint64_t a, uint64_t b, int add) { emu_wgmma(d, 8 * NB, nullptr, a, TA, b, TB, add); }
 template <int TRANS, int N>
-static inline void wgmma_shared(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
-  const uint32_t start = (a & 0x3fff) << 4, sbo = (a >> 32 & 0x3fff) << 4;
-  uint32_t r[4];
-  int g = lane_id() / 4, t = lane_id() % 4, warp = threadIdx.x / 32 % 4;
-  for (int i = 0; i < 4; i++) {
-    int row = warp * 16 + g + i % 2 * 8, k = 2 * t + i / 2 * 8;
-    uint32_t at = start + row / 8 * sbo + row % 8 * 128 + k * 2;
-    r[i] = *(uint32_t*)(emu::dynamic + (at ^ (at >> 7 & 7) << 4));
-  }
-  wgmma_registers<TRANS, N>(d, r, b, add);
-}
-static inline void wgmma_done(float (&)[8][4]) {}
-static inline int dot4(int a, int b, int c) {
-  for (int i = 0; i < 4; i++) c += (int)(int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i);
-  return c;
-}
+static inline void wgmma_shared(float (&d)[8][4], uint64_t a, uint64_t b, int add) { emu_wgmma(d, N, nullptr, a, false, b, TRANS, add); }
+template <int TRANS, int N>
+static inline void wgmma_registers(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int add) { emu_wgmma(d, N, a, 0, false, b, TRANS, add); }

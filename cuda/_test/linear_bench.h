@@ -1,47 +1,16 @@
-// Times for linear_test.cu: device events around a graph of twelve rounds that
-// rotate over sets of operands larger than the L2 cache together, median of
-// eleven.
+// Times for linear_test.cu.
 #pragma once
-#ifdef EMULATE
+#ifdef EMULATED
 static void bench(int) {}
 #else
-template <class F> static double milliseconds(F f) {
-    static cudaEvent_t start, stop;
-    if (!start) {
-        CHECK(cudaEventCreate(&start));
-        CHECK(cudaEventCreate(&stop));
-    }
-    for (int i = 0; i < 4; i++) f(i);
-    cudaGraph_t graph;
-    cudaGraphExec_t run;
-    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < 12; i++) f(i);
-    CHECK(cudaStreamEndCapture(stream, &graph));
-    CHECK(cudaGraphInstantiate(&run, graph, 0));
-    std::vector<float> all;
-    for (int r = 0; r < 12; r++) {
-        CHECK(cudaEventRecord(start, stream));
-        CHECK(cudaGraphLaunch(run, stream));
-        CHECK(cudaEventRecord(stop, stream));
-        CHECK(cudaEventSynchronize(stop));
-        float ms;
-        CHECK(cudaEventElapsedTime(&ms, start, stop));
-        if (r > 0) all.push_back(ms / 12);
-    }
-    CHECK(cudaGraphExecDestroy(run));
-    CHECK(cudaGraphDestroy(graph));
-    std::sort(all.begin(), all.end());
-    return all[5];
-}
-
 // Random bf16 bits: a large pool, made once on the device by copying.
 static uint16_t *pool(size_t n) {
     static uint16_t *p;
     static size_t have = 512u << 20 >> 1;
     if (!p) {
         auto v = as_bf16(normal(1 << 20));
-        CHECK(cudaMalloc(&p, have * 2));
-        for (size_t at = 0; at < have; at += v.size()) device_copy(p + at, v.data(), v.size() * 2);
+        p = (uint16_t *)device_alloc(have * 2);
+        for (size_t at = 0; at < have; at += v.size()) to_device(p + at, v.data(), v.size() * 2);
     }
     if (n > have) printf("pool too small for %zu\n", n), exit(1);
     return p;
@@ -77,7 +46,7 @@ static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f3
         for (int s : splits) {
             g.splits = s;
             if (!possible(g, path)) continue;
-            double ms = milliseconds([&](int i) {
+            double ms = time_rounds([&](int i) {
                 const uint16_t *a = in + set * (i % sets), *b = a + (sa + 7) / 8 * 8;
                 if (f32)
                     launch_gemm(g, path, a, b, (float *)(C + out * (i % outs)), nullptr, add);
@@ -92,21 +61,21 @@ static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f3
 // bench_layer is a whole layer, in the launches that training makes.
 static void bench_layer(const char *what, int tokens, int out, int in, int path, int splits, bool transposed, bool walsh) {
     Weights l(Case{8, out, in, tokens, transposed ? 0 : 2, transposed, transposed, walsh});
-    Buffer<Layer> Table(std::vector<Layer>{l.layer});
-    Buffer<double> Partial(chunks);
+    Array<Layer> Table(std::vector<Layer>{l.layer});
+    Array<double> Partial(chunks);
     int nN = 8 * out, nK = 8 * in;
     size_t tx = (size_t)tokens * nK, ty = (size_t)tokens * nN;
     int sets = 3;
     uint16_t *in_pool = pool(sets * (tx + ty));
-    Buffer<uint16_t> Y(ty * sets), DX(tx * sets), Xh(walsh ? tx : 1), Yh(walsh ? ty : 1), DXh(walsh ? tx : 1);
-    Buffer<float> P(l.w.size() * (walsh ? 1 : 8) * splits);
+    Array<uint16_t> Y(ty * sets), DX(tx * sets), Xh(walsh ? tx : 1), Yh(walsh ? ty : 1), DXh(walsh ? tx : 1);
+    Array<float> P(l.w.size() * (walsh ? 1 : 8) * splits);
     int wave = 16 * multiprocessors();
     auto quantise = [&] {
-        LAUNCH(refresh_sums, dim3(chunks), dim3(256), 0, Table.p, Partial.p);
-        LAUNCH(refresh, dim3((pieces(l.c) + 255) / 256), dim3(256), 0, Table.p, Partial.p);
+        LAUNCH(refresh_sums, Dim(chunks), 256, 0, Table.d, Partial.d);
+        LAUNCH(refresh, Dim((pieces(l.c) + 255) / 256), 256, 0, Table.d, Partial.d);
     };
     auto transform = [&](uint16_t *to, const uint16_t *from, float *s, int part) {
-        LAUNCH(walsh_bf16, dim3(std::min(wave, (int)(((size_t)tokens * (part / 8) + 255) / 256))), dim3(256), 0, to, from, s, tokens, part, 0);
+        LAUNCH(walsh_bf16, Dim(std::min(wave, (int)(((size_t)tokens * (part / 8) + 255) / 256))), 256, 0, to, from, s, tokens, part, 0);
     };
     Gemm f{NT, tokens, nN, nK}, b{NN, tokens, nK, nN}, h{TN, nN, nK, tokens};
     f.layout(), b.layout();
@@ -121,47 +90,47 @@ static void bench_layer(const char *what, int tokens, int out, int in, int path,
     auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
     auto forward = [&](int i) {
         const uint16_t *x = in_pool + (i % sets) * (tx + ty);
-        uint16_t *y = Y.p + (i % sets) * ty;
+        uint16_t *y = Y.d + (i % sets) * ty;
         if (walsh) {
-            transform(Xh.p, x, nullptr, in);
-            launch_gemm(f, on(f), Xh.p, l.D.p, Yh.p, nullptr, 0);
-            transform(y, Yh.p, l.Scale.p, out);
+            transform(Xh.d, x, nullptr, in);
+            launch_gemm(f, on(f), Xh.d, l.D.d, Yh.d, nullptr, 0);
+            transform(y, Yh.d, l.Scale.d, out);
         } else {
-            launch_gemm(f, on(f), x, l.D.p, y, l.Scale.p, 0);
+            launch_gemm(f, on(f), x, l.D.d, y, l.Scale.d, 0);
         }
     };
     auto fold_grad = [&] {
         int rows = transposed ? in : out, cols = transposed ? out : in;
         if (walsh)
-            LAUNCH(fold_walsh, dim3((out * in + 127) / 128), dim3(256), 0, l.DW.p, P.p, out * in, splits, 8 * out * in);
+            LAUNCH(fold_walsh, Dim((out * in + 127) / 128), 256, 0, l.DW.d, P.d, out * in, splits, 8 * out * in);
         else
-            LAUNCH(fold, dim3((rows * cols + 127) / 128, 8), dim3(256), 0, l.DW.p, nullptr, nullptr, nullptr, P.p, l.Signs.p, 8, rows, cols, splits, h.strideC, transposed);
+            LAUNCH(fold, Dim((rows * cols + 127) / 128, 8), 256, 0, l.DW.d, nullptr, nullptr, nullptr, P.d, l.Signs.d, 8, rows, cols, splits, h.strideC, transposed);
     };
     auto backward_x = [&](int i) {
         const uint16_t *dy = in_pool + (i % sets) * (tx + ty) + tx;
-        uint16_t *dx = DX.p + (i % sets) * tx;
+        uint16_t *dx = DX.d + (i % sets) * tx;
         if (walsh) {
-            transform(Yh.p, dy, nullptr, out);
-            launch_gemm(b, on(b), Yh.p, l.Dg.p, DXh.p, nullptr, 0);
-            transform(dx, DXh.p, nullptr, in);
+            transform(Yh.d, dy, nullptr, out);
+            launch_gemm(b, on(b), Yh.d, l.Dg.d, DXh.d, nullptr, 0);
+            transform(dx, DXh.d, nullptr, in);
         } else {
-            launch_gemm(b, on(b), dy, l.Dg.p, dx, nullptr, 0);
+            launch_gemm(b, on(b), dy, l.Dg.d, dx, nullptr, 0);
         }
     };
     auto backward_w = [&](int i) {
         const uint16_t *x = in_pool + (i % sets) * (tx + ty), *dy = x + tx;
         if (walsh)
-            launch_gemm(h, on(h), Yh.p, Xh.p, P.p, nullptr, 0); // X̂ of the forward, Ĝ of backward_x
+            launch_gemm(h, on(h), Yh.d, Xh.d, P.d, nullptr, 0); // X̂ of the forward, Ĝ of backward_x
         else
-            launch_gemm(h, on(h), transposed ? x : dy, transposed ? dy : x, P.p, nullptr, 0);
+            launch_gemm(h, on(h), transposed ? x : dy, transposed ? dy : x, P.d, nullptr, 0);
         fold_grad();
     };
-    auto finish = [&] { LAUNCH(finish_gradient, dim3(out), dim3(128), 0, Table.p); };
+    auto finish = [&] { LAUNCH(finish_gradient, Dim(out), 128, 0, Table.d); };
     quantise();
-    double q = milliseconds([&](int) { quantise(); }), fw = milliseconds(forward), all = milliseconds([&](int i) { quantise(), forward(i); });
-    double bx = milliseconds(backward_x), bw = milliseconds(backward_w), fo = milliseconds([&](int) { fold_grad(); });
-    double both = milliseconds([&](int i) { quantise(), forward(i), backward_x(i), backward_w(i), finish(); });
-    double tr = walsh ? milliseconds([&](int i) { transform(Xh.p, in_pool + (i % sets) * (tx + ty), nullptr, in); }) : 0;
+    double q = time_rounds([&](int) { quantise(); }), fw = time_rounds(forward), all = time_rounds([&](int i) { quantise(), forward(i); });
+    double bx = time_rounds(backward_x), bw = time_rounds(backward_w), fo = time_rounds([&](int) { fold_grad(); });
+    double both = time_rounds([&](int i) { quantise(), forward(i), backward_x(i), backward_w(i), finish(); });
+    double tr = walsh ? time_rounds([&](int i) { transform(Xh.d, in_pool + (i % sets) * (tx + ty), nullptr, in); }) : 0;
     printf("%-9s %5d × %4d→%4d path %4d splits %2d: refresh %.4f fwd %.4f refresh+fwd %.4f dx %.4f dW %.4f (fold %.4f) all %.4f  transform %.4f\n", what,
            tokens, nK, nN, path, splits, q, fw, all, bx, bw, fo, both, tr);
 }
@@ -206,18 +175,18 @@ static void bench(int only) {
             ws.push_back(new Weights(Case{8, kind == 5 || kind == 6 ? 176 : 64, kind == 4 ? 176 : 64, 0, 2, 0, 0, 0}));
             t.push_back(ws.back()->layer);
         }
-        Buffer<Layer> Table(t);
-        Buffer<double> Partial(chunks * t.size());
-        double ms = milliseconds([&](int) {
-            LAUNCH(refresh_sums, dim3(chunks, t.size()), dim3(256), 0, Table.p, Partial.p);
-            LAUNCH(refresh, dim3(44, t.size()), dim3(256), 0, Table.p, Partial.p);
+        Array<Layer> Table(t);
+        Array<double> Partial(chunks * t.size());
+        double ms = time_rounds([&](int) {
+            LAUNCH(refresh_sums, Dim(chunks, t.size()), 256, 0, Table.d, Partial.d);
+            LAUNCH(refresh, Dim(44, t.size()), 256, 0, Table.d, Partial.d);
         });
         printf("refresh of 56 weights of d 512 (D and Dg): %.4f ms\n", ms);
     }
     uint16_t *x = pool(3u * 16384 * 1408), *y = (uint16_t *)device_alloc(16384 * 1408 * 2 * 3);
     for (int width : {512, 1408}) {
         size_t size = (size_t)16384 * width;
-        double ms = milliseconds([&](int i) { LAUNCH(fake_quant8, dim3(2048), dim3(256), 0, y + (i % 3) * size, x + (i % 3) * size, 16384, width); });
+        double ms = time_rounds([&](int i) { LAUNCH(fake_quant8, Dim(2048), 256, 0, y + (i % 3) * size, x + (i % 3) * size, 16384, width); });
         printf("fake_quant8 16384×%d: %.4f ms, %.0f GB/s\n", width, ms, size * 4 / ms / 1e6);
     }
 }

@@ -1,11 +1,13 @@
 // Tests and times cuda/linear.cu, walsh.cu and quantize.cu against double
-// precision on fresh random inputs: scripts/gpu_linear.sh on a GPU, or
-//   g++ -O1 -std=c++20 -DEMULATE -x c++ cuda/_test/linear_test.cu && ./a.out
-// for the indexing alone. "linear_test bench" times.
-#include "linear_harness.h"
+// precision on fresh random inputs: scripts/gpu_linear.sh on a GPU,
+// scripts/emulate.sh linear without one. "linear_test bench" times.
+#include "harness.h"
 #include "../linear.cu"
 #include "../quantize.cu"
 #include "../walsh.cu"
+
+static uint16_t convert(float v, uint16_t *) { return round_bf16(v); }
+static float convert(float v, float *) { return v; }
 
 // ---- tensor maps ---------------------------------------------------------
 
@@ -13,21 +15,13 @@ static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_strid
     TensorMap map;
     memset(&map, 0, sizeof map);
     if (batch == 1) batch_stride = row_stride;
-#ifdef EMULATE
+#ifdef EMULATED
     *(EmuMap *)&map = {p, {cols, batch, rows}, {1, batch_stride, row_stride}};
 #else
-    typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
-                               const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
-                               CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-    static Encode encode;
-    if (!encode) {
-        cudaDriverEntryPointQueryResult found;
-        CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", (void **)&encode, 12000, cudaEnableDefault, &found));
-    }
     cuuint64_t dims[3] = {(cuuint64_t)cols, (cuuint64_t)batch, (cuuint64_t)rows};
     cuuint64_t strides[2] = {2 * (cuuint64_t)batch_stride, 2 * (cuuint64_t)row_stride};
     cuuint32_t box[3] = {64, 1, 64}, unit[3] = {1, 1, 1};
-    CUresult r = encode((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)p, dims, strides, box, unit,
+    CUresult r = cuTensorMapEncodeTiled((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)p, dims, strides, box, unit,
                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (r != CUDA_SUCCESS) printf("FAIL cuTensorMapEncodeTiled: %d for %d×%d (%d)\n", r, rows, cols, row_stride);
@@ -36,11 +30,11 @@ static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_strid
 }
 
 static int multiprocessors() {
-#ifdef EMULATE
+#ifdef EMULATED
     return 3;
 #else
     static int n;
-    if (!n) CHECK(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, 0));
+    if (!n) must(cuDeviceGetAttribute(&n, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 0), "multiprocessors");
     return n;
 #endif
 }
@@ -77,10 +71,10 @@ static int grid90(const Gemm &g, int width, int mode) {
 static bool possible(const Gemm &g, int path) { return path != 1283 || (g.kind != TN && g.splits == 1 && (g.K + 63) / 64 * g.chain <= 8); }
 
 #define LAUNCH80(kernel)                                                                                              \
-    LAUNCH(kernel, dim3((g.M + 127) / 128 * ((g.N + 127) / 128), g.splits, g.batch), dim3(gemm_threads), gemm_shared, A, B, C, \
+    LAUNCH(kernel, Dim((g.M + 127) / 128 * ((g.N + 127) / 128), g.splits, g.batch), gemm_threads, gemm_shared, A, B, C, \
            scale, g.M, g.N, g.K, g.lda, g.ldb, g.ldc, g.strideA, g.strideB, g.strideC, g.strideS, g.chain, add)
 #define LAUNCH90(kernel, WIDTH, MODE)                                                                                          \
-    LAUNCH(kernel, dim3(grid90(g, WIDTH, MODE)), dim3(288), (Gemm90<WIDTH, MODE>::shared), a, b, C, scale, g.M, g.N, g.K, \
+    LAUNCH(kernel, Dim(grid90(g, WIDTH, MODE)), 288, (Gemm90<WIDTH, MODE>::shared), a, b, C, scale, g.M, g.N, g.K, \
            g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, (g.strideA ? 0 : 1) | (g.strideB ? 0 : 2), add)
 #define LAUNCH_KIND(kind_name, resident)                                  \
     do {                                                                  \
@@ -118,14 +112,14 @@ template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add
     std::vector<float> start = normal(size);
     std::vector<T> old(size);
     for (size_t i = 0; i < size; i++) old[i] = convert(start[i], (T *)nullptr);
-    Buffer<uint16_t> A(a), B(b);
-    Buffer<float> S(s);
+    Array<uint16_t> A(a), B(b);
+    Array<float> S(s);
     std::vector<T> runs[2];
     for (auto &run : runs) {
-        Buffer<T> C(old);
-        if (!add && &run == &runs[1]) device_set(C.p, 0xff, size * sizeof(T));
-        launch_gemm(g, path, A.p, B.p, C.p, scaled ? S.p : nullptr, add);
-        run = C.get();
+        Array<T> C(old);
+        if (!add && &run == &runs[1]) C.poison();
+        launch_gemm(g, path, A.d, B.d, C.d, scaled ? S.d : nullptr, add);
+        run = C.down();
     }
     char name[200];
     snprintf(name, sizeof name, "gemm%d_%s_%s %d×%d×%d batch %d chain %d splits %d ld %d %d %d%s%s", path, kind_names[g.kind], sizeof(T) == 2 ? "bf16" : "f32", g.M,
@@ -140,16 +134,16 @@ template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add
                 for (int ck = 0; ck < g.K * g.chain; ck++) {
                     int k = ck % g.K;
                     size_t q = (size_t)z * g.chain + ck / g.K;
-                    double x = value(a[q * g.strideA + (g.kind == TN ? (size_t)k * g.lda + m : (size_t)m * g.lda + k)]);
-                    double y = value(b[q * g.strideB + (g.kind == NT ? (size_t)n * g.ldb + k : (size_t)k * g.ldb + n)]);
+                    double x = as_double(a[q * g.strideA + (g.kind == TN ? (size_t)k * g.lda + m : (size_t)m * g.lda + k)]);
+                    double y = as_double(b[q * g.strideB + (g.kind == NT ? (size_t)n * g.ldb + k : (size_t)k * g.ldb + n)]);
                     sum += x * y, abs += std::fabs(x * y);
                 }
                 if (scaled) sum *= s[n + z * g.strideS], abs *= std::fabs(s[n + z * g.strideS]);
                 size_t at = (size_t)z * g.strideC + (size_t)m * g.ldc + n;
-                if (add) abs += std::fabs(value(old[at])), sum += value(old[at]);
+                if (add) abs += std::fabs(as_double(old[at])), sum += as_double(old[at]);
                 if (g.splits > 1) {
                     float parts = 0;
-                    for (int q = 0; q < g.splits; q++) parts += value(runs[0][at + (size_t)q * g.batch * g.strideC]);
+                    for (int q = 0; q < g.splits; q++) parts += as_double(runs[0][at + (size_t)q * g.batch * g.strideC]);
                     got.push_back(convert(parts, (T *)nullptr));
                 } else {
                     got.push_back(runs[0][at]);
@@ -161,7 +155,7 @@ template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add
                 }
             }
     compare(name, got, want, mag, sizeof(T) == 2 ? 1.0 / 256 : 1e-6, 2e-6);
-    report(equal, name, "two runs differ");
+    check(equal, std::string(name) + ": two runs differ");
 }
 
 static void test_gemms(bool quick) {
@@ -239,9 +233,9 @@ struct Weights {
     std::vector<float> w, beta;
     std::vector<std::vector<int>> s;
     std::vector<uint16_t> bits;
-    Buffer<float> W, Beta, DW, DBeta, Scale, Gamma;
-    Buffer<int> Zeros;
-    Buffer<uint16_t> D, Dg, Signs;
+    Array<float> W, Beta, DW, DBeta, Scale, Gamma;
+    Array<int> Zeros;
+    Array<uint16_t> D, Dg, Signs;
     Layer layer;
     Weights(Case c)
         : c(c), w(normal((size_t)c.n * c.out * c.in, c.quantizer == 1 ? 1.0f : 0.3f)), beta(normal(c.out)), s(cayley_dickson(c.n)), bits(c.n),
@@ -258,7 +252,7 @@ struct Weights {
             std::copy(v, v + 9, w.begin());
             W.put(w);
         }
-        layer = Layer{W.p, c.beta ? Beta.p : nullptr, DW.p, c.beta ? DBeta.p : nullptr, D.p, Dg.p, Scale.p, Gamma.p, Zeros.p, Signs.p,
+        layer = Layer{W.d, c.beta ? Beta.d : nullptr, DW.d, c.beta ? DBeta.d : nullptr, D.d, Dg.d, Scale.d, Gamma.d, Zeros.d, Signs.d,
                       c.n, c.walsh, c.out, c.in, c.quantizer, c.transposed, {}};
     }
     float gamma() const {
@@ -287,10 +281,10 @@ static void test_layers(const std::vector<Case> &cases) {
         most = std::max(most, pieces(c)), most_out = std::max(most_out, c.out);
     }
     static_assert(sizeof(Layer) == 128, "16 words");
-    Buffer<Layer> Table(table);
-    Buffer<double> Partial(chunks * cases.size());
-    LAUNCH(refresh_sums, dim3(chunks, cases.size()), dim3(256), 0, Table.p, Partial.p);
-    LAUNCH(refresh, dim3(std::max(1, most / 2 / 256), cases.size()), dim3(256), 0, Table.p, Partial.p);
+    Array<Layer> Table(table);
+    Array<double> Partial(chunks * cases.size());
+    LAUNCH(refresh_sums, Dim(chunks, cases.size()), 256, 0, Table.d, Partial.d);
+    LAUNCH(refresh, Dim(std::max(1, most / 2 / 256), cases.size()), 256, 0, Table.d, Partial.d);
     for (auto *p : ws) {
         Weights &l = *p;
         Case c = l.c;
@@ -299,32 +293,32 @@ static void test_layers(const std::vector<Case> &cases) {
                  c.transposed ? " transposed" : "", c.beta ? " beta" : "", c.walsh ? " walsh" : "");
         std::string label = name;
         float gamma = l.gamma();
-        report(l.Gamma.get()[0] == gamma, label, "gamma");
+        check(l.Gamma.down()[0] == gamma, std::string(label) + ": gamma");
         int zeros = 0;
         if (c.quantizer)
             for (size_t i = 0; i < l.w.size(); i++) zeros += l.quant(i, gamma) == 0;
-        report(l.Zeros.get()[0] == zeros, label, "zeros");
+        check(l.Zeros.down()[0] == zeros, std::string(label) + ": zeros");
         int nN = c.n * c.out, nK = c.n * c.in, T = c.tokens;
         std::vector<double> g(c.out), dense((size_t)nN * nK);
         for (int r = 0; r < c.out; r++) g[r] = gamma * (c.beta ? l.beta[r] : 1.f);
-        auto scale = l.Scale.get();
+        auto scale = l.Scale.down();
         bool ok = true;
         for (int i = 0; i < nN; i++) ok &= std::fabs(scale[i] - g[i % c.out]) <= 1e-6 * std::fabs(g[i % c.out]);
-        report(ok, label, "scale");
+        check(ok, std::string(label) + ": scale");
         // the dense matrix, in double and as the device's bf16
-        auto d = l.D.get(), dg = l.Dg.get();
+        auto d = l.D.down(), dg = l.Dg.down();
         bool good = true;
         for (int i = 0; i < c.n; i++)
             for (int j = 0; j < c.n; j++)
                 for (int r = 0; r < c.out; r++)
                     for (int q = 0; q < c.in; q++) {
-                        double v = l.s[i][j] * value(round_bf16(l.quant(l.at(i ^ j, r, q), gamma)));
+                        double v = l.s[i][j] * as_double(round_bf16(l.quant(l.at(i ^ j, r, q), gamma)));
                         size_t at = (size_t)(i * c.out + r) * nK + j * c.in + q;
                         dense[at] = v;
                         if (!c.walsh) {
-                            good &= value(d[at]) == v;
+                            good &= as_double(d[at]) == v;
                             double vg = l.s[i][j] * l.quant(l.at(i ^ j, r, q), gamma) * g[r];
-                            good &= std::fabs(value(dg[at]) - vg) <= std::fabs(vg) / 250;
+                            good &= std::fabs(as_double(dg[at]) - vg) <= std::fabs(vg) / 250;
                         }
                     }
         if (c.walsh)
@@ -334,17 +328,17 @@ static void test_layers(const std::vector<Case> &cases) {
                         double v = 0;
                         for (int j = 0; j < 8; j++) v += (popcount(k & j) & 1 ? -1 : 1) * l.quant(l.at(j, r, q), gamma) / 8;
                         size_t at = l.at(k, r, q);
-                        good &= c.quantizer ? value(d[at]) == v : std::fabs(value(d[at]) - v) <= std::fabs(v) / 250 + 1e-6;
-                        good &= std::fabs(value(dg[at]) - v * g[r]) <= std::fabs(v * g[r]) / 250 + 1e-6;
+                        good &= c.quantizer ? as_double(d[at]) == v : std::fabs(as_double(d[at]) - v) <= std::fabs(v) / 250 + 1e-6;
+                        good &= std::fabs(as_double(dg[at]) - v * g[r]) <= std::fabs(v * g[r]) / 250 + 1e-6;
                     }
-        report(good, label, "D or Dg");
+        check(good, std::string(label) + ": D or Dg");
 
         // forward and backward in double
         auto x = as_bf16(normal((size_t)T * nK)), dy = as_bf16(normal((size_t)T * nN));
         std::vector<double> y((size_t)T * nN), ym(y.size()), dx((size_t)T * nK), dxm(dx.size()), G(l.w.size()), Gm(G.size());
         std::vector<double> xd(x.size()), dyd(dy.size());
-        for (size_t i = 0; i < x.size(); i++) xd[i] = value(x[i]);
-        for (size_t i = 0; i < dy.size(); i++) dyd[i] = value(dy[i]);
+        for (size_t i = 0; i < x.size(); i++) xd[i] = as_double(x[i]);
+        for (size_t i = 0; i < dy.size(); i++) dyd[i] = as_double(dy[i]);
         for (int t = 0; t < T; t++)
             for (int i = 0; i < nN; i++) {
                 double sum = 0, abs = 0;
@@ -363,13 +357,13 @@ static void test_layers(const std::vector<Case> &cases) {
                     G[at] += l.s[a][b] * o, Gm[at] += std::fabs(o);
                 }
             }
-        auto before = l.DW.get();
+        auto before = l.DW.down();
         for (size_t i = 0; i < G.size(); i++) G[i] += before[i], Gm[i] += std::fabs(before[i]);
 
-        Buffer<uint16_t> X(x), DY(dy);
+        Array<uint16_t> X(x), DY(dy);
         for (int path : {80, 128, 192, 256, 1282, 1283}) {
             if (path != 80 && (nN % 8 || nK % 8 || (c.walsh && (c.out % 8 || c.in % 8)))) continue;
-            Buffer<uint16_t> Y(y.size()), DX(dx.size());
+            Array<uint16_t> Y(y.size()), DX(dx.size());
             l.DW.put(before);
             std::string which = label + " path " + std::to_string(path);
             int splits = 1 + rng() % 4;
@@ -380,51 +374,49 @@ static void test_layers(const std::vector<Case> &cases) {
                 h.splits = splits;
                 h.layout();
                 auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
-                launch_gemm(f, on(f), X.p, l.D.p, Y.p, l.Scale.p, 0);
-                launch_gemm(b, on(b), DY.p, l.Dg.p, DX.p, nullptr, 0);
-                Buffer<float> P((size_t)splits * nN * nK);
-                launch_gemm(h, on(h), c.transposed ? X.p : DY.p, c.transposed ? DY.p : X.p, P.p, nullptr, 0);
+                launch_gemm(f, on(f), X.d, l.D.d, Y.d, l.Scale.d, 0);
+                launch_gemm(b, on(b), DY.d, l.Dg.d, DX.d, nullptr, 0);
+                Array<float> P((size_t)splits * nN * nK);
+                launch_gemm(h, on(h), c.transposed ? X.d : DY.d, c.transposed ? DY.d : X.d, P.d, nullptr, 0);
                 int rows = c.transposed ? c.in : c.out, cols = c.transposed ? c.out : c.in, v = cols % 4 ? 1 : 4;
-                LAUNCH(fold, dim3((rows * cols + 32 * v - 1) / (32 * v), c.n), dim3(256), 0, l.DW.p, nullptr, nullptr, nullptr, P.p, l.Signs.p, c.n, rows, cols, splits, h.strideC, c.transposed);
-                synchronize();
-            } else {
-                Buffer<uint16_t> Xh(x.size()), P(y.size()), DYh(dy.size()), DXh(dx.size());
+                LAUNCH(fold, Dim((rows * cols + 32 * v - 1) / (32 * v), c.n), 256, 0, l.DW.d, nullptr, nullptr, nullptr, P.d, l.Signs.d, c.n, rows, cols, splits, h.strideC, c.transposed);
+                    } else {
+                Array<uint16_t> Xh(x.size()), P(y.size()), DYh(dy.size()), DXh(dx.size());
                 auto transform = [&](uint16_t *to, uint16_t *from, float *s, int part) {
-                    LAUNCH(walsh_bf16, dim3(std::min(64, (T * ((part + 7) / 8) + 255) / 256)), dim3(256), 0, to, from, s, T, part, 0);
+                    LAUNCH(walsh_bf16, Dim(std::min(64, (T * ((part + 7) / 8) + 255) / 256)), 256, 0, to, from, s, T, part, 0);
                 };
-                transform(Xh.p, X.p, nullptr, c.in);
-                transform(DYh.p, DY.p, nullptr, c.out);
+                transform(Xh.d, X.d, nullptr, c.in);
+                transform(DYh.d, DY.d, nullptr, c.out);
                 Gemm f{NT, T, c.out, c.in, 8, 1, nK, c.in, nN, c.in, c.out * c.in, c.out};
                 Gemm b{NN, T, c.in, c.out, 8, 1, nN, c.in, nK, c.out, c.out * c.in, c.in};
                 Gemm h{TN, c.out, c.in, T, 8, splits, nN, nK, c.in, c.out, c.in, c.out * c.in};
                 auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
-                launch_gemm(f, on(f), Xh.p, l.D.p, P.p, nullptr, 0);
-                transform(Y.p, P.p, l.Scale.p, c.out);
-                launch_gemm(b, on(b), DYh.p, l.Dg.p, DXh.p, nullptr, 0);
-                Buffer<float> DX32(dx.size()), Q((size_t)splits * 8 * c.out * c.in);
+                launch_gemm(f, on(f), Xh.d, l.D.d, P.d, nullptr, 0);
+                transform(Y.d, P.d, l.Scale.d, c.out);
+                launch_gemm(b, on(b), DYh.d, l.Dg.d, DXh.d, nullptr, 0);
+                Array<float> DX32(dx.size()), Q((size_t)splits * 8 * c.out * c.in);
                 auto base = normal(dx.size());
                 DX32.put(base);
-                LAUNCH(walsh_f32, dim3(5), dim3(256), 0, DX32.p, DXh.p, nullptr, T, c.in, 1);
-                auto dx32 = DX32.get();
+                LAUNCH(walsh_f32, Dim(5), 256, 0, DX32.d, DXh.d, nullptr, T, c.in, 1);
+                auto dx32 = DX32.down();
                 for (size_t i = 0; i < base.size(); i++) dx32[i] -= base[i];
                 compare(which + " dx f32", dx32, dx, dxm, 1.0 / 250, 6e-3);
-                transform(DX.p, DXh.p, nullptr, c.in);
-                launch_gemm(h, on(h), DYh.p, Xh.p, Q.p, nullptr, 0);
+                transform(DX.d, DXh.d, nullptr, c.in);
+                launch_gemm(h, on(h), DYh.d, Xh.d, Q.d, nullptr, 0);
                 int v = c.out * c.in % 4 ? 1 : 4;
-                LAUNCH(fold_walsh, dim3((c.out * c.in + 32 * v - 1) / (32 * v)), dim3(256), 0, l.DW.p, Q.p, c.out * c.in, splits, 8 * c.out * c.in);
-                synchronize();
-            }
+                LAUNCH(fold_walsh, Dim((c.out * c.in + 32 * v - 1) / (32 * v)), 256, 0, l.DW.d, Q.d, c.out * c.in, splits, 8 * c.out * c.in);
+                    }
             // bf16 of Wq, D's products and the output; Walsh rounds X̂ and P too
             double slack = c.walsh ? 6e-3 : 2e-6;
-            compare(which + " y", Y.get(), y, ym, 1.0 / 250, slack);
-            compare(which + " dx", DX.get(), dx, dxm, 1.0 / 250, c.walsh ? 6e-3 : c.beta || c.quantizer != 1 ? 2e-3 : 2e-6);
-            compare(which + " G", l.DW.get(), G, Gm, 1e-6, c.walsh ? 3e-3 : 2e-6);
+            compare(which + " y", Y.down(), y, ym, 1.0 / 250, slack);
+            compare(which + " dx", DX.down(), dx, dxm, 1.0 / 250, c.walsh ? 6e-3 : c.beta || c.quantizer != 1 ? 2e-3 : 2e-6);
+            compare(which + " G", l.DW.down(), G, Gm, 1e-6, c.walsh ? 3e-3 : 2e-6);
         }
     }
     // finish_gradient from known G
     std::vector<std::vector<float>> dws, dbs;
-    for (auto *l : ws) dws.push_back(l->DW.get()), dbs.push_back(l->DBeta.get());
-    LAUNCH(finish_gradient, dim3(most_out, cases.size()), dim3(128), 0, Table.p);
+    for (auto *l : ws) dws.push_back(l->DW.down()), dbs.push_back(l->DBeta.down());
+    LAUNCH(finish_gradient, Dim(most_out, cases.size()), 128, 0, Table.d);
     for (size_t i = 0; i < ws.size(); i++) {
         Weights &l = *ws[i];
         Case c = l.c;
@@ -442,8 +434,8 @@ static void test_layers(const std::vector<Case> &cases) {
                     mag[at] = std::fabs(want[at]);
                 }
         std::string label = "finish_gradient " + std::to_string(i);
-        compare(label + " dw", l.DW.get(), want, mag, 1e-6);
-        compare(label + " dbeta", l.DBeta.get(), db, dbm, 1e-6);
+        compare(label + " dw", l.DW.down(), want, mag, 1e-6);
+        compare(label + " dbeta", l.DBeta.down(), db, dbm, 1e-6);
         delete ws[i];
     }
 }
@@ -462,14 +454,14 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
             for (int k = 0; k < 8; k++)
                 for (int q = 0; q < part; q++) {
                     double sum = 0;
-                    for (int j = 0; j < 8; j++) sum += (popcount(k & j) & 1 ? -1 : 1) * value(v[((size_t)r * 8 + j) * part + q]);
-                    t[((size_t)r * 8 + k) * part + q] = value(round_bf16((float)sum));
+                    for (int j = 0; j < 8; j++) sum += (popcount(k & j) & 1 ? -1 : 1) * as_double(v[((size_t)r * 8 + j) * part + q]);
+                    t[((size_t)r * 8 + k) * part + q] = as_double(round_bf16((float)sum));
                 }
         return t;
     };
     auto xh = transformed(x, M, K), dyh = transformed(dy, many * M, N);
-    Buffer<uint16_t> X(x), DY(dy), B(w);
-    Buffer<float> S(scale);
+    Array<uint16_t> X(x), DY(dy), B(w);
+    Array<float> S(scale);
     std::string label = "walsh90 " + std::to_string(M) + "×" + std::to_string(N) + "×" + std::to_string(K) + " of " + std::to_string(many) + (add ? " add" : "");
     int shares = 1 + rng() % 3;
     auto grid = [&](int rows, int columns, bool still) {
@@ -489,7 +481,7 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
                     }
                     if (s) sum *= s[n], abs *= std::fabs(s[n]);
                     size_t at = ((size_t)r * 8 + i) * part + n;
-                    if (add) sum += value(old[at]), abs += std::fabs(value(old[at]));
+                    if (add) sum += as_double(old[at]), abs += std::fabs(as_double(old[at]));
                     want[at] = sum, mag[at] = abs;
                 }
         compare(label + what, got, want, mag, 1.0 / 256, 4e-6);
@@ -497,19 +489,19 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
     auto run = [&](size_t size, const std::vector<uint16_t> &old, auto launch) {
         std::vector<uint16_t> runs[2];
         for (auto &r : runs) {
-            Buffer<uint16_t> Y(size);
+            Array<uint16_t> Y(size);
             if (add) Y.put(old);
-            launch(Y.p);
-            r = Y.get();
+            launch(Y.d);
+            r = Y.down();
         }
-        same(label, runs[0], runs[1]);
+        same(runs[0], runs[1], label);
         return runs[0];
     };
     {
-        TensorMap a = tensor_map(X.p, K, M, 8 * K, 8, K), b = tensor_map(B.p, K, N, K, 8 * many, N * K);
+        TensorMap a = tensor_map(X.d, K, M, 8 * K, 8, K), b = tensor_map(B.d, K, N, K, 8 * many, N * K);
         auto old = as_bf16(normal((size_t)many * M * 8 * N));
         auto y = run(old.size(), old, [&](uint16_t *Y) {
-            LAUNCH(walsh90_nt, dim3(grid((M + 63) / 64, (N + 63) / 64 * many, K <= 64)), dim3(288), Walsh90::shared, a, b, Y, S.p, M, N, K, 0, many, 1, M * 8 * N, 8 * N, shares, add);
+            LAUNCH(walsh90_nt, Dim(grid((M + 63) / 64, (N + 63) / 64 * many, K <= 64)), 288, Walsh90::shared, a, b, Y, S.d, M, N, K, 0, many, 1, M * 8 * N, 8 * N, shares, add);
         });
         for (int z = 0; z < many; z++) {
             std::vector<double> p((size_t)M * 8 * N), m(p.size());
@@ -517,7 +509,7 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
                 for (int k = 0; k < 8; k++)
                     for (int n = 0; n < N; n++)
                         for (int q = 0; q < K; q++) {
-                            double v = xh[((size_t)r * 8 + k) * K + q] * value(w[(((size_t)z * 8 + k) * N + n) * K + q]);
+                            double v = xh[((size_t)r * 8 + k) * K + q] * as_double(w[(((size_t)z * 8 + k) * N + n) * K + q]);
                             p[((size_t)r * 8 + k) * N + n] += v, m[((size_t)r * 8 + k) * N + n] += std::fabs(v);
                         }
             size_t from = (size_t)z * M * 8 * N, size = (size_t)M * 8 * N;
@@ -525,10 +517,10 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
         }
     }
     {
-        TensorMap a = tensor_map(DY.p, N, M * many, 8 * N, 8, N), b = tensor_map(B.p, K, N, K, 8 * many, N * K);
+        TensorMap a = tensor_map(DY.d, N, M * many, 8 * N, 8, N), b = tensor_map(B.d, K, N, K, 8 * many, N * K);
         auto old = as_bf16(normal((size_t)M * 8 * K));
         auto dx = run(old.size(), old, [&](uint16_t *DX) {
-            LAUNCH(walsh90_nn, dim3(grid((M + 63) / 64, (K + 63) / 64, N <= 64 && many == 1)), dim3(288), Walsh90::shared, a, b, DX, nullptr, M, K, N, M, 1, many, 0, 0, shares, add);
+            LAUNCH(walsh90_nn, Dim(grid((M + 63) / 64, (K + 63) / 64, N <= 64 && many == 1)), 288, Walsh90::shared, a, b, DX, nullptr, M, K, N, M, 1, many, 0, 0, shares, add);
         });
         std::vector<double> p((size_t)M * 8 * K), m(p.size());
         for (int c = 0; c < many; c++)
@@ -536,7 +528,7 @@ static void test_walsh90(int M, int N, int K, int many, bool add) {
                 for (int k = 0; k < 8; k++)
                     for (int n = 0; n < N; n++)
                         for (int q = 0; q < K; q++) {
-                            double v = dyh[(((size_t)c * M + r) * 8 + k) * N + n] * value(w[(((size_t)c * 8 + k) * N + n) * K + q]);
+                            double v = dyh[(((size_t)c * M + r) * 8 + k) * N + n] * as_double(w[(((size_t)c * 8 + k) * N + n) * K + q]);
                             p[((size_t)r * 8 + k) * K + q] += v, m[((size_t)r * 8 + k) * K + q] += std::fabs(v);
                         }
         back(p, m, M, K, nullptr, old, " nn", dx);
@@ -549,7 +541,7 @@ static void test_walsh90s(bool quick) {
         if (quick && M > 96) continue;
         test_walsh90(M, N, K, many, rng() & 1);
     }
-#ifndef EMULATE
+#ifndef EMULATED
     test_walsh90(2000, 64, 64, 1, false);
     test_walsh90(1024, 160, 160, 2, true);
 #endif
@@ -558,27 +550,25 @@ static void test_walsh90s(bool quick) {
 static void test_fake_quant(int rows, int width) {
     auto x = as_bf16(normal((size_t)rows * width, 3));
     for (int i = 0; i < width && rows > 2; i++) x[width + i] = i & 1 ? 0x8000 : 0; // a zero row
-    Buffer<uint16_t> X(x), Y(x.size());
-    LAUNCH(fake_quant8, dim3((rows + 7) / 8), dim3(256), 0, Y.p, X.p, rows, width);
-    auto y = Y.get();
+    Array<uint16_t> X(x), Y(x.size());
+    LAUNCH(fake_quant8, Dim((rows + 7) / 8), 256, 0, Y.d, X.d, rows, width);
+    auto y = Y.down();
     bool ok = true;
     for (int r = 0; r < rows; r++) {
         float a = 0;
-        for (int i = 0; i < width; i++) a = std::max(a, (float)std::fabs(value(x[(size_t)r * width + i])));
+        for (int i = 0; i < width; i++) a = std::max(a, (float)std::fabs(as_double(x[(size_t)r * width + i])));
         for (int i = 0; i < width; i++) {
-            float want = a == 0 ? 0 : a / 127 * std::nearbyint(std::max(-127.f, std::min(127.f, (float)value(x[(size_t)r * width + i]) * (127 / a))));
-            ok &= value(y[(size_t)r * width + i]) == value(round_bf16(want));
+            float want = a == 0 ? 0 : a / 127 * std::nearbyint(std::max(-127.f, std::min(127.f, (float)as_double(x[(size_t)r * width + i]) * (127 / a))));
+            ok &= as_double(y[(size_t)r * width + i]) == as_double(round_bf16(want));
         }
     }
-    report(ok, "fake_quant8 " + std::to_string(rows) + "×" + std::to_string(width));
+    check(ok, "fake_quant8 " + std::to_string(rows) + "×" + std::to_string(width));
 }
 
 #include "linear_bench.h"
 
 int main(int argc, char **argv) {
-#ifndef EMULATE
-    CHECK(cudaStreamCreate(&stream));
-#endif
+    load_kernels(0, nullptr);
     if (argc > 1 && std::string(argv[1]) == "bench") {
         bench(argc > 2 ? atoi(argv[2]) : 0);
         return 0;
@@ -586,14 +576,14 @@ int main(int argc, char **argv) {
     bool quick = argc > 1 && std::string(argv[1]) == "quick"; // for compute-sanitizer
     test_walsh90s(quick);
     if (argc > 1 && std::string(argv[1]) == "walsh90") {
-        printf("%d passed, %d failed\n", passes, failures);
+        printf("linear: %d checks, %d failed\n", checks, failures);
         return failures > 0;
     }
     test_gemms(quick);
     if (quick) {
         test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}});
         test_fake_quant(33, 1408);
-        printf("%d passed, %d failed\n", passes, failures);
+        printf("linear: %d checks, %d failed\n", checks, failures);
         return failures > 0;
     }
     // n, N, K, tokens, quantizer, transposed, beta, walsh
@@ -601,10 +591,10 @@ int main(int argc, char **argv) {
                  {4, 16, 24, 130, 1, 0, 1, 0}, {2, 24, 40, 33, 2, 0, 0, 0}, {1, 33, 65, 7, 1, 0, 1, 0}, {16, 8, 16, 33, 2, 0, 0, 0},
                  {8, 16, 16, 130, 0, 1, 1, 0}, {8, 8, 8, 33, 0, 1, 1, 0}, {8, 64, 64, 33, 0, 1, 1, 0}, {8, 3, 5, 7, 2, 1, 0, 0},
                  {8, 8, 8, 33, 2, 0, 0, 1}, {8, 64, 64, 33, 1, 0, 1, 1}, {8, 24, 176, 33, 2, 0, 1, 1}, {8, 22, 3, 7, 2, 0, 0, 1}, {8, 3, 9, 7, 0, 0, 0, 1}});
-#ifndef EMULATE
+#ifndef EMULATED
     test_layers({{8, 176, 64, 130, 2, 0, 0, 0}, {8, 64, 176, 130, 1, 0, 1, 0}, {8, 160, 160, 200, 2, 0, 0, 0}, {8, 176, 64, 300, 2, 0, 0, 1}, {8, 64, 64, 1000, 0, 1, 1, 0}});
 #endif
     for (int width : {8, 64, 512, 1408, 22, 171}) test_fake_quant(33, width);
-    printf("%d passed, %d failed\n", passes, failures);
+    printf("linear: %d checks, %d failed\n", checks, failures);
     return failures > 0;
 }

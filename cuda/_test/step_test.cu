@@ -1,7 +1,7 @@
 // Tests and times loss.cu, norm.cu, swiglu.cu, embedding.cu and elementwise.cu.
 //
 //	step_test test|bench FILE.cubin…
-#include "step_harness.h"
+#include "harness.h"
 
 static std::string join(const char* name, std::initializer_list<long long> dims) {
   std::string s = name;
