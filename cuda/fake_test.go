@@ -35,6 +35,8 @@ type fake struct {
 	launch []string   // kernels, as calls
 	names  []string   // of the kernels' handles
 	graph  bool       // being captured
+	made   uintptr    // streams and events
+	waits  [][2]uintptr
 }
 
 // The callbacks that stand for the driver's functions; there is room for few
@@ -150,13 +152,18 @@ func (f *fake) call(fn function, a, b, c uintptr) int {
 		*at[uintptr](a) = uintptr(len(f.names))
 	case cuLaunchKernelEx:
 		f.launch = append(f.launch, f.names[b-1])
-	case cuDevicePrimaryCtxRetain, cuStreamCreate, cuEventCreate, cuModuleLoadData, cuGraphInstantiate:
+	case cuStreamCreate, cuEventCreate:
+		f.made++
+		*at[uintptr](a) = f.made
+	case cuStreamWaitEvent:
+		f.waits = append(f.waits, [2]uintptr{a, b})
+	case cuDevicePrimaryCtxRetain, cuModuleLoadData, cuGraphInstantiate:
 		*at[uintptr](a) = 1
 	}
 	return 0
 }
 
-func (f *fake) forget() { f.calls, f.launch = nil, nil }
+func (f *fake) forget() { f.calls, f.launch, f.waits = nil, nil, nil }
 
 // oneLine checks an error's text.
 func oneLine(t *testing.T, err error, want ...string) {
@@ -415,4 +422,65 @@ func TestOrder(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAside: the first stream goes on beside what went aside for one operation,
+// not for two, and nothing else begins before all of it has ended.
+func TestAside(t *testing.T) {
+	f := useFake(t, new(fake))
+	dev, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	d := dev.(*Device)
+	first, second := d.stream, d.side.stream
+	if first == second {
+		t.Fatal("one stream")
+	}
+	aside := func() uintptr {
+		d.fork()
+		d.aside(func() {
+			if d.stream != second {
+				t.Error("not on the second stream")
+			}
+		})
+		return d.side.newer
+	}
+	expect := func(what string, want ...[2]uintptr) {
+		t.Helper()
+		if d.stream != first {
+			t.Errorf("%s: not on the first stream", what)
+		}
+		if !slices.Equal(f.waits, want) {
+			t.Errorf("%s: waits %v, want %v", what, f.waits, want)
+		}
+		f.forget()
+	}
+	forked := d.side.forked
+	f.forget()
+	a := aside()
+	expect("aside", [2]uintptr{second, forked})
+	d.proceed()
+	expect("the next operation")
+	b := aside()
+	expect("aside of the next operation", [2]uintptr{second, forked})
+	d.proceed()
+	expect("the one after", [2]uintptr{first, a})
+	d.proceed()
+	expect("and the one after that", [2]uintptr{first, b})
+	d.proceed()
+	expect("nothing left")
+	aside()
+	last := aside() // of the same operation
+	f.forget()
+	d.flush()
+	expect("an operation that must not run beside", [2]uintptr{first, last})
+	a = aside()
+	d.proceed()
+	f.forget()
+	d.flush()
+	expect("the same, one operation later", [2]uintptr{first, a})
+	d.flush()
+	expect("again")
 }
