@@ -23,6 +23,9 @@ type Random struct {
 // MakeRandom starts at the beginning of a stream.
 func MakeRandom(k Key) Random { return Random{key: k} }
 
+// Skip leaves out the next n numbers.
+func (r *Random) Skip(n uint64) { r.next += n }
+
 // Uniform is the stream's next uniform number in [0, 1).
 func (r *Random) Uniform() float64 {
 	r.next++
