@@ -132,6 +132,7 @@ func closeLogits(numeric string, got, want []float32, limit float64) error {
 // TestSession reads texts in pieces of several sizes, past the end of the
 // context, on GPU and CPU.
 func TestSession(t *testing.T) {
+	needGPU(t) // and keep it open: to open it takes longer than most of what follows
 	for name, c := range sessionModels() {
 		for _, o := range []engine.Options{{Numeric: engine.Int8}, {Numeric: engine.Int8, Int8Cache: true}, {Numeric: engine.Float}} {
 			if o.Numeric == engine.Float {

@@ -56,19 +56,24 @@ func benchTrainGPU(b *benchContext, shape, recipe string) error {
 // GPU, with a head mixer and GPT-2's vocabulary. MiB are those of the weights on
 // the GPU.
 func benchDecodeGPU(b *benchContext) error {
-	for _, algebra := range []string{"octonion", "walsh"} {
-		c := benchModelConfig(algebra)
+	for _, model := range []struct {
+		algebra string
+		options []engine.Options
+	}{{"octonion", []engine.Options{{}, {Int8Cache: true}, {Numeric: engine.Float}}}, {"walsh", []engine.Options{{}}}} {
+		c := benchModelConfig(model.algebra)
 		c.HiddenDim, c.BlockSize, c.OctonionAttention = 1408, 1100, true
 		m, err := randomModel(c, spinfile.TokenizerInfo{Kind: "gpt2"})
 		if err != nil {
 			return err
 		}
 		m = m.QuantizeEmbedding(8)
-		for _, o := range []engine.Options{{}, {Int8Cache: true}, {Numeric: engine.Float}} {
-			if err := benchSessionGPU(b, m, o); errors.Is(err, cuda.ErrNoDriver) || errors.Is(err, cuda.ErrLeftOut) {
-				_, err := fmt.Fprintf(os.Stderr, "%s: not measured: %s\n", b.name, onCPU(err))
+		for _, o := range model.options {
+			err := benchSessionGPU(b, m, o)
+			if errors.Is(err, cuda.ErrNoDriver) || errors.Is(err, cuda.ErrLeftOut) {
+				_, err := fmt.Fprintf(os.Stderr, "%s: not measured: %v\n", b.name, err)
 				return err
-			} else if err != nil {
+			}
+			if err != nil {
 				return err
 			}
 		}
