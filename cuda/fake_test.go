@@ -34,6 +34,7 @@ type fake struct {
 	calls  []function // since the last forget
 	launch []string   // kernels, as calls
 	names  []string   // of the kernels' handles
+	last   string     // the kernel of a launch that is under way
 	graph  bool       // being captured
 	made   uintptr    // streams and events
 	waits  [][2]uintptr
@@ -95,6 +96,9 @@ func (f *fake) take(n uintptr) uintptr {
 
 func (f *fake) call(fn function, a, b, c uintptr) int {
 	f.calls = append(f.calls, fn)
+	if fn == cuLaunchKernelEx {
+		f.last = f.names[b-1]
+	}
 	if f.fail != nil {
 		if r := f.fail(fn); r != 0 {
 			return r
@@ -151,7 +155,7 @@ func (f *fake) call(fn function, a, b, c uintptr) int {
 		f.names = append(f.names, goString(c))
 		*at[uintptr](a) = uintptr(len(f.names))
 	case cuLaunchKernelEx:
-		f.launch = append(f.launch, f.names[b-1])
+		f.launch = append(f.launch, f.last)
 	case cuStreamCreate, cuEventCreate:
 		f.made++
 		*at[uintptr](a) = f.made

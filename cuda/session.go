@@ -99,6 +99,7 @@ func NewSession(i int, m *spinfile.Model, o engine.Options) (*Session, error) {
 	s.lower = "set --kv-cache int8 for a smaller cache, or --device cpu"
 	s.load()
 	s.allocate(o.Int8Cache)
+	s.tryCluster()
 	s.sync()
 	if s.err != nil {
 		err := s.err
@@ -183,6 +184,17 @@ func (s *Session) load() {
 	s.layers = find(decode, fmt.Sprintf("decode_layers_%d%s", n, suffix))
 	s.do(cuFuncSetAttribute, s.layers.f, funcWideClusters, 1)
 	s.allow(s.layers, s.decodeShared(n))
+}
+
+// tryCluster launches the layers once: a part of a GPU may have no room for the
+// cluster, which the launch says. Single tokens then go the way of several.
+func (s *Session) tryCluster() {
+	if s.fast && s.err == nil {
+		s.tell([]int32{0})
+		if s.startLayers(); s.err != nil {
+			s.fast, s.err = false, nil
+		}
+	}
 }
 
 // mostShared is how much dynamic shared memory a block can have.
@@ -362,9 +374,13 @@ func (s *Session) token() {
 		s.logitRows(0, 1, s.lastAt())
 		return
 	}
-	n := s.p.dims[0]
-	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared(n)}, false, wordsOf(&s.model))
+	s.startLayers()
 	s.outputs(s.buf.x, s.buf.scale, s.config.NEmbd, 1, s.lastAt(), true)
+}
+
+// startLayers launches the layers for the token of state.
+func (s *Session) startLayers() {
+	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared(s.p.dims[0])}, false, wordsOf(&s.model))
 }
 
 // outputs computes rows of logits from inputs stride apart; early while the

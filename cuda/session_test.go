@@ -384,6 +384,26 @@ func TestSessionLaunches(t *testing.T) {
 	}
 }
 
+// TestSessionWithoutRoom: where the cluster cannot be launched, a token goes step
+// by step.
+func TestSessionWithoutRoom(t *testing.T) {
+	f := new(fake)
+	f.fail = func(fn function) int {
+		if fn == cuLaunchKernelEx && f.last == "decode_layers_8" {
+			return 912 // CUDA_ERROR_INVALID_CLUSTER_SIZE
+		}
+		return 0
+	}
+	s, err := fakeSession(t, f, sessionModels()["mixer"], engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Prefill([]int32{3}); err != nil || s.fast || !slices.Contains(f.launch, "prefill_attend") {
+		t.Errorf("error %v, launches %v", err, f.launch)
+	}
+}
+
 // BenchmarkToken is a token in the middle of a context.
 func BenchmarkToken(b *testing.B) {
 	for _, algebra := range []string{"octonion", "walsh"} {
