@@ -1,5 +1,5 @@
 // A model as the device has it, for decode.cu, prefill.cu and their tests; Go's
-// decodeModel and decodeLayer (cuda/session.go) have the same layout.
+// decodeModel and decodeLayer (cuda/session_weights.go) have the same layout.
 #pragma once
 #include <stdint.h>
 
@@ -62,3 +62,6 @@ struct Decode {
   float eps;
   int fake8; // float numerics: linear layers' inputs are rounded to int8 levels
 };
+
+static_assert(sizeof(Linear) == 24 && sizeof(Cache) == 32 && sizeof(Layer) == 304 && sizeof(Table) == 40 && sizeof(Heads) == 24 && sizeof(Decode) == 248,
+              "as in cuda/session_weights.go");

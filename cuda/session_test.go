@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"spinnet/arch"
 	"spinnet/engine"
@@ -202,6 +203,79 @@ func testSession(t *testing.T, m *spinfile.Model, o engine.Options) {
 	}
 	if err := sameLogits(s.Numeric(), gotLast, wantLast); err != nil {
 		t.Errorf("after scoring: %v", err)
+	}
+}
+
+// TestSessionGenerates: the same text as on the CPU, greedily and drawn, past the
+// context.
+func TestSessionGenerates(t *testing.T) {
+	c := sessionModels()["mixer"]
+	c.VocabSize = 256
+	m := sessionModel(t, c)
+	m.Tokenizer = spinfile.TokenizerInfo{Kind: "bytes"}
+	tok, err := engine.NewTokenizer(m.Tokenizer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, cpu := needSession(t, m, engine.Options{}), cpuSession(t, m, engine.Options{})
+	for _, temperature := range []float64{0, 0.8} {
+		var texts [2]string
+		for i, text := range []engine.Text{s, cpu} {
+			text.Reset()
+			o := engine.GenerateOptions{MaxTokens: 60, Sample: engine.SampleOptions{Seed: 3, Temperature: temperature}}
+			r, err := engine.Generate(t.Context(), text, tok, []int32{72, 101, 121}, o, func(b []byte) error {
+				texts[i] += string(b)
+				return nil
+			})
+			if err != nil || r.Tokens != 60 {
+				t.Fatalf("%d tokens, error %v", r.Tokens, err)
+			}
+		}
+		if texts[0] != texts[1] {
+			t.Errorf("at temperature %v: got %q, want %q", temperature, texts[0], texts[1])
+		}
+	}
+}
+
+// TestPack: the packed words hold the weights, in the layout of the kernels.
+func TestPack(t *testing.T) {
+	sizes := []uintptr{unsafe.Sizeof(decodeLinear{}), unsafe.Sizeof(decodeCache{}), unsafe.Sizeof(decodeLayer{}),
+		unsafe.Sizeof(decodeTable{}), unsafe.Sizeof(decodeHeads{}), unsafe.Sizeof(decodeModel{})}
+	if want := []uintptr{24, 32, 304, 40, 24, 248}; !slices.Equal(sizes, want) {
+		t.Errorf("structs of %v bytes, want %v as in decode_types.cuh", sizes, want)
+	}
+	for _, name := range []string{"odd parts", "dense", "sedenion"} {
+		c := sessionModels()[name]
+		m := sessionModel(t, c)
+		p, err := pack(m, engine.Int8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		down := m.Tensor("layers.1.feed_forward.down_proj.weight")
+		n, rows, cols := down.Shape[0], down.Shape[1], down.Shape[2]
+		l := p.layers[1].down
+		if int(l.n) != rows || int(l.k) != cols || p.dims[1] != n {
+			t.Errorf("%s: %d × %d of dimension %d, want %v", name, l.n, l.k, p.dims[1], down.Shape)
+		}
+		want, _ := engine.RoundWeight(down)
+		data := p.bytes[l.w-1:]
+		for i := range n * rows * words(cols) * 16 {
+			word, c := i/16, i%16
+			r, k, col := word/words(cols)/n, word/words(cols)%n, word%words(cols)*16+c
+			var got int8
+			if p.form == formTernary {
+				got = int8(data[4*word+c%4]>>(c/4*2)&3) - 1
+			} else {
+				got = int8(data[i])
+			}
+			value := int8(0) // of the padding
+			if col < cols {
+				value = want[(k*rows+r)*cols+col]
+			}
+			if got != value {
+				t.Fatalf("%s: block %d, row %d, column %d is %d, want %d", name, k, r, col, got, value)
+			}
+		}
 	}
 }
 
