@@ -241,9 +241,9 @@ DEVICE void token(const Decode& m, unsigned char* shared) {
   __syncthreads();
   for (int i = 0; i < m.n_layer; i++) {
     const Layer& l = s.layer[i % 2];
-    fetch(i + 1);
     const uint32_t minus = l.minus[k];
     linear<W, n>(&l.q, 3, m.q, m.k, m.v, s.xd, minus, Normed<X>{m, s, s.xd, i ? m.t : nullptr, l.attention_norm, K});
+    fetch(i + 1); // nobody reads the layer before any more
     meet();
     attention(m, l, s.a, s.rot, positions, slot, first);
     meet();

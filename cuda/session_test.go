@@ -135,6 +135,9 @@ func closeLogits(numeric string, got, want []float32, limit float64) error {
 func TestSession(t *testing.T) {
 	needGPU(t) // and keep it open: to open it takes longer than most of what follows
 	for name, c := range sessionModels() {
+		if testing.Short() && !slices.Contains([]string{"mixer", "kv heads", "dense"}, name) {
+			continue
+		}
 		for _, o := range []engine.Options{{Numeric: engine.Int8}, {Numeric: engine.Int8, Int8Cache: true}, {Numeric: engine.Float}} {
 			if o.Numeric == engine.Float {
 				c.ActBits = 0 // rounding to int8 levels makes much of little
@@ -146,6 +149,9 @@ func TestSession(t *testing.T) {
 	}
 	for _, bits := range []int{4, 6, 8} {
 		for _, width := range []int{64, 72, 256} { // in groups of 32
+			if testing.Short() && width != 72 {
+				continue
+			}
 			c := sessionModels()["untied"]
 			c.NEmbd, c.NHead, c.NKVHead = width, 4, 4
 			for _, c.ActBits = range []int{8, 0} {
@@ -369,7 +375,7 @@ func TestSessionRefuses(t *testing.T) {
 	if _, err := NewSession(1<<10, m, engine.Options{}); err == nil {
 		t.Error("there is a GPU number 1024")
 	}
-	if os.Getenv("SPINNET_REQUIRE_GPU") != "" {
+	if os.Getenv("SPINNET_REQUIRE_GPU") != "" && !testing.Short() {
 		c.BlockSize = 1 << 22
 		_, err := NewSession(0, sessionModel(t, c), engine.Options{})
 		if err == nil || !strings.Contains(err.Error(), "block_size") {
