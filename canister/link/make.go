@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"spinnet/canister/host"
@@ -23,86 +24,96 @@ const dataGap = 64
 // candidFile describes the methods of cmd/spinnet-wasm.
 const candidFile = "cmd/spinnet-wasm/spinnet.did"
 
-// optimise are the options of wasm-opt: those of the proposals that ICP and all
-// browsers have, and the level.
-var optimise = []string{"-O3", "--enable-simd", "--enable-bulk-memory", "--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-mutable-globals"}
+// wasmOpt are the options of wasm-opt that name the proposals which ICP and all
+// browsers have.
+var wasmOpt = []string{"--enable-simd", "--enable-bulk-memory", "--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-mutable-globals"}
 
 // Make builds the runtime module from cmd/spinnet-wasm in the repository at
-// root, and describes it. It runs the Go tool and wasm-opt. tags are build
-// tags, for tests.
-func Make(ctx context.Context, root string, tags ...string) ([]byte, Info, error) {
+// root, and describes it. It runs the Go tool and wasm-opt.
+func Make(ctx context.Context, root string) (wasm []byte, info Info, err error) {
 	dir, err := os.MkdirTemp("", "spinnet-wasm-")
 	if err != nil {
-		return nil, Info{}, err
+		return nil, info, err
 	}
 	defer os.RemoveAll(dir)
-	raw := filepath.Join(dir, "raw.wasm")
-	build := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false",
-		"-tags="+strings.Join(tags, ","), "-o", raw, "./cmd/spinnet-wasm")
-	build.Dir = root
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=", "GOWASM=")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, Info{}, fmt.Errorf("link: go build: %w\n%s", err, out)
+	if info.Sources, info.Go, err = Sources(ctx, root); err != nil {
+		return nil, info, err
 	}
-	wasm, err := os.ReadFile(raw)
-	if err != nil {
-		return nil, Info{}, err
+	if info.WasmOpt, err = WasmOptVersion(ctx); err != nil {
+		return nil, info, err
 	}
-	m, err := module.Parse(wasm)
+	m, err := compile(ctx, root, filepath.Join(dir, "go.wasm"))
 	if err != nil {
-		return nil, Info{}, err
+		return nil, info, err
 	}
 	if err := errors.Join(bind(m), rename(m)); err != nil {
-		return nil, Info{}, err
+		return nil, info, err
 	}
-	info := Info{Nops: m.DropNops(), Fused: m.FuseLoads()}
+	info.Nops, info.Fused = m.DropNops(), m.FuseLoads()
 	m.Customs = nil
 	if err := errors.Join(m.MergeData(dataGap), dropLines(m)); err != nil {
-		return nil, Info{}, err
+		return nil, info, err
 	}
-	if info.Sources, info.Go, err = Sources(ctx, root); err != nil {
-		return nil, Info{}, err
-	}
-	bound, optimised := filepath.Join(dir, "bound.wasm"), filepath.Join(dir, "optimised.wasm")
 	wasm = m.Encode()
-	if err := os.WriteFile(bound, wasm, 0o644); err != nil {
-		return nil, Info{}, err
-	}
 	if info.Address, info.Capacity, err = modelPlace(ctx, wasm); err != nil {
-		return nil, Info{}, err
+		return nil, info, err
 	}
 	image, err := gainImage()
 	if err != nil {
-		return nil, Info{}, err
+		return nil, info, err
 	}
 	if info.TokenBefore, err = instructionsPerToken(ctx, wasm, info, image); err != nil {
-		return nil, Info{}, err
+		return nil, info, err
 	}
-	if info.WasmOpt, err = WasmOptVersion(ctx); err != nil {
-		return nil, Info{}, err
-	}
-	opt := exec.CommandContext(ctx, "wasm-opt", append(optimise, bound, "-o", optimised)...)
-	if out, err := opt.CombinedOutput(); err != nil {
-		return nil, Info{}, fmt.Errorf("link: wasm-opt: %w\n%s", err, out)
-	}
-	if wasm, err = os.ReadFile(optimised); err != nil {
-		return nil, Info{}, err
-	}
-	if m, err = module.Parse(wasm); err != nil {
-		return nil, Info{}, err
+
+	if m, err = optimise(ctx, wasm, dir); err != nil {
+		return nil, info, err
 	}
 	candid, err := os.ReadFile(filepath.Join(root, candidFile))
 	if err != nil {
-		return nil, Info{}, fmt.Errorf("link: %w", err)
+		return nil, info, fmt.Errorf("link: %w", err)
 	}
 	m.Customs = []module.Custom{{Name: CandidSection, Bytes: candid}}
 	if err := m.MergeData(dataGap); err != nil {
-		return nil, Info{}, err
+		return nil, info, err
 	}
 	m.Exports = without(m.Exports, "model_")
 	wasm = m.Encode()
 	info.Token, err = instructionsPerToken(ctx, wasm, info, image)
 	return wasm, info, err
+}
+
+// compile runs the Go tool, which writes to path. What it writes does not
+// depend on where root is.
+func compile(ctx context.Context, root, path string) (*module.Module, error) {
+	build := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-o", path, "./cmd/spinnet-wasm")
+	build.Dir = root
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=", "GOWASM=")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("link: go build: %w\n%s", err, out)
+	}
+	wasm, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return module.Parse(wasm)
+}
+
+// optimise runs wasm-opt on a module, in a folder of its own.
+func optimise(ctx context.Context, wasm []byte, dir string) (*module.Module, error) {
+	from, to := filepath.Join(dir, "from.wasm"), filepath.Join(dir, "to.wasm")
+	if err := os.WriteFile(from, wasm, 0o644); err != nil {
+		return nil, err
+	}
+	opt := exec.CommandContext(ctx, "wasm-opt", append(slices.Clone(wasmOpt), "-O3", from, "-o", to)...)
+	if out, err := opt.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("link: wasm-opt: %w\n%s", err, out)
+	}
+	wasm, err := os.ReadFile(to)
+	if err != nil {
+		return nil, err
+	}
+	return module.Parse(wasm)
 }
 
 // WasmOptVersion gives the version of the wasm-opt that is installed.

@@ -54,7 +54,7 @@ func TestValidByPeer(t *testing.T) {
 		if err := os.WriteFile(in, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		check := exec.Command(tool, append(slices.Clone(optimise[1:]), in, "-o", filepath.Join(t.TempDir(), "out.wasm"))...)
+		check := exec.Command(tool, append(slices.Clone(wasmOpt), in, "-o", filepath.Join(t.TempDir(), "out.wasm"))...)
 		if out, err := check.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}

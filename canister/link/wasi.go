@@ -60,9 +60,10 @@ var needed = []module.Import{
 
 // bind replaces the functions of WASI, which Go's runtime imports, by functions
 // inside the module: there are no arguments, no environment and no files, the
-// clock is ic0.time plus the time waited, what is printed goes to ic0.debug_print, and a panic's text
-// to ic0.trap. Random numbers are a fixed sequence, since all replicas of a
-// canister must agree; they seed Go's maps only.
+// clock is ic0.time plus the time waited, what is printed goes to
+// ic0.debug_print, and a panic's text to ic0.trap. Random numbers are a fixed
+// sequence, since all replicas of a canister must agree; they seed Go's maps
+// only.
 func bind(m *module.Module) error {
 	isWASI := func(im module.Import) bool { return im.Module == "wasi_snapshot_preview1" }
 	old := m.Imports
