@@ -61,7 +61,7 @@ func webAlloc(n int32) int32 {
 	switch {
 	case n <= 0 || n > maxInput:
 		return 0
-	case page.engine == nil && uint32(n) <= modelCapacity():
+	case page.engine == nil && int(n) <= modelCapacity:
 		page.in = model[modelStart:][:n]
 	case int(n) > len(page.in):
 		page.in = nil // so that the collector may take it first
