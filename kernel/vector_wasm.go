@@ -8,10 +8,17 @@ func simdVector() vectorKernels {
 	v := refVector
 	v.add, v.mul = addWhole, mulWhole
 	v.scale, v.scaleMul, v.maxAbs, v.maxOf, v.indexOf = scaleWhole, scaleMulWhole, maxAbsWhole, maxOfWhole, indexOfWhole
-	v.sumSquares32 = exactSumSquaresWhole
+	v.sumSquares32 = sumSquares32Whole
 	v.exp, v.swiglu = exactExpWhole, exactSwiGLUWhole
 	v.matVecInt8 = matVecInt8Whole
 	return v
+}
+
+// sumSquares32Whole may add in any order, so it gives whole vectors to the
+// assembly whatever the length: a vocabulary has 50,257 tokens.
+func sumSquares32Whole(x []float32) float32 {
+	n := len(x) &^ 3
+	return exactSumSquaresFold(x[:n]) + refSumSquares32(x[n:])
 }
 
 // matVecInt8Whole gives whole groups of 16 columns to the assembly, if these
