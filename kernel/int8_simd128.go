@@ -302,7 +302,8 @@ func (l *simdLinear) multiply(c []int32, ldc int, a []int8, from, to int) {
 		return
 	}
 	c = c[from : 7*ldc+to]
-	s.hadamard(c, ldc, to-from)
+	groups := (min(to, l.N) - from + 7) / 8 // of rows that exist
+	s.hadamard(c, ldc, 8*groups)
 	if l.form == simdWalsh {
 		return
 	}
@@ -311,7 +312,7 @@ func (l *simdLinear) multiply(c []int32, ldc int, a []int8, from, to int) {
 	parts := (all + termChunks - 1) / termChunks
 	for i := range parts {
 		lo, hi := all*i/parts, all*(i+1)/parts
-		s.terms(c, ldc, (to-from)/8, index[lo*termSize:], tables[lo*8*16:hi*8*16], hi-lo, (all-(hi-lo))*termSize)
+		s.terms(c, ldc, groups, index[lo*termSize:], tables[lo*8*16:hi*8*16], hi-lo, (all-(hi-lo))*termSize)
 	}
 }
 
