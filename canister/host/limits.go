@@ -8,9 +8,8 @@ const (
 	MaxStablePages = 8 << 30 / PageSize
 	MaxHeapPages   = 4 << 30 / PageSize
 
-	maxOutstanding = 500     // calls that one message makes
-	maxCertified   = 32      // bytes of certified data
-	maxMetadata    = 1 << 20 // bytes of all public and private metadata
+	maxOutstanding = 500 // calls that one message makes
+	maxCertified   = 32  // bytes of certified data
 	wasmPage       = 64 << 10
 )
 

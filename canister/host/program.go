@@ -29,9 +29,9 @@ type Program struct {
 	exports  map[string]bool // of functions
 }
 
-// inflate unpacks a module that came in gzip. It refuses what would be larger
+// Inflate unpacks a module that came in gzip. It refuses what would be larger
 // than a module may be.
-func inflate(wasm []byte) ([]byte, error) {
+func Inflate(wasm []byte) ([]byte, error) {
 	if !bytes.HasPrefix(wasm, []byte{0x1f, 0x8b}) {
 		return wasm, nil
 	}
@@ -43,18 +43,18 @@ func inflate(wasm []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the module's gzip: %w", err)
 	}
+	if len(out) > MaxModule {
+		return nil, fmt.Errorf("the module has more than %d MiB", MaxModule>>20)
+	}
 	return out, nil
 }
 
 // Compile makes a program of a module from outside, gzip or not, that counts
 // its instructions by costs. It must be closed.
 func Compile(ctx context.Context, installed []byte, costs *module.Costs) (*Program, error) {
-	wasm, err := inflate(installed)
+	wasm, err := Inflate(installed)
 	if err != nil {
 		return nil, err
-	}
-	if len(wasm) > MaxModule {
-		return nil, fmt.Errorf("the module has more than %d MiB", MaxModule>>20)
 	}
 	m, err := module.Parse(wasm)
 	if err != nil {
@@ -89,8 +89,8 @@ func (p *Program) Globals() int { return len(p.globals) }
 // Has reports whether the module exports a function, such as "canister_init".
 func (p *Program) Has(export string) bool { return p.exports[export] }
 
-// inspect checks what only ICP asks of a module, and notes methods and
-// metadata.
+// inspect refuses what cannot run here, and notes exports and metadata.
+// module.Measure has all of ICP's rules.
 func (p *Program) inspect(m *module.Module) error {
 	for _, i := range m.Imports {
 		if i.Module != "ic0" || i.Kind != module.KindFunc {
@@ -112,38 +112,14 @@ func (p *Program) inspect(m *module.Module) error {
 		}
 	}
 	for _, e := range m.Exports {
-		if e.Kind != module.KindFunc {
-			continue
-		}
-		if !strings.HasPrefix(e.Name, "canister_") {
+		if e.Kind == module.KindFunc {
 			p.exports[e.Name] = true
-			continue
 		}
-		t, err := m.FuncType(e.Index)
-		if err != nil {
-			return err
-		}
-		if len(t.Params)+len(t.Results) != 0 {
-			return fmt.Errorf("the export %q has parameters or results", e.Name)
-		}
-		if _, method, ok := strings.Cut(e.Name, " "); ok {
-			for _, kind := range []string{"update", "query", "composite_query"} {
-				if p.exports["canister_"+kind+" "+method] {
-					return fmt.Errorf("the method %q is exported twice", method)
-				}
-			}
-		}
-		p.exports[e.Name] = true
 	}
-	size := 0
 	for _, c := range m.Customs {
 		if kind, _, ok := strings.Cut(c.Name, " "); ok && (kind == "icp:public" || kind == "icp:private") {
 			p.Metadata[c.Name] = c.Bytes
-			size += len(c.Name) + len(c.Bytes)
 		}
-	}
-	if size > maxMetadata {
-		return fmt.Errorf("the module has %d bytes of metadata, want at most %d", size, maxMetadata)
 	}
 	return nil
 }

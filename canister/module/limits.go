@@ -14,6 +14,9 @@ type Figure struct {
 	Limit uint64 `json:"limit"`
 }
 
+// CompileFigure names the figure that an installation pays.
+const CompileFigure = "instructions to compile it"
+
 // systemMethods are the exports named canister_… that are no methods.
 var systemMethods = []string{"canister_init", "canister_pre_upgrade", "canister_post_upgrade", "canister_inspect_message",
 	"canister_heartbeat", "canister_global_timer", "canister_on_low_wasm_memory"}
@@ -128,7 +131,7 @@ func Measure(m *Module, wasm []byte) ([]Figure, error) {
 		{"bytes of custom sections", customBytes, 1 << 20},
 		{"data segments", uint64(len(m.Data)), 100_000},
 		{"heap bytes at the start", heap, 4 << 30},
-		{"instructions to compile it", instructions * CompiledInstruction, InstallLimit},
+		{CompileFigure, instructions * CompiledInstruction, InstallLimit},
 	}
 	for _, f := range figures {
 		if f.Value > f.Limit {

@@ -46,15 +46,15 @@ func (c *canister) install(ctx context.Context, caller agent.Principal, in agent
 	}
 	arg, _ := in.Get("arg").([]byte)
 	start := time.Now()
-	next, err := host.Compile(ctx, wasm, module.ICP)
+	next, cost, err := admitModule(ctx, wasm)
 	if err != nil {
 		return host.Rejectf(host.CanisterError, host.ContractViolation, "Canister's Wasm module is not valid: %v", err)
 	}
-	c.r.logf("%v compiled %d bytes in %s", c.id, len(wasm), time.Since(start).Round(time.Millisecond))
+	c.r.logf("%v compiled %d bytes: %s instructions, %s", c.id, len(wasm), grouped(cost), time.Since(start).Round(time.Millisecond))
 
 	c.exec.Lock()
 	defer c.exec.Unlock()
-	reject = c.replace(ctx, caller, m, next, arg)
+	reject = c.replace(ctx, caller, m, next, cost, arg)
 	if reject != nil {
 		if err := next.Close(ctx); err != nil {
 			c.r.logf("%v: %v", c.id, err)
@@ -67,9 +67,33 @@ func (c *canister) install(ctx context.Context, caller agent.Principal, in agent
 	return nil
 }
 
+// admitModule holds a module to ICP's rules and compiles it. cost is what the
+// installation pays for that, in instructions.
+func admitModule(ctx context.Context, installed []byte) (p *host.Program, cost uint64, err error) {
+	wasm, err := host.Inflate(installed)
+	if err != nil {
+		return nil, 0, err
+	}
+	m, err := module.Parse(wasm)
+	if err != nil {
+		return nil, 0, err
+	}
+	figures, err := module.Measure(m, wasm)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, f := range figures {
+		if f.Name == module.CompileFigure {
+			cost = f.Value
+		}
+	}
+	p, err = host.Compile(ctx, installed, module.ICP)
+	return p, cost, err
+}
+
 // replace runs the hooks of an installation and makes its outcome the state.
 // exec is held.
-func (c *canister) replace(ctx context.Context, caller agent.Principal, m installMode, next *host.Program, arg []byte) *host.RejectError {
+func (c *canister) replace(ctx context.Context, caller agent.Principal, m installMode, next *host.Program, cost uint64, arg []byte) *host.RejectError {
 	old := c.current.Load()
 	if old.Program != nil && !m.upgrade && !m.reinstall {
 		return host.Rejectf(host.CanisterError, "IC0514", "Canister %v is not empty: upgrade it, or reinstall it and lose its state", c.id)
@@ -78,6 +102,10 @@ func (c *canister) replace(ctx context.Context, caller agent.Principal, m instal
 		return host.Rejectf(host.CanisterError, host.NoModule, "Canister %v has no module to upgrade", c.id)
 	}
 	st, limit := old, c.r.limits.Install
+	if cost > limit {
+		return host.Rejectf(host.CanisterError, host.InstructionLimit, "compiling the module takes %d instructions of %d", cost, limit)
+	}
+	limit -= cost
 	hook := "canister_init"
 	if m.upgrade {
 		hook = "canister_post_upgrade"

@@ -38,6 +38,7 @@ const (
 	maxTTL         = 5 * time.Minute // of a request
 	permittedDrift = time.Minute     // of a client's clock
 	maxRequests    = 20_000          // remembered at once
+	maxKept        = 256 << 20       // bytes of their answers
 	maxCanisters   = 1000
 	maxQueries     = 64              // at once, all canisters together
 	stopTimeout    = 5 * time.Minute // of a canister that is being stopped

@@ -42,6 +42,7 @@ type Replica struct {
 	canisters map[string]*canister
 	nextID    uint64
 	requests  map[agent.RequestID]*request
+	kept      int // bytes of the replies of requests
 	dirty     map[*canister]bool
 	wake      chan struct{} // the saver
 }
@@ -155,7 +156,11 @@ type request struct {
 	target agent.Principal // the canister in the URL
 	until  time.Time       // forgotten after
 	done   chan struct{}   // closed when answered
-	result host.Answer
+
+	// Guarded by the replica's lock.
+	result  host.Answer
+	at      time.Time // of the answer
+	dropped bool      // the answer is no longer kept
 }
 
 // remember notes a request. A request that is known is given back: it does
@@ -170,6 +175,7 @@ func (r *Replica) remember(id agent.RequestID, req *request) (known *request, re
 		now := time.Now()
 		for id, q := range r.requests {
 			if now.After(q.until) && q.answered() {
+				r.kept -= len(q.result.Reply)
 				delete(r.requests, id)
 			}
 		}
@@ -181,6 +187,32 @@ func (r *Replica) remember(id agent.RequestID, req *request) (known *request, re
 	return nil, nil
 }
 
+// deliver keeps the answer to a request. When answers take too much memory,
+// the oldest are dropped; their requests are still known to be done.
+func (r *Replica) deliver(q *request, a host.Answer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q.result, q.at = a, time.Now()
+	close(q.done)
+	if r.kept += len(a.Reply); r.kept <= maxKept {
+		return
+	}
+	var list []*request
+	for _, q := range r.requests {
+		if q.answered() && len(q.result.Reply) > 0 {
+			list = append(list, q)
+		}
+	}
+	slices.SortFunc(list, func(a, b *request) int { return a.at.Compare(b.at) })
+	for _, old := range list {
+		if r.kept <= maxKept/2 || old == q {
+			break
+		}
+		r.kept -= len(old.result.Reply)
+		old.result, old.dropped = host.Answer{}, true
+	}
+}
+
 func (q *request) answered() bool {
 	select {
 	case <-q.done:
@@ -190,10 +222,14 @@ func (q *request) answered() bool {
 	}
 }
 
-// tree is the request's part of the certified state.
+// tree is the request's part of the certified state. The replica's lock is
+// held.
 func (q *request) tree() *agent.Tree {
 	if !q.answered() {
 		return agent.Dir(map[string]*agent.Tree{"status": agent.Leaf([]byte("processing"))})
+	}
+	if q.dropped {
+		return agent.Dir(map[string]*agent.Tree{"status": agent.Leaf([]byte("done"))})
 	}
 	if e := q.result.Reject; e != nil {
 		return agent.Dir(map[string]*agent.Tree{
@@ -218,11 +254,10 @@ func (r *Replica) certificate(paths []agent.Path) ([]byte, error) {
 		switch string(p[0]) {
 		case "request_status":
 			r.mu.Lock()
-			q := r.requests[agent.RequestID(fixed(p[1]))]
-			r.mu.Unlock()
-			if q != nil {
+			if q := r.requests[agent.RequestID(fixed(p[1]))]; q != nil {
 				requests[string(p[1])] = q.tree()
 			}
+			r.mu.Unlock()
 		case "canister":
 			if c, _ := r.find(p[1]); c != nil {
 				canisters[string(p[1])] = c.tree()

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/host"
 )
 
 // local is a running replica and a client of it, who controls its canisters.
@@ -442,6 +443,28 @@ func TestStateRefused(t *testing.T) {
 	}
 	l = start(t, Options{State: dir})
 	l.counters(id, 0)
+}
+
+// Answers do not pile up: the oldest are dropped, and their requests done.
+func TestAnswersAreDropped(t *testing.T) {
+	l := start(t, Options{})
+	big := make([]byte, 2<<20)
+	var all []*request
+	for i := range maxKept/len(big) + 10 {
+		q := &request{done: make(chan struct{}), until: time.Now().Add(time.Minute)}
+		if _, reject := l.replica.remember(agent.RequestID{byte(i), byte(i >> 8)}, q); reject != nil {
+			t.Fatal(reject)
+		}
+		l.replica.deliver(q, host.Answer{Reply: big})
+		all = append(all, q)
+	}
+	first, last := all[0], all[len(all)-1]
+	if !first.dropped || last.dropped || l.replica.kept > maxKept {
+		t.Errorf("first dropped: %v, last dropped: %v, %d bytes kept of at most %d", first.dropped, last.dropped, l.replica.kept, maxKept)
+	}
+	if v, err := first.tree().Value([]byte("status")); string(v) != "done" || err != nil {
+		t.Errorf("the status of a dropped answer is %q, %v, want done", v, err)
+	}
 }
 
 func TestMessagesAtOnce(t *testing.T) {

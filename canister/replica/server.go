@@ -283,10 +283,7 @@ func (r *Replica) admit(ctx context.Context, id, sender agent.Principal, method 
 
 // dispatch runs a call that has come in.
 func (r *Replica) dispatch(ctx context.Context, q *request, id agent.Principal, method string, arg []byte) {
-	deliver := func(a host.Answer) {
-		q.result = a
-		close(q.done)
-	}
+	deliver := func(a host.Answer) { r.deliver(q, a) }
 	switch {
 	case id.Equal(agent.Management):
 		reply, reject := r.manage(ctx, q.sender, method, arg)
