@@ -122,7 +122,9 @@ func (t *Tree) Witness(paths []Path) *Tree {
 			continue
 		}
 		for j := max(i-1, 0); j < min(i+1, len(nodes)); j++ {
-			below[nodes[j]] = below[nodes[j]] // shown, without what is below
+			if _, kept := below[nodes[j]]; !kept {
+				below[nodes[j]] = nil // shown, without what is below
+			}
 		}
 	}
 	var build func(t *Tree) *Tree
