@@ -383,7 +383,7 @@ func grouped(n uint64) string {
 
 func short(n uint64) string {
 	if n >= 1e9 {
-		return fmt.Sprintf("%g B", float64(n)/1e9)
+		return fmt.Sprintf("%.4g B", float64(n)/1e9)
 	}
-	return fmt.Sprintf("%g M", float64(n)/1e6)
+	return fmt.Sprintf("%.4g M", float64(n)/1e6)
 }

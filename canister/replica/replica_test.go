@@ -407,6 +407,55 @@ func TestState(t *testing.T) {
 	l.stop()
 }
 
+// What lies in the folder at any moment is a state that was: as if the power
+// failed then.
+func TestStateAtAnyMoment(t *testing.T) {
+	dir := t.TempDir()
+	l := start(t, Options{State: dir})
+	id := l.guest()
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for range 20 {
+				if _, err := l.client.Call(l.context(), id, "inc", nil); err != nil {
+					t.Error(err)
+				}
+				if err := l.replica.Save(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	last := uint32(0)
+	for range 10 {
+		cut := t.TempDir()
+		names, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range names {
+			b, err := os.ReadFile(filepath.Join(dir, n.Name()))
+			if errors.Is(err, os.ErrNotExist) { // a file that was being written
+				continue
+			}
+			if err == nil {
+				err = os.WriteFile(filepath.Join(cut, n.Name()), b, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := start(t, Options{State: cut})
+		got := counters(t, c.query(id, "get"))
+		if got[0] != got[1] || uint32(got[2]) != got[0] || got[0] < last || got[0] > 40 {
+			t.Errorf("counters %v after %d", got, last)
+		}
+		last = got[0]
+		c.stop()
+	}
+	wg.Wait()
+}
+
 // A folder that is in use, or damaged, is refused, and says why.
 func TestStateRefused(t *testing.T) {
 	dir := t.TempDir()
