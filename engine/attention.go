@@ -40,6 +40,18 @@ func newCache(c *arch.Config, chunk int, rounded bool) cache {
 	return k
 }
 
+// CacheBytes is how much memory a session's keys and values take at most after
+// so many tokens, but for a little.
+func (e *Engine) CacheBytes(tokens int) int {
+	c := &e.config
+	ring := min(wholeBlocks(c.BlockSize+min(prefillChunk, c.BlockSize)-1), 2*wholeBlocks(max(tokens, minRing)))
+	each := 2 * 4 * c.KVDim()
+	if e.int8Cache {
+		each = 2 * (c.KVDim() + 4*c.NKVHead)
+	}
+	return c.NLayer * ring * each
+}
+
 // wholeBlocks rounds a number of positions up to whole blocks.
 func wholeBlocks(n int) int {
 	return (n + kernel.ExactBlock - 1) / kernel.ExactBlock * kernel.ExactBlock

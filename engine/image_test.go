@@ -154,3 +154,30 @@ func FuzzFromImage(f *testing.F) {
 		s.Step(0)
 	})
 }
+
+// TestCacheBytes: not less than a session has, and not much more.
+func TestCacheBytes(t *testing.T) {
+	for _, c := range []arch.Config{
+		{NLayer: 2, NHead: 4, NKVHead: 2, NEmbd: 64, HiddenDim: 64, BlockSize: 2000, VocabSize: 10, Algebra: "real"},
+		{NLayer: 1, NHead: 1, NEmbd: 32, HiddenDim: 32, BlockSize: 5, VocabSize: 10, Algebra: "real"},
+	} {
+		for _, cache8 := range []bool{false, true} {
+			e := newInt8Engine(t, c, Options{Threads: 1, Int8Cache: cache8})
+			s := e.NewSession()
+			for _, n := range []int{1, 300, 700, 3000} {
+				for s.Pos() < n {
+					if _, err := s.Prefill(randomIDs(min(100, n-s.Pos()), 10, 1)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				k, got := &s.cache, 0
+				for i := range k.layers {
+					got += 4*(len(k.keys[i])+len(k.values[i])+len(k.keyScale[i])+len(k.valueScale[i])) + len(k.keys8[i]) + len(k.values8[i])
+				}
+				if most := e.CacheBytes(n); got > most+most/8 || most > 3*got {
+					t.Errorf("%d tokens, int8 %v: CacheBytes %d, the cache has %d", n, cache8, most, got)
+				}
+			}
+		}
+	}
+}

@@ -17,8 +17,12 @@ import (
 
 // testModel is a random model of bytes in int8 arithmetic.
 func testModel(t testing.TB) *spinfile.Model {
+	return modelOf(t, arch.Config{NLayer: 3, NHead: 2, NEmbd: 16, HiddenDim: 24, BlockSize: 64, VocabSize: 256, ActBits: 8, Quantizer: arch.AbsMean})
+}
+
+// modelOf is a random model of bytes.
+func modelOf(t testing.TB, c arch.Config) *spinfile.Model {
 	t.Helper()
-	c := arch.Config{NLayer: 3, NHead: 2, NEmbd: 16, HiddenDim: 24, BlockSize: 64, VocabSize: 256, ActBits: 8, Quantizer: arch.AbsMean}
 	rng := rand.New(rand.NewPCG(3, 4))
 	m, err := spinfile.FromLatents(c, spinfile.TokenizerInfo{Kind: tokenizer.KindBytes}, func(name string) []float32 {
 		for _, p := range arch.Params(c.WithDefaults()) {

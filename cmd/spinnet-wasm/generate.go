@@ -122,6 +122,9 @@ func (c *canister) check(r *request, o *order) (ids []int32, hidden int, err err
 	if n := len(ids); n > int(l.PromptTokens) {
 		return nil, 0, errors.New("spinnet: a prompt of " + strconv.Itoa(n) + " tokens, want at most " + strconv.Itoa(int(l.PromptTokens)))
 	}
+	if n := c.model.engine.CacheBytes(len(ids) + o.options.MaxTokens); n > cacheMemory {
+		return nil, 0, errors.New("spinnet: the keys and values of so long a text take " + strconv.Itoa(n>>20) + " MiB, and there are " + strconv.Itoa(cacheMemory>>20) + ": ask for fewer tokens")
+	}
 	if o.prompt == "" {
 		hidden = len(ids)
 	}

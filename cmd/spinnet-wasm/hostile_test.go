@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"spinnet/arch"
 	"spinnet/canister/candid"
 	"spinnet/canister/ic0"
 	"spinnet/engine"
@@ -70,6 +71,24 @@ func TestBadRequests(t *testing.T) {
 	o := engine.GenerateOptions{MaxTokens: 20}
 	if w := readWritten(t, call(t, "generate", ask("Once", o))); w.text != native(t, m, "Once", o) {
 		t.Errorf("behind all that: %+v", w)
+	}
+}
+
+// TestLongContext: a model whose context does not fit into memory writes short
+// texts only.
+func TestLongContext(t *testing.T) {
+	install(t, modelOf(t, arch.Config{NLayer: 12, NHead: 2, NEmbd: 64, HiddenDim: 8, BlockSize: 1 << 22, VocabSize: 256, ActBits: 8, Quantizer: arch.AbsMean}))
+	limit(t, map[string]int{"prompt_tokens": 1 << 20, "prompt_bytes": 1 << 20})
+	o := engine.GenerateOptions{MaxTokens: 20}
+	want := "take 1172 MiB, and there are 1024: ask for fewer tokens"
+	if w := readWritten(t, call(t, "generate", ask(strings.Repeat("x", 100_000), o))); !strings.Contains(w.err, want) {
+		t.Errorf("got %+v, want %q", w, want)
+	}
+	if w := readWritten(t, call(t, "generate", ask("Once", o))); w.tokens != 20 {
+		t.Errorf("a short text: %+v", w)
+	}
+	if n := app.model.caches(app.limits); n != 1 {
+		t.Errorf("%d caches, want 1", n)
 	}
 }
 

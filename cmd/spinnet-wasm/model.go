@@ -111,12 +111,12 @@ func markOf(b []byte) [32]byte {
 	return h.sum()
 }
 
-// cacheMemory bounds the memory of all caches, in bytes.
+// cacheMemory bounds the memory of all caches, in bytes. With a model of
+// maxModel in use and one that takes its place it leaves some of 4 GiB.
 const cacheMemory = 1 << 30
 
 // caches is how many caches there may be.
 func (m *loaded) caches(l limits) int {
-	c := m.engine.Config()
-	bytes := 2 * c.NLayer * c.KVDim() * 4 * (c.BlockSize + 128)
-	return max(1, min(int(l.Caches), cacheMemory/bytes))
+	each := m.engine.CacheBytes(m.engine.Config().BlockSize)
+	return max(1, min(int(l.Caches), cacheMemory/each))
 }

@@ -6,6 +6,7 @@ import (
 
 	"spinnet/canister/candid"
 	"spinnet/canister/ic0"
+	"spinnet/engine"
 )
 
 // maxModel bounds an uploaded model: with the one in use and the caches it
@@ -115,6 +116,9 @@ func (c *canister) uploadCommit(r *request) ([]candid.Value, error) {
 	case h.hash.sum() != h.want:
 		return okOr(candid.Value{}, errors.New("spinnet: the SHA-256 of what has come is not the one announced: begin the upload again"))
 	}
+	if n := h.size * unpackCost; n > r.budget.stop && !uploadIsImage() {
+		return okOr(candid.Value{}, errors.New("spinnet: unpacking a .spinnet file of "+strconv.FormatUint(h.size, 10)+" bytes takes more than a message may: upload an image, as spinnet canister upload does"))
+	}
 	m, err := openUpload(&h)
 	if err != nil {
 		return okOr(candid.Value{}, err)
@@ -123,6 +127,17 @@ func (c *canister) uploadCommit(r *request) ([]candid.Value, error) {
 	h.write()
 	c.use(m)
 	return okOr(candid.NullValue(), nil)
+}
+
+// unpackCost is more than a byte of a .spinnet file takes to unpack, in
+// instructions: 3,700 were counted with trits five a byte.
+const unpackCost = 8000
+
+// uploadIsImage reports whether the model in stable memory is an image.
+func uploadIsImage() bool {
+	var b [4]byte
+	ic0.StableRead(b[:], stableModel)
+	return engine.IsImage(b[:])
 }
 
 // openUpload makes the model in stable memory ready.

@@ -239,6 +239,10 @@ func TestUploadBad(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+	upload(t, append([]byte("SPIN\x05\x00"), make([]byte, 4<<20)...), 1<<20)
+	if err := variant(t, "upload_commit"); !strings.Contains(err, "upload an image") {
+		t.Errorf("a large file that is no image: %q", err)
+	}
 	upload(t, good, 500)
 	h := readHeader()
 	h.want[0]++
