@@ -160,6 +160,7 @@ func TestModuleHostile(t *testing.T) {
 			}
 		}
 	}
+	c.message("canister_update resume_service", candid.Encode()) // the last of pause_service and it may have been the former
 	o := engine.GenerateOptions{MaxTokens: 30}
 	if w := c.written("generate", ask("Once", o)); w.text != native(t, testModel(t), "Once", o) {
 		t.Errorf("behind all that: %+v", w)
