@@ -23,33 +23,26 @@ func TestKernelInstructions(t *testing.T) {
 	peer(t, "wasm-opt", "", "it is in the package binaryen")
 	const file = "testdata/kernels.json"
 	dir := t.TempDir()
-	raw, optimised := filepath.Join(dir, "raw.wasm"), filepath.Join(dir, "optimised.wasm")
+	raw := filepath.Join(dir, "raw.wasm")
 	build := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-o", raw, "./_kernels")
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=", "GOWASM=")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	read := func(path string) *module.Module {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return parse(t, b)
-	}
-	m := read(raw)
-	m.DropNops()
-	m.FuseLoads()
-	if err := os.WriteFile(raw, m.Encode(), 0o644); err != nil {
+	b, err := os.ReadFile(raw)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("wasm-opt", append(optimise, raw, "-o", optimised)...).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	m := parse(t, b)
+	m.DropNops()
+	m.FuseLoads()
+	ctx := context.Background()
+	if m, err = optimise(ctx, m.Encode(), dir); err != nil {
+		t.Fatal(err)
 	}
-	m = read(optimised)
 	if err := module.Instrument(m, module.ICP); err != nil {
 		t.Fatal(err)
 	}
-	ctx := context.Background()
 	r := wazero.NewRuntime(ctx)
 	defer r.Close(ctx)
 	wasi_snapshot_preview1.MustInstantiate(ctx, r)
@@ -88,7 +81,7 @@ func TestKernelInstructions(t *testing.T) {
 		}
 		return
 	}
-	b, err := os.ReadFile(file)
+	b, err = os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
