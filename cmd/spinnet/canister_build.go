@@ -43,9 +43,9 @@ func newCanisterBuildCmd() *cobra.Command {
   icp.yaml          the project of icp      dfx.json   and that of dfx
 
 The module holds models of up to about 96 MB; --no-model makes one for a larger
-model, which spinnet canister upload brings afterwards. It computes in int8. Every limit of ICP is
-printed with what the module takes of it. The same model gives the same module:
-its hash is the one that ICP shows after the installation.`,
+model, which spinnet canister upload brings afterwards. It computes in int8.
+Every limit of ICP is printed with what the module takes of it. The same model
+gives the same module: its hash is the one that ICP shows after the installation.`,
 		Example: `  spinnet canister build demo.spinnet -o canister
   cd canister && icp deploy`,
 		Args: cobra.MaximumNArgs(1),
