@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -23,26 +22,19 @@ func TestKernelInstructions(t *testing.T) {
 	peer(t, "wasm-opt", "", "it is in the package binaryen")
 	const file = "testdata/kernels.json"
 	dir := t.TempDir()
-	raw := filepath.Join(dir, "raw.wasm")
-	build := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-o", raw, "./_kernels")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=", "GOWASM=")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	b, err := os.ReadFile(raw)
+	m, err := compile(t.Context(), ".", "./_kernels", filepath.Join(dir, "go.wasm"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := parse(t, b)
 	m.DropNops()
 	m.FuseLoads()
-	ctx := context.Background()
-	if m, err = optimise(ctx, m.Encode(), dir); err != nil {
+	if m, err = optimise(t.Context(), m.Encode(), dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := module.Instrument(m, module.ICP); err != nil {
 		t.Fatal(err)
 	}
+	ctx := context.Background()
 	r := wazero.NewRuntime(ctx)
 	defer r.Close(ctx)
 	wasi_snapshot_preview1.MustInstantiate(ctx, r)
@@ -81,7 +73,7 @@ func TestKernelInstructions(t *testing.T) {
 		}
 		return
 	}
-	b, err = os.ReadFile(file)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func Make(ctx context.Context, root string) (wasm []byte, info Info, err error) 
 	if info.WasmOpt, err = WasmOptVersion(ctx); err != nil {
 		return nil, info, err
 	}
-	m, err := compile(ctx, root, filepath.Join(dir, "go.wasm"))
+	m, err := compile(ctx, root, "./cmd/spinnet-wasm", filepath.Join(dir, "go.wasm"))
 	if err != nil {
 		return nil, info, err
 	}
@@ -83,11 +83,11 @@ func Make(ctx context.Context, root string) (wasm []byte, info Info, err error) 
 	return wasm, info, err
 }
 
-// compile runs the Go tool, which writes to path. What it writes does not
-// depend on where root is.
-func compile(ctx context.Context, root, path string) (*module.Module, error) {
-	build := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-o", path, "./cmd/spinnet-wasm")
-	build.Dir = root
+// compile runs the Go tool in a folder. It writes the module to path, and what
+// it writes does not depend on where the folder is.
+func compile(ctx context.Context, dir, pkg, path string) (*module.Module, error) {
+	build := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-o", path, pkg)
+	build.Dir = dir
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=", "GOWASM=")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("link: go build: %w\n%s", err, out)
