@@ -56,7 +56,10 @@ func useFake(t *testing.T, f *fake) *fake {
 	t.Helper()
 	_ = loadDriver() // once; not again later
 	addr, version, err := driver.addr, driver.version, driver.err
-	t.Cleanup(func() { driver.addr, driver.version, driver.err = addr, version, err })
+	_ = loadCuBLAS() // it would use the true GPU
+	blasErr := cuBLASLt.err
+	cuBLASLt.err = errors.New("cuda: a fake GPU has no cuBLASLt")
+	t.Cleanup(func() { driver.addr, driver.version, driver.err, cuBLASLt.err = addr, version, err, blasErr })
 	if f.version == 0 {
 		f.version = 13000
 	}
