@@ -113,6 +113,12 @@ type blas struct {
 	workspaces map[uintptr]uintptr   // of each stream: products of two run at once
 	plans      map[product]*blasPlan // of products without addresses
 	one, zero  float32
+
+	// What the library reads or writes while a plan is made: here, because a
+	// variable of plan would be on its stack, which moves when it grows.
+	number     uint64
+	preference uintptr
+	count      int32
 }
 
 // blasPlan is how the library computes products of one shape; nil: it cannot.
@@ -139,9 +145,11 @@ func (d *Device) openBLAS() *blas {
 	return b
 }
 
-func (b *blas) close(d *Device) {
-	if b != nil {
-		d.callBLAS(blasDestroy, b.handle)
+// closeBLAS ends the use of the library.
+func (d *Device) closeBLAS() {
+	if d.blas != nil {
+		d.callBLAS(blasDestroy, d.blas.handle)
+		d.blas = nil
 	}
 }
 
@@ -161,10 +169,9 @@ func (d *Device) plan(p product) *blasPlan {
 	q := new(blasPlan)
 	failed := false
 	do := func(f blasFunction, args ...uintptr) { failed = failed || d.callBLAS(f, args...) != 0 }
-	number := new(uint64)
 	set := func(f blasFunction, of, attribute uintptr, value, bytes int) {
-		*number = uint64(value)
-		do(f, of, attribute, uintptr(unsafe.Pointer(number)), uintptr(bytes))
+		b.number = uint64(value)
+		do(f, of, attribute, uintptr(unsafe.Pointer(&b.number)), uintptr(bytes))
 	}
 	layout := func(to *uintptr, typ, rows, cols, ld, stride int) {
 		do(blasLayoutCreate, uintptr(unsafe.Pointer(to)), uintptr(typ), uintptr(rows), uintptr(cols), uintptr(ld))
@@ -189,19 +196,19 @@ func (d *Device) plan(p product) *blasPlan {
 		layout(&q.second, blasBFloat16, p.k, p.m, p.lda, p.strideA)
 	}
 	layout(&q.result, typ, p.n, p.m, p.ldc, p.strideC)
-	preference, count := new(uintptr), new(int32)
-	do(blasPreferenceCreate, uintptr(unsafe.Pointer(preference)))
-	set(blasPreferenceSet, *preference, blasMostWorkspace, blasWorkspace, 8)
-	set(blasPreferenceSet, *preference, blasReductions, blasReductionsInside, 4)
+	b.count = 0
+	do(blasPreferenceCreate, uintptr(unsafe.Pointer(&b.preference)))
+	set(blasPreferenceSet, b.preference, blasMostWorkspace, blasWorkspace, 8)
+	set(blasPreferenceSet, b.preference, blasReductions, blasReductionsInside, 4)
 	for i := range uintptr(4) {
-		set(blasPreferenceSet, *preference, blasAlignA+i, 16, 4)
+		set(blasPreferenceSet, b.preference, blasAlignA+i, 16, 4)
 	}
 	if !failed {
-		do(blasHeuristic, b.handle, q.desc, q.first, q.second, q.result, q.result, *preference, 1,
-			uintptr(unsafe.Pointer(&q.found)), uintptr(unsafe.Pointer(count)))
-		do(blasPreferenceDestroy, *preference)
+		do(blasHeuristic, b.handle, q.desc, q.first, q.second, q.result, q.result, b.preference, 1,
+			uintptr(unsafe.Pointer(&q.found)), uintptr(unsafe.Pointer(&b.count)))
+		do(blasPreferenceDestroy, b.preference)
 	}
-	if failed || *count == 0 || q.found.state != 0 {
+	if failed || b.count == 0 || q.found.state != 0 {
 		q = nil
 	}
 	b.plans[p] = q
@@ -219,6 +226,9 @@ func (d *Device) product(p product) {
 	if !ok { // the first run of what is recorded
 		workspace = d.malloc(blasWorkspace)
 		b.workspaces[d.stream] = workspace
+	}
+	if d.err != nil {
+		return
 	}
 	d.last = "cublasLtMatmul"
 	d.markProfile()

@@ -72,7 +72,7 @@ func Open(number int) (tensor.Device, error) {
 	g.sync()
 	if g.err != nil {
 		err := g.err
-		g.close()
+		d.Close()
 		return nil, err
 	}
 	return d, nil
@@ -86,7 +86,7 @@ func (d *Device) Memory() uint64 { return d.used }
 
 // Close gives back all memory.
 func (d *Device) Close() {
-	d.blas.close(d)
+	d.closeBLAS()
 	d.close()
 }
 
