@@ -29,6 +29,7 @@ type gpu struct {
 	recorded  string // what was launched as a graph; empty after other launches
 
 	modules []uintptr
+	graphs  []uintptr
 	kernels [kernelCount]uintptr
 	shared  [kernelCount]int // dynamic shared memory allowed so far
 
@@ -104,24 +105,27 @@ func (g *gpu) close() {
 	}
 	g.do(cuStreamSynchronize, g.stream)
 	g.printProfile()
-	g.err = nil // closing goes on whatever happened
+	// Closing goes on whatever fails.
+	for _, e := range g.graphs {
+		g.try(cuGraphExecDestroy, e)
+	}
 	for _, b := range g.blocks {
-		g.do(cuMemFree, b)
+		g.try(cuMemFree, b)
 	}
 	for _, p := range g.pinned {
-		g.do(cuMemFreeHost, p)
+		g.try(cuMemFreeHost, p)
 	}
 	for _, e := range g.staging.events {
 		if e != 0 {
-			g.do(cuEventDestroy, e)
+			g.try(cuEventDestroy, e)
 		}
 	}
 	for _, m := range g.modules {
-		g.do(cuModuleUnload, m)
+		g.try(cuModuleUnload, m)
 	}
 	g.closeSide()
 	if g.stream != 0 {
-		g.do(cuStreamDestroy, g.stream)
+		g.try(cuStreamDestroy, g.stream)
 	}
 	call(cuDevicePrimaryCtxRelease, uintptr(g.handle))
 	g.context = 0

@@ -21,7 +21,10 @@ func (g *gpu) record(f func()) func() {
 		}
 		if exec == 0 {
 			g.first = ""
-			exec = g.capture(f)
+			if exec = g.capture(f); g.err != nil {
+				return
+			}
+			g.graphs = append(g.graphs, exec)
 			kernels = fmt.Sprintf("the recorded pass from %s to %s", g.first, g.last)
 		}
 		g.recorded = kernels
@@ -44,6 +47,8 @@ func (g *gpu) capture(f func()) (exec uintptr) {
 	}
 	g.do(cuGraphInstantiate, g.result(), graph, 0)
 	exec = uintptr(g.out[0])
-	g.do(cuGraphDestroy, graph)
+	if graph != 0 {
+		g.try(cuGraphDestroy, graph)
+	}
 	return exec
 }

@@ -344,6 +344,9 @@ func (s *Session) Prefill(ids []int32) ([]float32, error) {
 	if err := engine.CheckIDs(ids, s.config.VocabSize); err != nil {
 		return nil, err
 	}
+	if s.err != nil { // closed, too: host is not ours any more
+		return nil, s.err
+	}
 	for len(ids) > 0 {
 		n := min(len(ids), s.chunk)
 		s.tell(ids[:n])
@@ -475,6 +478,9 @@ func (s *Session) Score(logProbs []float32, ids, targets []int32) ([]float32, er
 		if err := engine.CheckIDs(list, s.config.VocabSize); err != nil {
 			return nil, err
 		}
+	}
+	if s.err != nil {
+		return nil, s.err
 	}
 	vocab := s.config.VocabSize
 	if s.many.device == 0 {

@@ -31,11 +31,11 @@ func (g *gpu) openSide() {
 func (g *gpu) closeSide() {
 	for _, e := range []uintptr{g.side.forked, g.side.done[0], g.side.done[1]} {
 		if e != 0 {
-			g.do(cuEventDestroy, e)
+			g.try(cuEventDestroy, e)
 		}
 	}
 	if g.side.stream != 0 {
-		g.do(cuStreamDestroy, g.side.stream)
+		g.try(cuStreamDestroy, g.side.stream)
 	}
 }
 

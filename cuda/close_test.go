@@ -1,0 +1,72 @@
+//go:build !nocuda && (linux || windows) && (amd64 || arm64)
+
+package cuda
+
+import (
+	"context"
+	"testing"
+
+	"spinnet/engine"
+	"spinnet/train"
+)
+
+// TestCloseGivesBackAll: what a run took of the driver goes back, after a fault
+// that makes every call fail, too.
+func TestCloseGivesBackAll(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		f, broken := useFake(t, new(fake)), false
+		f.fail = func(fn function) int {
+			if broken && fn != cuGetErrorName && fn != cuCtxSetCurrent {
+				return 700
+			}
+			return 0
+		}
+		d, err := Open(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr, err := train.New(fullRecipe(t), verses(t), train.Options{Threads: 1, Device: d})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if _, _, err := tr.TrainStep(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if broken = lost; lost {
+			if _, _, err := tr.TrainStep(context.Background()); err == nil {
+				t.Error("no error of a lost GPU")
+			}
+		}
+		tr.Close()
+		d.Close() // again does nothing
+		count := map[function]int{}
+		for _, fn := range f.calls {
+			count[fn]++
+		}
+		for take, give := range map[function]function{cuMemAlloc: cuMemFree, cuMemAllocHost: cuMemFreeHost, cuStreamCreate: cuStreamDestroy,
+			cuEventCreate: cuEventDestroy, cuModuleLoadData: cuModuleUnload, cuGraphInstantiate: cuGraphExecDestroy,
+			cuStreamEndCapture: cuGraphDestroy, cuDevicePrimaryCtxRetain: cuDevicePrimaryCtxRelease} {
+			if count[take] == 0 || count[take] != count[give] {
+				t.Errorf("lost %v: %d calls of %s, %d of %s", lost, count[take], symbols[take], count[give], symbols[give])
+			}
+		}
+	}
+}
+
+// TestSessionAfterClose: the memory that it talks to the GPU through is gone.
+func TestSessionAfterClose(t *testing.T) {
+	s, err := fakeSession(t, new(fake), sessionModels()["mixer"], engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s.Close()
+	if _, err := s.Prefill([]int32{1, 2}); err == nil {
+		t.Error("read ids after Close")
+	}
+	if _, err := s.Score(make([]float32, 1), []int32{1}, []int32{2}); err == nil {
+		t.Error("scored ids after Close")
+	}
+}
