@@ -30,18 +30,19 @@ data() {
 declare -A arms
 # TinyShakespeare, models of at most 1.5 MB. Steps, dropout and decay were tried on the
 # validation split (docs/results/README.md).
-s="--dataset=datasets/tinyshakespeare --n_head=8 --n_embd=512 --hidden_dim=1408 --block_size=512 --batch_size=32 --act_bits=8 --warmup_iters=100 --learning_rate=3e-3 --eval_interval=100"
-arms[shakespeare-octonion]="$s --algebra=octonion --octonion_attention --dropout=0.3 --weight_decay=0.1 --max_iters=1800"
-arms[shakespeare-walsh]="$s --algebra=walsh --dropout=0.3 --weight_decay=0.1 --max_iters=1800"
-arms[shakespeare-quaternion]="$s --algebra=quaternion --dropout=0.4 --weight_decay=0.5 --max_iters=1100"
+s="--dataset=datasets/tinyshakespeare --n_layer=8 --n_head=8 --n_embd=512 --block_size=512 --batch_size=32 --act_bits=8 --warmup_iters=100 --learning_rate=3e-3 --weight_decay=0.1 --eval_interval=100"
+arms[shakespeare-octonion]="$s --min_lr=1e-5 --algebra=octonion --octonion_attention --dropout=0.2 --max_iters=1400"
+arms[shakespeare-octonion-4]="$s --n_layer=4 --min_lr=1e-4 --algebra=octonion --octonion_attention --dropout=0.3 --max_iters=1800"
+arms[shakespeare-walsh-4]="$s --n_layer=4 --min_lr=1e-4 --algebra=walsh --dropout=0.3 --max_iters=1800"
+arms[shakespeare-quaternion-4]="$s --n_layer=4 --min_lr=1e-4 --algebra=quaternion --dropout=0.4 --weight_decay=0.5 --max_iters=1100"
 # TinyStories by bytes, 16.4 million tokens, and by GPT-2 tokens, 9.8 million.
 classic="--quantizer=classic --init=classic --weight_decay=0 --min_lr=1e-5"
 ours="--quantizer=absmean --act_bits=8 --weight_decay=0.1 --min_lr=6e-5"
-b="--dataset=datasets/tinystories-bytes --n_layer=8 --n_embd=512 --n_head=8 --hidden_dim=1408 --block_size=512 --batch_size=32 --max_iters=1000 --warmup_iters=100"
+b="--dataset=datasets/tinystories-bytes --n_layer=8 --n_embd=512 --n_head=8 --block_size=512 --batch_size=32 --max_iters=1000 --warmup_iters=100"
 arms[stories-bytes-classic]="$b $classic --algebra=octonion --octonion_attention --learning_rate=1e-2"
 arms[stories-bytes-octonion]="$b $ours --algebra=octonion --octonion_attention --learning_rate=6e-3"
 arms[stories-bytes-walsh]="$b $ours --algebra=walsh --learning_rate=6e-3"
-g="--dataset=datasets/tinystories-gpt2 --vocab_size=50304 --n_layer=8 --n_embd=512 --n_head=8 --hidden_dim=1408 --block_size=256 --batch_size=32 --gradient_accumulation_steps=4 --max_iters=300 --warmup_iters=30 --eval_interval=50"
+g="--dataset=datasets/tinystories-gpt2 --vocab_size=50304 --n_layer=8 --n_embd=512 --n_head=8 --block_size=256 --batch_size=32 --gradient_accumulation_steps=4 --max_iters=300 --warmup_iters=30 --eval_interval=50"
 arms[stories-gpt2-classic]="$g $classic --algebra=octonion --octonion_attention --learning_rate=6e-3"
 arms[stories-gpt2-octonion]="$g $ours --algebra=octonion --octonion_attention --learning_rate=6e-3"
 arms[stories-gpt2-walsh]="$g $ours --algebra=walsh --learning_rate=6e-3"
@@ -56,7 +57,8 @@ run() { # OUT ARM…
     [ -n "${arms[$arm]:-}" ] || { echo "no arm $arm; see: $0 arms" >&2; exit 2; }
     dir=$out/$arm
     # shellcheck disable=SC2086 # the recipe is a list of flags
-    "$spinnet" train demo --overwrite --out_dir="$dir" --device="${RESULTS_DEVICE:-cuda}" --seed="${RESULTS_SEED:-1337}" \
+    : >"$out/defaults.toml" # the program's own
+    "$spinnet" train "$out/defaults.toml" --overwrite --out_dir="$dir" --device="${RESULTS_DEVICE:-cuda}" --seed="${RESULTS_SEED:-1337}" \
       --keep_checkpoints=1 --sample_tokens=0 ${arms[$arm]} ${RESULTS_KEYS:-} >"$dir.final" 2>"$dir.log" || { tail -3 "$dir.log"; continue; }
     "$spinnet" compress "$dir/checkpoints/best" -o "$dir/model.spinnet" >>"$dir.log" 2>&1
     "$spinnet" generate "$dir/model.spinnet" --prompt "${RESULTS_PROMPT:-$'\n'}" --max-tokens 400 --temperature 0.8 --seed 1 >"$dir/sample.txt" 2>>"$dir.log"

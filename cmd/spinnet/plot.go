@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -149,6 +150,8 @@ func drawCurves(all []curves, f *plotFlags) *plot.Plot {
 	}
 	p.Title.Text = f.title
 	p.Title.Padding, p.Legend.XOffs, p.Legend.YOffs = vg.Points(8), vg.Points(-6), vg.Points(-6)
+	p.Legend.Padding = vg.Points(3)
+	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(roundTicks), plot.TickerFunc(roundTicks)
 	p.X.Label.Text = map[string]string{"step": "step", "time": "minutes"}[f.x]
 	p.Y.Label.Text = "loss, nats a token"
 	p.Legend.Top = true
@@ -184,6 +187,7 @@ func drawCurves(all []curves, f *plotFlags) *plot.Plot {
 		p.Add(line, dots)
 		p.Legend.Add(fmt.Sprintf("%s (%.4f)", name, best), line, dots)
 	}
+	p.X.Min = 0
 	p.Y.Min, p.Y.Max = low, high
 	if f.yMin != 0 {
 		p.Y.Min = f.yMin
@@ -195,4 +199,21 @@ func drawCurves(all []curves, f *plotFlags) *plot.Plot {
 		p.Y.Min, p.Y.Max = p.Y.Min-1, p.Y.Min+1
 	}
 	return p
+}
+
+// roundTicks puts five to ten ticks at 1, 2 or 5 times a power of ten.
+func roundTicks(from, to float64) []plot.Tick {
+	step := math.Pow(10, math.Floor(math.Log10((to-from)/5)))
+	for _, m := range []float64{5, 2} {
+		if (to-from)/(m*step) >= 5 {
+			step *= m
+			break
+		}
+	}
+	decimals := max(0, -int(math.Floor(math.Log10(step))))
+	var ticks []plot.Tick
+	for i := math.Ceil(from / step); i*step <= to; i++ {
+		ticks = append(ticks, plot.Tick{Value: i * step, Label: strconv.FormatFloat(i*step, 'f', decimals, 64)})
+	}
+	return ticks
 }
