@@ -28,8 +28,12 @@ type plotFlags struct {
 	yMin, yMax    float64
 }
 
-// maxPlotSide bounds a picture's sides, in points.
-const maxPlotSide = 4000
+// maxPlotSide bounds a picture's sides, in points; maxPlotValue what is drawn:
+// an axis of numbers near the largest has no ticks.
+const (
+	maxPlotSide  = 4000
+	maxPlotValue = 1e12
+)
 
 func newPlotCmd() *cobra.Command {
 	var f plotFlags
@@ -82,6 +86,11 @@ func runPlot(runs []string, f *plotFlags) error {
 	if format != "png" && format != "svg" && format != "pdf" {
 		return usagef("%s: the name must end in .png, .svg or .pdf", f.out)
 	}
+	for name, v := range map[string]float64{"y-min": f.yMin, "y-max": f.yMax} {
+		if !drawable(v) {
+			return usagef("--%s %g: want a number up to %g", name, v, maxPlotValue)
+		}
+	}
 	if f.yMax != 0 && !(f.yMax > f.yMin) {
 		return usagef("--y-max %g is not above --y-min %g", f.yMax, f.yMin)
 	}
@@ -94,6 +103,12 @@ func runPlot(runs []string, f *plotFlags) error {
 		all = append(all, c)
 	}
 	p := drawCurves(all, f)
+	if !(p.Y.Max > p.Y.Min) {
+		if f.yMin != 0 || f.yMax != 0 {
+			return usagef("no loss lies between --y-min %g and --y-max %g", p.Y.Min, p.Y.Max)
+		}
+		p.Y.Min, p.Y.Max = p.Y.Min-1, p.Y.Min+1 // a single point
+	}
 	w, err := p.WriterTo(vg.Length(f.width), vg.Length(f.height), format)
 	if err != nil {
 		return fmt.Errorf("drawing %s: %w", f.out, err)
@@ -119,20 +134,26 @@ func readCurves(run, x string) (curves, error) {
 	if err != nil {
 		return curves{}, err
 	}
-	c := curves{name: filepath.Base(strings.TrimSuffix(path, "/"+runlog.File))}
-	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+	c := curves{name: path}
+	if filepath.Base(path) == runlog.File { // the run's name is its folder's
+		c.name = filepath.Dir(path)
+	}
+	if abs, err := filepath.Abs(c.name); err == nil { // of ".", too
+		c.name = abs
+	}
+	c.name = filepath.Base(c.name)
 	for _, r := range records {
 		at := float64(r.Step)
 		if x == "time" {
 			at = r.Elapsed / 60
 		}
-		if !finite(at) {
+		if !drawable(at) {
 			continue
 		}
-		if finite(r.Smooth) {
+		if drawable(r.Smooth) {
 			c.train = append(c.train, plotter.XY{X: at, Y: r.Smooth})
 		}
-		if r.Eval != nil && finite(r.Eval.Val) {
+		if r.Eval != nil && drawable(r.Eval.Val) {
 			c.val = append(c.val, plotter.XY{X: at, Y: r.Eval.Val})
 		}
 	}
@@ -141,6 +162,9 @@ func readCurves(run, x string) (curves, error) {
 	}
 	return c, nil
 }
+
+// drawable is false for NaN, too.
+func drawable(v float64) bool { return math.Abs(v) <= maxPlotValue }
 
 // drawCurves makes the picture.
 func drawCurves(all []curves, f *plotFlags) *plot.Plot {
@@ -194,9 +218,6 @@ func drawCurves(all []curves, f *plotFlags) *plot.Plot {
 	}
 	if f.yMax != 0 {
 		p.Y.Max = f.yMax
-	}
-	if !(p.Y.Max > p.Y.Min) { // a single point
-		p.Y.Min, p.Y.Max = p.Y.Min-1, p.Y.Min+1
 	}
 	return p
 }
