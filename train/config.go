@@ -403,11 +403,7 @@ func (c Config) Validate() error {
 			return bad(k.key, " = %q, want %s", k.v, strings.Join(k.allowed, " or "))
 		}
 	}
-	if number, ok := strings.CutPrefix(c.Device, "cuda:"); ok {
-		if n, err := strconv.Atoi(number); err != nil || n < 0 {
-			return bad("device", " = %q, want a GPU's number behind cuda:", c.Device)
-		}
-	} else if !slices.Contains([]string{"auto", "cpu", "cuda"}, c.Device) {
+	if _, ok := GPUNumber(c.Device); !ok && c.Device != "auto" && c.Device != "cpu" {
 		return bad("device", " = %q, want auto, cpu, cuda or cuda:N", c.Device)
 	}
 	if c.ActBits != 0 && c.ActBits != 8 {
@@ -550,4 +546,14 @@ func EditDistance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// GPUNumber is N of a device cuda:N, 0 of cuda; ok is false for other names.
+func GPUNumber(device string) (n int, ok bool) {
+	digits, ok := strings.CutPrefix(device, "cuda:")
+	if !ok {
+		return 0, device == "cuda"
+	}
+	v, err := strconv.ParseUint(digits, 10, 31) // which takes no sign
+	return int(v), err == nil
 }

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"spinnet/cuda"
 	"spinnet/engine"
@@ -24,6 +24,13 @@ func init() {
 	}
 }
 
+// notMeasured says why there is nothing to measure, which does not end the
+// benchmarks that follow.
+func notMeasured(b *benchContext, why error) error {
+	_, err := fmt.Fprintf(os.Stderr, "%s: not measured: %s\n", b.name, strings.TrimPrefix(why.Error(), "cuda: "))
+	return err
+}
+
 // benchTrainGPU measures whole training steps on the first GPU. Without one it
 // says so and measures nothing.
 func benchTrainGPU(b *benchContext, shape, recipe string) error {
@@ -33,17 +40,13 @@ func benchTrainGPU(b *benchContext, shape, recipe string) error {
 	}
 	defer remove()
 	for _, alg := range []string{"octonion", "walsh"} {
-		cfg, err := train.LoadConfig("bench", []byte("dataset = 'x'\n"+recipe), []string{"algebra=" + alg, "device=auto"})
+		cfg, err := train.LoadConfig("bench", []byte("dataset = 'x'\n"+recipe), []string{"algebra=" + alg})
 		if err != nil {
 			return err
 		}
-		dev, note, err := openDevice(cfg.Device)
+		dev, err := cuda.Open(0)
 		if err != nil {
-			return err
-		}
-		if dev == nil {
-			_, err := fmt.Fprintf(os.Stderr, "%s: not measured: %s\n", b.name, note)
-			return err
+			return notMeasured(b, err)
 		}
 		if err := benchTrainSteps(b, shape+" "+alg, cfg, data, 1, dev); err != nil {
 			return err
@@ -56,6 +59,9 @@ func benchTrainGPU(b *benchContext, shape, recipe string) error {
 // GPU, with a head mixer and GPT-2's vocabulary. MiB are those of the weights on
 // the GPU.
 func benchDecodeGPU(b *benchContext) error {
+	if _, _, err := cuda.Devices(); err != nil { // before a model is made for nothing
+		return notMeasured(b, err)
+	}
 	for _, model := range []struct {
 		algebra string
 		options []engine.Options
@@ -68,11 +74,16 @@ func benchDecodeGPU(b *benchContext) error {
 		}
 		m = m.QuantizeEmbedding(8)
 		for _, o := range model.options {
-			err := benchSessionGPU(b, m, o)
-			if errors.Is(err, cuda.ErrNoDriver) || errors.Is(err, cuda.ErrLeftOut) {
-				_, err := fmt.Fprintf(os.Stderr, "%s: not measured: %v\n", b.name, err)
-				return err
+			s, err := cuda.NewSession(0, m, o)
+			if err != nil {
+				return notMeasured(b, err)
 			}
+			shape := "8L d512 " + model.algebra + " " + s.Numeric()
+			if o.Int8Cache {
+				shape += " cache int8"
+			}
+			err = benchSessionGPU(b, s, shape)
+			s.Close()
 			if err != nil {
 				return err
 			}
@@ -81,16 +92,8 @@ func benchDecodeGPU(b *benchContext) error {
 	return nil
 }
 
-func benchSessionGPU(b *benchContext, m *spinfile.Model, o engine.Options) error {
-	s, err := cuda.NewSession(0, m, o)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	shape := "8L d512 " + m.Config.Algebra + " " + s.Numeric()
-	if o.Int8Cache {
-		shape += " cache int8"
-	}
+// benchSessionGPU measures one session.
+func benchSessionGPU(b *benchContext, s *cuda.Session, shape string) error {
 	weights, _, _ := s.Memory()
 	for _, at := range []int{10, 255, 1000} {
 		ms, err := decodeTime(s, at)
@@ -102,7 +105,7 @@ func benchSessionGPU(b *benchContext, m *spinfile.Model, o engine.Options) error
 			return err
 		}
 	}
-	ids := benchIDs(m.Config, benchContextLength)
+	ids := benchIDs(s.Config(), benchContextLength)
 	var failed error
 	d, _ := b.Measure(func() {
 		s.Reset()

@@ -3,12 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"spinnet/cuda"
 	"spinnet/dataset"
 	"spinnet/tensor"
+	"spinnet/train"
 )
 
 // Names of devices, beside cuda and cuda:N.
@@ -19,13 +19,12 @@ const (
 
 // deviceNumber is the GPU that a device's name asks for, 0 where it names none.
 func deviceNumber(name string) (int, error) {
-	digits, ok := strings.CutPrefix(name, "cuda:")
-	n, err := strconv.Atoi(digits)
-	switch {
-	case name == deviceAuto || name == deviceCPU || name == "cuda":
+	if name == deviceAuto || name == deviceCPU {
 		return 0, nil
-	case !ok || err != nil || n < 0:
-		return 0, fmt.Errorf("device = %q: want auto, cpu, cuda or cuda:N", name)
+	}
+	n, ok := train.GPUNumber(name)
+	if !ok {
+		return 0, fmt.Errorf("device %q: want auto, cpu, cuda or cuda:N", name)
 	}
 	return n, nil
 }
