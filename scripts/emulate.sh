@@ -36,6 +36,9 @@ build() {
 }
 
 [ $# -gt 0 ] || set -- attention decode linear step
+for t in "$@"; do
+  [ -f "${t}_test.cu" ] || { sed -n '2,7p' "../../scripts/emulate.sh" >&2; exit 2; }
+done
 failed=""
 for t in "$@"; do
   how=test

@@ -12,6 +12,15 @@ cd "$(dirname "$0")/.." || exit 1
 out=$(realpath -m "${1:-out}")
 shift
 [ $# -gt 0 ] || set -- products layers train
+for what in "$@"; do
+  case $what in
+  products | layers | train) ;;
+  *) sed -n '2,9p' "$0" >&2; exit 2 ;;
+  esac
+done
+for file in bin/cuda.test bin/spinnet; do
+  [ -x $file ] || { echo "no $file in $PWD: make the folder with scripts/gpu_test.sh prepare DIR" >&2; exit 2; }
+done
 mkdir -p "$out"
 go_bench() { timeout 100 bin/cuda.test -test.run '^$' -test.bench "$1" -test.benchtime 1x; }
 

@@ -79,8 +79,13 @@ run() {
   ! grep -q FAILED <<<"$results"
 }
 
+usage() { sed -n '2,11p' "$0" >&2; exit 2; }
+
 case ${1:-} in
-prepare) prepare "${2:?a folder}" ;;
+prepare)
+  [ $# = 2 ] || usage
+  prepare "$2"
+  ;;
 run) shift && run "$@" ;;
-*) sed -n '2,12p' "$0"; exit 2 ;;
+*) usage ;;
 esac

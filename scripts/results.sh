@@ -54,7 +54,6 @@ run() { # OUT ARM…
   shift
   mkdir -p "$out"
   for arm in "$@"; do
-    [ -n "${arms[$arm]:-}" ] || { echo "no arm $arm; see: $0 arms" >&2; exit 2; }
     dir=$out/$arm
     # shellcheck disable=SC2086 # the recipe is a list of flags
     : >"$out/defaults.toml" # the program's own
@@ -67,10 +66,17 @@ run() { # OUT ARM…
   done
 }
 
-case ${1:-} in
-data) data "${2:?the folder of the texts}" ;;
-run) shift && run "$@" ;;
-keys) echo "${arms[${2:?an arm}]}" ;;
-arms) printf '%s\n' "${!arms[@]}" | sort ;;
-*) sed -n '2,12p' "$0"; exit 2 ;;
+usage() { sed -n '2,11p' "$0" >&2; exit 2; }
+known() { [ -n "${arms[$1]:-}" ] || { echo "no arm $1; see: $0 arms" >&2; exit 2; }; }
+
+case ${1:-}/$# in
+data/2) data "$2" ;;
+run/[012]) usage ;;
+run/*)
+  for arm in "${@:3}"; do known "$arm"; done
+  run "${@:2}"
+  ;;
+keys/2) known "$2" && echo "${arms[$2]}" ;;
+arms/1) printf '%s\n' "${!arms[@]}" | sort ;;
+*) usage ;;
 esac
