@@ -47,7 +47,7 @@ func (d *Device) attentionOf(headDim int) *attentionKernels {
 		}
 	}
 	if d.err == nil {
-		d.err = fmt.Errorf("cuda: attention heads of %d values; on the GPU want an even number up to 128 (n_embd / n_head)", headDim)
+		d.err = fmt.Errorf("cuda: attention heads of %d values; on the GPU want an even number up to 128 (n_embd / n_head), or device = cpu", headDim)
 	}
 	return &attentionWidths[0]
 }

@@ -70,3 +70,30 @@ func TestSessionAfterClose(t *testing.T) {
 		t.Error("scored ids after Close")
 	}
 }
+
+// TestVariablesTurnedOff: 0 is no, as SPINNET_CUDA_CUBLAS has it.
+func TestVariablesTurnedOff(t *testing.T) {
+	t.Setenv("SPINNET_CUDA_SYNC", "0")
+	t.Setenv("SPINNET_CUDA_PROFILE", "0")
+	useFake(t, new(fake))
+	g, err := openGPU(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.close()
+	if g.careful || g.profile != nil {
+		t.Errorf("careful %v, profile %v, want neither", g.careful, g.profile != nil)
+	}
+}
+
+// TestPinnedOutOfMemory: it is the host's memory that ran out.
+func TestPinnedOutOfMemory(t *testing.T) {
+	useFake(t, &fake{fail: func(fn function) int {
+		if fn == cuMemAllocHost {
+			return resultOutOfMemory
+		}
+		return 0
+	}})
+	_, err := Open(0)
+	oneLine(t, err, "cuda:0 Fake", "cuMemAllocHost", "OUT_OF_MEMORY", "the machine's own memory")
+}

@@ -77,8 +77,8 @@ func openGPU(i int) (g *gpu, err error) {
 	if g.info.Major < minMajor {
 		return nil, fmt.Errorf("cuda: %s is too old: compute capability %d.0 (Ampere) or newer is needed", g.info, minMajor)
 	}
-	g.careful = os.Getenv("SPINNET_CUDA_SYNC") != ""
-	if os.Getenv("SPINNET_CUDA_PROFILE") != "" {
+	g.careful = turnedOn("SPINNET_CUDA_SYNC")
+	if turnedOn("SPINNET_CUDA_PROFILE") {
 		g.profile = new(profile)
 	}
 	if r := call(cuDevicePrimaryCtxRetain, uintptr(unsafe.Pointer(&g.out[0])), uintptr(g.handle)); r != 0 {
@@ -96,6 +96,12 @@ func openGPU(i int) (g *gpu, err error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// turnedOn reads a variable of the environment that is unset, empty or 0 for no.
+func turnedOn(name string) bool {
+	v := os.Getenv(name)
+	return v != "" && v != "0"
 }
 
 // close gives everything back.
@@ -223,8 +229,15 @@ func gigabytes(n uint64) string { return fmt.Sprintf("%.2f GB", float64(n)/1e9) 
 
 // pin takes host memory that the GPU can read and write while the host goes on.
 func (g *gpu) pin(bytes int) []byte {
-	g.do(cuMemAllocHost, g.result(), uintptr(bytes))
 	if g.err != nil {
+		return make([]byte, bytes)
+	}
+	if r := g.try(cuMemAllocHost, g.result(), uintptr(bytes)); r != 0 {
+		hint := g.hint(r)
+		if r == resultOutOfMemory {
+			hint = gigabytes(uint64(bytes)) + " of the machine's own memory, not to be swapped, are needed"
+		}
+		g.fail(symbols[cuMemAllocHost], r, hint)
 		return make([]byte, bytes)
 	}
 	p := uintptr(g.out[0])
