@@ -72,8 +72,6 @@ type canister struct {
 	query   sync.Mutex     // held by the one query
 	queried *host.Instance // guarded by query
 
-	saving sync.Mutex // held while the state is written
-
 	mu     sync.Mutex
 	chunks map[[32]byte][]byte
 	log    logRing

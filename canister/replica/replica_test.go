@@ -535,3 +535,59 @@ func TestMessagesAtOnce(t *testing.T) {
 	wg.Wait()
 	l.counters(id, 40)
 }
+
+// Canisters that are made and installed at the same time are all there after a
+// restart: their files and the index are written one after another.
+func TestStateAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	l := start(t, Options{State: dir})
+	wasm := newGuest(t, 1)
+	var mu sync.Mutex
+	var made []agent.Principal
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 3 {
+				out, err := manage(l, l.client, agent.Management, "provisional_create_canister_with_cycles")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				id := out[0].(agent.Record).Get("canister_id").(agent.Principal)
+				if err := l.install(id, "install", wasm); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				made = append(made, id)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	l.stop()
+	l = start(t, Options{State: dir})
+	for _, id := range made {
+		l.counters(id, 0)
+	}
+}
+
+// What could not be written is written later.
+func TestStateTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	l := start(t, Options{State: dir})
+	id := l.guest()
+	l.call(id, "inc")
+	blocked := filepath.Join(dir, id.String()+".canister.tmp")
+	if err := os.MkdirAll(filepath.Join(blocked, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.replica.saveNow(l.replica.canisters[string(id)]); err == nil {
+		t.Error("a folder in the way is no error")
+	}
+	if err := os.RemoveAll(blocked); err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	l = start(t, Options{State: dir})
+	l.counters(id, 1)
+}

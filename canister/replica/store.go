@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"spinnet/canister/agent"
@@ -36,6 +37,11 @@ import (
 type store struct {
 	dir  string
 	lock *os.File
+
+	// writing is held from the look at what is to be written until it is in
+	// its place: files have one name while they are written, and the newer
+	// index must be the last.
+	writing sync.Mutex
 }
 
 func openStore(dir string) (*store, error) {
@@ -46,7 +52,7 @@ func openStore(dir string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &store{dir, held}, nil
+	return &store{dir: dir, lock: held}, nil
 }
 
 // write makes a file of what f writes.
@@ -122,6 +128,13 @@ func (r *Replica) saveIndex() error {
 	if r.store == nil {
 		return nil
 	}
+	r.store.writing.Lock()
+	defer r.store.writing.Unlock()
+	return r.writeIndex()
+}
+
+// writeIndex is saveIndex while store.writing is held.
+func (r *Replica) writeIndex() error {
 	r.mu.Lock()
 	in := index{Format: storeFormat, SubnetKey: hex.EncodeToString(r.key.Bytes()), NodeKey: hex.EncodeToString(r.nodeKey.Seed()), Next: r.nextID}
 	var list []*canister
@@ -133,7 +146,7 @@ func (r *Replica) saveIndex() error {
 	slices.Sort(in.Canisters)
 	for _, c := range list { // a canister in the index has a file
 		if _, err := os.Stat(filepath.Join(r.store.dir, c.id.String()+".canister")); errors.Is(err, fs.ErrNotExist) {
-			if err := r.saveNow(c); err != nil {
+			if err := r.writeCanister(c); err != nil {
 				return err
 			}
 		}
@@ -150,11 +163,26 @@ func (r *Replica) saveNow(c *canister) error {
 	if r.store == nil {
 		return nil
 	}
-	c.saving.Lock()
-	defer c.saving.Unlock()
+	r.store.writing.Lock()
+	defer r.store.writing.Unlock()
 	r.mu.Lock()
+	exists := r.canisters[string(c.id)] == c
 	delete(r.dirty, c)
 	r.mu.Unlock()
+	if !exists { // deleted since it was changed
+		return nil
+	}
+	err := r.writeCanister(c)
+	if err != nil { // the saver tries again
+		r.mu.Lock()
+		r.dirty[c] = true
+		r.mu.Unlock()
+	}
+	return err
+}
+
+// writeCanister writes a canister's last state while store.writing is held.
+func (r *Replica) writeCanister(c *canister) error {
 	st := c.current.Load()
 	h := header{Status: st.status, Version: st.version, Certified: st.Certified, Timer: st.Timer, Globals: st.Globals, Heap: len(st.Heap), Stable: len(st.Stable)}
 	for _, p := range st.controllers {
@@ -399,7 +427,9 @@ func (r *Replica) forget(c *canister) error {
 	if r.store == nil {
 		return nil
 	}
-	if err := r.saveIndex(); err != nil {
+	r.store.writing.Lock()
+	defer r.store.writing.Unlock()
+	if err := r.writeIndex(); err != nil {
 		return err
 	}
 	if err := os.Remove(filepath.Join(r.store.dir, c.id.String()+".canister")); err != nil {
@@ -463,7 +493,11 @@ func (r *Replica) saver(ctx context.Context) {
 		}
 		start := time.Now()
 		if err := r.Save(); err != nil {
-			r.logf("saving: %v", err)
+			r.logf("saving: %v; it is tried again", err)
+			select {
+			case r.wake <- struct{}{}:
+			default:
+			}
 		}
 		rest = max(time.Second, 10*time.Since(start))
 	}
