@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"math/big"
 	"testing"
@@ -161,6 +163,34 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// Keys that icp identity export and openssl ecparam -genkey have made, with
+	// the principals that icp gives them.
+	parameters := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: unhex("06052b8104000a")})
+	for name, key := range map[string]struct {
+		before         []byte
+		kind           string
+		der, principal string
+	}{
+		"icp": {nil, "PRIVATE KEY", "308184020100301006072a8648ce3d020106052b8104000a046d306b0201010420259cc83454ac0e03abda1048c4d7d1ad62c8d807b374d02c5ebe5997ece32c6fa14403420004b657ee5df87fbb14f0017f036f5063f51816a247806311e540ddccc9c54131a8a876c270cc1550971cd9281a34fe3607a2ace84764a0f02dd132cd49c82a5687",
+			"22lwf-645oz-katcg-rzrpq-wzdzz-lngoa-naymk-ifsep-a4e3w-3teqp-cae"},
+		"openssl": {parameters, "EC PRIVATE KEY", "3074020101042048e999e6c3e32716be212afe470f58762816517b37c8c2ae5555f8b216181cd6a00706052b8104000aa144034200043f27b666cda42039fec82dca7522e16a282bbefec64b8b3813c9312d693717b14de32a27a7c84143ca5c202e2b31611ea58ca79312871aabeb3a1705e07ce6c5",
+			"oqm4x-pjvst-kl2rd-bcgjs-kkp7q-lanyi-d6dap-nloce-walej-34pai-5qe"},
+	} {
+		id, err := ParseIdentity(append(key.before, pem.EncodeToMemory(&pem.Block{Type: key.kind, Bytes: unhex(key.der)})...))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := id.Principal().String(); got != key.principal {
+			t.Errorf("%s: principal %s, want %s", name, got, key.principal)
+		}
+		env, sum, err := id.seal(Content{"x": "y"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := env.Authenticate(sum, 0, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +199,18 @@ func TestIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range [][]byte{nil, []byte("x"), pem.EncodeToMemory(&pem.Block{Bytes: []byte("x")}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})} {
+	secp256k1 := func(scalar []byte) []byte {
+		der, err := asn1.Marshal(sec1Key{Version: 1, Scalar: scalar, Curve: oidSecp256k1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+	}
+	if _, err := ParseIdentity(secp256k1([]byte{1})); err != nil {
+		t.Errorf("a short scalar: %v", err)
+	}
+	for _, bad := range [][]byte{secp256k1(nil), secp256k1(make([]byte, 32)), secp256k1(bytes.Repeat([]byte{0xff}, 32)), secp256k1(append(make([]byte, 32), 1)),
+		nil, []byte("x"), pem.EncodeToMemory(&pem.Block{Bytes: []byte("x")}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), parameters} {
 		if _, err := ParseIdentity(bad); err == nil {
 			t.Errorf("ParseIdentity(%q) is an identity", bad)
 		}

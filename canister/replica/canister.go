@@ -303,8 +303,11 @@ func (c *canister) admit(ctx context.Context, caller agent.Principal, method str
 	if !st.Program.Has("canister_inspect_message") {
 		return nil
 	}
-	c.query.Lock()
+	c.query.Lock() // the program of before may have been closed meanwhile
 	defer c.query.Unlock()
+	if st = c.current.Load(); c.ready(st) != nil || !st.Program.Has("canister_inspect_message") {
+		return c.ready(st)
+	}
 	x := c.message(st, host.Inspect, "canister_inspect_message", inspectLimit)
 	x.Caller, x.Method, x.Arg = caller, method, arg
 	if reject := c.peek(ctx, st, x); reject != nil {

@@ -122,7 +122,7 @@ values opt. Without --identity the call is anonymous.`,
 	f.add(cmd)
 	cmd.Flags().BoolVar(&query, "query", false, "ask a query instead of making an update call")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the answer as a JSON array")
-	cmd.Flags().StringVar(&identity, "identity", "", "PEM file with a private key, Ed25519 or P-256")
+	cmd.Flags().StringVar(&identity, "identity", "", "PEM file with a private key: secp256k1 (as of icp), Ed25519 or P-256")
 	cmd.Flags().StringVar(&project, "project", ".", "folder that icp deployed from, for names of canisters")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait for the answer")
 	return cmd

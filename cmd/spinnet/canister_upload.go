@@ -36,6 +36,7 @@ module (up to 1 GB), or to exchange a model without an upgrade. Only the
 canister's controllers may; --identity is the key of one. An upload that was
 interrupted goes on where it stopped.`,
 		Example: `  spinnet canister build --no-model -o build && spinnet canister deploy build
+  icp identity export me > me.pem
   spinnet canister upload spinnet scholar.spinnet --project build --identity me.pem`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,7 +66,7 @@ interrupted goes on where it stopped.`,
 	f.networkFlags.add(cmd)
 	f.modelFlags.add(cmd)
 	cmd.Flags().StringVar(&f.kvCache, "kv-cache", "float", "keep keys and values as float or, with fewer instructions, int8")
-	cmd.Flags().StringVar(&f.identity, "identity", "", "PEM file with a controller's private key, Ed25519 or P-256")
+	cmd.Flags().StringVar(&f.identity, "identity", "", "PEM file with a controller's private key: secp256k1 (as of icp), Ed25519 or P-256")
 	cmd.Flags().StringVar(&f.project, "project", ".", "folder that icp deployed from, for names of canisters")
 	return cmd
 }
