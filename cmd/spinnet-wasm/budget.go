@@ -76,15 +76,21 @@ func (k *costs) rows(n int, b budget) int {
 	return int(max(1, min(uint64(n), b.stop/16/k.layer1)))
 }
 
-// work does the pieces of a session's text until it is done, next says that
-// the piece to come is to be left, or the budget is used up: paused. The
-// first piece is always done, if the message can have room for it.
+// maxPart is after how many bytes of new text a message pauses: a reply that
+// the network does not carry would be a trap, again with each try. Tests
+// change it.
+var maxPart = 1 << 20
+
+// work does the pieces of a session's text until it is done, leave says that
+// the piece to come is to be left, or, with paused, the budget is used up or the
+// reply is full. The first piece is always done, if the message can have room
+// for it.
 func (c *canister) work(s *session, b budget, leave func(engine.Piece) bool) (paused bool, err error) {
 	emit := func(text []byte) error {
 		s.text = append(s.text, text...)
 		return nil
 	}
-	used := ic0.Counter(ic0.CounterMessage)
+	used, from := ic0.Counter(ic0.CounterMessage), len(s.text)
 	for first := true; ; first = false {
 		p, rows := s.g.Next()
 		if p == engine.Done || leave != nil && leave(p) {
@@ -97,7 +103,7 @@ func (c *canister) work(s *session, b budget, leave func(engine.Piece) bool) (pa
 		if until > b.hard && first {
 			return false, errors.New("spinnet: one layer takes about " + strconv.FormatUint(until-used, 10) + " instructions, and a message has " + strconv.FormatUint(b.hard, 10))
 		}
-		if until > b.stop && !first {
+		if !first && (until > b.stop || len(s.text)-from > maxPart) {
 			c.stats.pauses++
 			return true, nil
 		}

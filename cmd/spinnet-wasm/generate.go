@@ -163,7 +163,11 @@ func (c *canister) generate(r *request) ([]candid.Value, error) {
 		if err != nil {
 			return okOr(candid.Value{}, err)
 		}
-		return c.write(r, s)
+		v, err := c.write(r, s)
+		if err != nil { // the caller has not been told its number
+			c.sessions.remove(s)
+		}
+		return okOr(v, err)
 	}
 	if o.seeded || o.options.Sample.Temperature == 0 {
 		return write(r)
@@ -244,20 +248,20 @@ func (c *canister) resume(r *request) ([]candid.Value, error) {
 	if err != nil {
 		return okOr(candid.Value{}, err)
 	}
-	return c.write(r, s)
+	return okOr(c.write(r, s))
 }
 
-// write writes on a session's text within the budget, and replies with what
+// write writes on a session's text within the budget, and gives the reply: what
 // is new.
-func (c *canister) write(r *request, s *session) ([]candid.Value, error) {
+func (c *canister) write(r *request, s *session) (candid.Value, error) {
 	c.sessions.touch(s, r.now)
 	if err := c.attach(s); err != nil {
-		return okOr(candid.Value{}, err)
+		return candid.Value{}, err
 	}
 	from, tokens := len(s.text), s.g.Tokens()
 	paused, err := c.work(s, r.budget, nil)
 	if err != nil {
-		return okOr(candid.Value{}, err)
+		return candid.Value{}, err
 	}
 	reason, unread := s.g.Reason(), 0
 	if paused {
@@ -265,7 +269,7 @@ func (c *canister) write(r *request, s *session) ([]candid.Value, error) {
 	} else {
 		c.sessions.release(s)
 	}
-	return okOr(candid.RecordValue(
+	return candid.RecordValue(
 		candid.Field{Name: "session", Value: candid.Nat64Value(s.id)},
 		candid.Field{Name: "text", Value: candid.TextValue(string(s.text[from:]))},
 		candid.Field{Name: "tokens", Value: candid.Nat32Value(uint32(s.g.Tokens() - tokens))},
@@ -275,7 +279,7 @@ func (c *canister) write(r *request, s *session) ([]candid.Value, error) {
 		candid.Field{Name: "finish_reason", Value: candid.TextValue(reason)},
 		candid.Field{Name: "seed", Value: candid.Nat64Value(s.g.Options().Sample.Seed)},
 		candid.Field{Name: "instructions", Value: candid.Nat64Value(ic0.Counter(ic0.CounterMessage))},
-	), nil)
+	), nil
 }
 
 // endSession forgets a session.

@@ -89,8 +89,28 @@ func TestBudget(t *testing.T) {
 	install(t, m)
 	slow(50e9)
 	call(t, "generate", ask("Once", engine.GenerateOptions{MaxTokens: 60})) // which learns that
+	before := sessionsOf(t)
 	if w := readWritten(t, call(t, "generate", ask("Once", engine.GenerateOptions{MaxTokens: 60}))); !strings.Contains(w.err, "one layer takes about") {
 		t.Errorf("got %+v", w)
+	}
+	if n := sessionsOf(t); n != before {
+		t.Errorf("%d sessions after an error, %d before it", n, before)
+	}
+}
+
+// TestFullReply: a text that no reply holds comes in parts.
+func TestFullReply(t *testing.T) {
+	defer func(most int) { maxPart = most }(maxPart)
+	maxPart = 20
+	m := testModel(t)
+	install(t, m)
+	want := native(t, m, "Once", engine.GenerateOptions{MaxTokens: 90})
+	w := readWritten(t, call(t, "generate", ask("Once", engine.GenerateOptions{MaxTokens: 90})))
+	if len(w.text) < 10 || len(w.text) > 60 || w.reason != "paused" {
+		t.Errorf("got %+v", w)
+	}
+	if got, calls := rest(t, w); got != want || calls < 3 {
+		t.Errorf("got %q in %d calls, want %q", got, calls, want)
 	}
 }
 
