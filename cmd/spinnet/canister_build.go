@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -142,6 +143,9 @@ func runCanisterBuild(cmd *cobra.Command, args []string, f *canisterBuildFlags) 
 		return err
 	}
 	files["spinnet.wasm"], files["spinnet.wasm.gz"], files["spinnet.did"] = string(wasm), string(packed), candid
+	if err := ownProject(f.output); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(f.output, 0o755); err != nil {
 		return err
 	}
@@ -160,6 +164,24 @@ func runCanisterBuild(cmd *cobra.Command, args []string, f *canisterBuildFlags) 
 	return r.print(cmd.ErrOrStderr())
 }
 
+// ownProject complains about a folder with the project files of another
+// canister, which build would write over.
+func ownProject(dir string) error {
+	for _, name := range []string{"icp.yaml", "dfx.json"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !bytes.Contains(text, []byte("spinnet.wasm.gz")) {
+			return &dataset.HintError{Err: fmt.Errorf("%s: a project of another canister", filepath.Join(dir, name)), Text: "name a folder of its own with -o DIR"}
+		}
+	}
+	return nil
+}
+
 // canisterImage opens a model and lays it out as the module computes with it.
 // other reports that it was trained in other arithmetic.
 func canisterImage(path, kvCache string, f *modelFlags) (image []byte, other bool, err error) {
@@ -167,7 +189,7 @@ func canisterImage(path, kvCache string, f *modelFlags) (image []byte, other boo
 	if err != nil {
 		return nil, false, err
 	}
-	m, err := interop.OpenWith(path, o)
+	m, err := openWriter(path, o)
 	if err != nil {
 		return nil, false, err
 	}

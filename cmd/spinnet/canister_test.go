@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"spinnet/arch"
+	"spinnet/interop"
 	"spinnet/spinfile"
 	"spinnet/tokenizer"
 )
@@ -248,4 +249,32 @@ func readFile(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// A model without a tokenizer makes neither a canister nor a page.
+func TestMuteModel(t *testing.T) {
+	data, err := os.ReadFile("../../spinfile/testdata/seed_tiny.spinnet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := spinfile.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Tokenizer = spinfile.TokenizerInfo{}
+	mute, _, err := spinfile.Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "mute.spinnet")
+	if err := os.WriteFile(path, mute, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const want = "does not say how text becomes tokens"
+	if _, _, err := canisterImage(path, "float", &modelFlags{}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("canisterImage: %v, want %q", err, want)
+	}
+	if _, err := modelForWeb(path, interop.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("modelForWeb: %v, want %q", err, want)
+	}
 }

@@ -122,8 +122,8 @@ func nameOf(path string) string {
 	return strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 }
 
-// modelForWeb gives the .spinnet file of a model that can write text.
-func modelForWeb(path string, given interop.Options) ([]byte, error) {
+// openWriter opens a model that can write text: one with a tokenizer that works.
+func openWriter(path string, given interop.Options) (*spinfile.Model, error) {
 	m, err := interop.OpenWith(path, given)
 	if err != nil {
 		return nil, err
@@ -133,6 +133,15 @@ func modelForWeb(path string, given interop.Options) ([]byte, error) {
 	}
 	if _, err := engine.NewTokenizer(m.Tokenizer); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// modelForWeb gives the .spinnet file of a model that can write text.
+func modelForWeb(path string, given interop.Options) ([]byte, error) {
+	m, err := openWriter(path, given)
+	if err != nil {
+		return nil, err
 	}
 	format, err := interop.Format(path)
 	if err != nil {
