@@ -90,6 +90,8 @@ func newGuest(t *testing.T, version byte) []byte {
 	g.export("canister_update trap", g.sys(g.bump(grown).I32(scratch).I32(4), "trap"))
 	g.export("canister_update unreachable", g.bump(code()).Op(unreachable))
 	g.export("canister_update spin", g.bump(code()).Op(blockLoop, emptyType, br, 0, end))
+	// It asks the host in its loop, and so lets Go's collector stop the world.
+	g.export("canister_update busy", g.sys(g.bump(code()).Op(blockLoop, emptyType).I32(0), "performance_counter").Op(drop, br, 0, end))
 	g.export("canister_query spin_query", code().Op(blockLoop, emptyType, br, 0, end))
 	g.export("canister_update noreply", g.bump(code()))
 	g.export("canister_update twice", g.sys(g.sys(code(), "msg_reply"), "msg_reply"))

@@ -494,6 +494,34 @@ func TestStateRefused(t *testing.T) {
 	l.counters(id, 0)
 }
 
+// A long call: the client is told to ask again and does, and queries are
+// answered meanwhile.
+func TestLongCall(t *testing.T) {
+	l := start(t, Options{Limits: Limits{Update: 3_000_000_000, Query: 1_000_000, Install: 10_000_000, Wait: time.Millisecond}})
+	id := l.guest()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.client.Call(l.context(), id, "busy", nil)
+		ended <- err
+	}()
+	c, reject := l.replica.find(id)
+	if reject != nil {
+		t.Fatal(reject)
+	}
+	for deadline := time.Now().Add(10 * time.Second); c.queue.Load() == 0 && time.Now().Before(deadline); { // until it runs
+		time.Sleep(time.Millisecond)
+	}
+	l.counters(id, 0)
+	select {
+	case err := <-ended:
+		t.Errorf("the call ended before a query beside it: %v", err)
+	default:
+	}
+	l.rejected(<-ended, 5, "IC0522")
+	l.call(id, "inc")
+	l.counters(id, 1)
+}
+
 // Answers do not pile up: the oldest are dropped, and their requests done.
 func TestAnswersAreDropped(t *testing.T) {
 	l := start(t, Options{})
