@@ -296,10 +296,12 @@ func flagInt(b bool) int { return int(flag(b)) }
 // eight.
 func (d *Device) microseconds(b *testing.B, f func()) float64 {
 	f()
+	d.join() // a graph cannot wait for what came before it
 	graph := d.capture(func() {
 		for range 8 {
 			f()
 		}
+		d.join()
 	})
 	d.do(cuEventCreate, d.result(), 0)
 	start := uintptr(d.out[0])
