@@ -140,7 +140,7 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	attention90DKV96: {"attention90", "attention90_dkv_96"}, attention90DKV128: {"attention90", "attention90_dkv_128"},
 	rope: {"attention", "rope"}, attentionMask: {"attention", "attention_mask"},
 	addF32BF16: {"elementwise", "add_f32_bf16"}, addF32: {"elementwise", "add_f32"}, addBF16: {"elementwise", "add_bf16"},
-	toBF16F32: {"elementwise", "to_bf16_f32"},
+	toBF16F32:  {"elementwise", "to_bf16_f32"},
 	sumSquares: {"elementwise", "sum_squares"}, clipNorm: {"elementwise", "clip"}, adamW: {"elementwise", "adamw"},
 	embedding:         {"embedding", "embedding"},
 	embeddingSegments: {"embedding", "embedding_segments"}, embeddingJoin: {"embedding", "embedding_join"},
