@@ -18,10 +18,13 @@
 # a program that is built, SEED=1 sets the seed, BUDGET=98 how much of a message's
 # instructions, in percent, the canister uses (60).
 set -euo pipefail
-cd "$(dirname "$0")/.."
 prompt=${1:-Once upon a time}
 tokens=${2:-50}
 model=${3:-}
+# Paths are the caller's.
+if [ -e "$model" ]; then model=$(realpath "$model"); fi
+if [ -n "${SPINNET:-}" ]; then SPINNET=$(realpath "$SPINNET"); fi
+cd "$(dirname "$0")/.."
 seed=${SEED:-1}
 kv=${KV:-float}
 peers=canister/peers
@@ -51,8 +54,6 @@ if [ -z "$spinnet" ]; then
   spinnet=$work/spinnet
   CGO_ENABLED=0 go build -trimpath -o "$spinnet" ./cmd/spinnet
 fi
-spinnet=$(realpath "$spinnet")
-
 if [ -z "$model" ]; then
   step "training a small model"
   "$spinnet" prepare tinyshakespeare --out "$work/data" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
