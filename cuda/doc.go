@@ -19,6 +19,8 @@ type Info struct {
 	Memory uint64 `json:"memory"` // bytes
 	Major  int    `json:"major"`  // compute capability
 	Minor  int    `json:"minor"`
+
+	Unusable string `json:"unusable,omitempty"` // why we cannot compute on it
 }
 
 // String is the GPU in one line.

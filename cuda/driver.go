@@ -202,9 +202,22 @@ func Devices() (gpus []Info, version string, err error) {
 		if err != nil {
 			return nil, "", err
 		}
+		info.Unusable = unusable(info)
 		gpus = append(gpus, info)
 	}
 	return gpus, driverVersion(), nil
+}
+
+// unusable says why we cannot compute on a GPU; empty: we can.
+func unusable(i Info) string {
+	switch {
+	case driver.version < minDriver:
+		return fmt.Sprintf("the NVIDIA driver is too old: it is for CUDA %s; version %s or newer (CUDA %d.%d) is needed",
+			driverVersion(), minDriverName, minDriver/1000, minDriver%1000/10)
+	case i.Major < minMajor:
+		return fmt.Sprintf("%s is too old: compute capability %d.0 (Ampere) or newer is needed", i, minMajor)
+	}
+	return ""
 }
 
 // deviceInfo describes GPU number i; handle is the driver's name for it.

@@ -220,6 +220,11 @@ func TestUnusableGPUs(t *testing.T) {
 				d.Close()
 			}
 			oneLine(t, err, c.want...)
+			if gpus, _, _ := Devices(); f.version < minDriver && len(gpus) == 1 || f.major < minMajor {
+				if "cuda: "+gpus[0].Unusable != err.Error() { // spinnet version says it, too
+					t.Errorf("listed as unusable with %q, opened with %q", gpus[0].Unusable, err)
+				}
+			}
 			if len(f.blocks) != 0 {
 				t.Errorf("%d blocks of memory were not given back", len(f.blocks))
 			}

@@ -59,10 +59,6 @@ func openGPU(i int) (g *gpu, err error) {
 	if err := loadDriver(); err != nil {
 		return nil, err
 	}
-	if driver.version < minDriver {
-		return nil, fmt.Errorf("cuda: the NVIDIA driver is too old: it is for CUDA %s; version %s or newer (CUDA %d.%d) is needed",
-			driverVersion(), minDriverName, minDriver/1000, minDriver%1000/10)
-	}
 	gpus, _, err := Devices()
 	if err != nil {
 		return nil, err
@@ -74,8 +70,8 @@ func openGPU(i int) (g *gpu, err error) {
 	if g.info, g.handle, err = deviceInfo(i); err != nil {
 		return nil, err
 	}
-	if g.info.Major < minMajor {
-		return nil, fmt.Errorf("cuda: %s is too old: compute capability %d.0 (Ampere) or newer is needed", g.info, minMajor)
+	if g.info.Unusable = unusable(g.info); g.info.Unusable != "" {
+		return nil, errors.New("cuda: " + g.info.Unusable)
 	}
 	g.careful = turnedOn("SPINNET_CUDA_SYNC")
 	if turnedOn("SPINNET_CUDA_PROFILE") {

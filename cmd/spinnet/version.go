@@ -38,10 +38,12 @@ func newVersionCmd() *cobra.Command {
 		Short: "Print the build, the kernel set in use and the devices",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := versionInfo{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel.Set(), "cpu", runtime.GOMAXPROCS(0), nil, "", "", ""}
+			v := versionInfo{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel.Set(), "cpu", runtime.GOMAXPROCS(0), []cuda.Info{}, "", "", ""}
 			var err error
-			if v.GPUs, v.Driver, err = cuda.Devices(); err != nil {
-				v.NoGPU = err.Error()
+			if gpus, driver, e := cuda.Devices(); e != nil {
+				v.NoGPU = e.Error()
+			} else if v.GPUs, v.Driver = append(v.GPUs, gpus...), driver; len(gpus) == 0 {
+				v.NoGPU = "the driver sees none"
 			} else if v.CuBLAS, err = cuda.CuBLAS(); err != nil {
 				v.CuBLAS = "none: " + err.Error()
 			}
@@ -52,6 +54,9 @@ func newVersionCmd() *cobra.Command {
 				v.Version, v.Go, v.OS, v.Arch, v.Kernels, v.Device, v.Threads)
 			for _, g := range v.GPUs {
 				fmt.Fprintf(cmd.OutOrStdout(), "gpu     %s, driver for CUDA %s\n", g, v.Driver)
+				if g.Unusable != "" {
+					fmt.Fprintf(cmd.OutOrStdout(), "        not used: %s\n", g.Unusable)
+				}
 			}
 			if v.CuBLAS != "" {
 				fmt.Fprintf(cmd.OutOrStdout(), "cublas  %s\n", v.CuBLAS)
