@@ -17,6 +17,7 @@ demo: build ## train on Shakespeare for minutes, then write some
 
 test: ## all tests
 	$(GO) test -timeout 20m ./...
+	$(GO) test -tags nocuda ./cuda
 
 check: lint tidy generated race test ## what a change must pass
 
@@ -42,7 +43,7 @@ web: ## write web/dist, the page that is embedded, anew; it needs node and npm
 race: ## the race detector, where it is quick; it needs a C compiler
 	@if command -v cc >/dev/null; then \
 	  CGO_ENABLED=1 $(GO) test -short -race -timeout 10m -skip 'TestPrepare(Memory|WithoutWordBreak|LongDocuments)' \
-	    ./algebra ./runlog ./interop ./dataset ./tensor ./model ./train ./engine ./canister/agent ./canister/host ./canister/replica ./cmd/spinnet && \
+	    ./algebra ./runlog ./interop ./dataset ./tensor ./model ./cuda ./train ./engine ./canister/agent ./canister/host ./canister/replica ./cmd/spinnet && \
 	  CGO_ENABLED=1 $(GO) test -race -timeout 10m -run Pool ./kernel; \
 	else echo "race detector skipped: no C compiler"; fi
 
@@ -55,6 +56,7 @@ fuzz: ## each fuzz target for FUZZTIME
 lint: ## gofmt, vet and golangci-lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags nocuda ./cuda ./cmd/spinnet
 	$(GO) tool -modfile=_tools/go.mod golangci-lint run
 
 tidy: ## fail when go.mod is not what the imports ask for
