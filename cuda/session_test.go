@@ -174,7 +174,8 @@ func testSession(t *testing.T, m *spinfile.Model, o engine.Options) {
 		ids[i] = rng.Int32N(int32(m.Config.VocabSize))
 	}
 	for round := range 2 {
-		for at, n := 0, 1; at < len(ids); at += n {
+		var n int // read at a time
+		for at := 0; at < len(ids); at += n {
 			n = min(1+(7*at+3*round)%5*(at%3), len(ids)-at)
 			got, err := s.Prefill(ids[at : at+n])
 			if err != nil {
