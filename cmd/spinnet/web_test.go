@@ -87,7 +87,7 @@ func TestWebPage(t *testing.T) {
 	}
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	first, second, third, site := file("first.spinnet"), file("second.spinnet"), file("third.spinnet"), file("site")
+	first, second, third, site := file("first.spinnet"), file("second.spinnet"), file("the third's.spinnet"), file("site")
 	shape := arch.Config{NLayer: 2, NHead: 8, NEmbd: 64, HiddenDim: 176, BlockSize: 64, VocabSize: 50304,
 		Algebra: "octonion", Quantizer: arch.AbsMean, ActBits: 8, OctonionAttention: true}
 	whole := writeModel(t, first, shape, spinfile.TokenizerInfo{Kind: "gpt2"}) // whose random tokens are seldom whole characters
@@ -171,7 +171,7 @@ func TestWebPage(t *testing.T) {
 			"Vocabulary": "50,257 GPT-2 tokens", "Embedding": "8 bits", "Activations": "8 bits"}},
 		"texts": texts, "bad": bads,
 		"second": map[string]string{"name": "second", "path": second, "prompt": "bé", "text": native(t, second, "bé")},
-		"third":  map[string]string{"name": "third", "path": third, "prompt": "é 😀", "text": native(t, third, "é 😀", "--numeric", "int8")},
+		"third":  map[string]string{"name": "the third's", "path": third, "prompt": "é 😀", "text": native(t, third, "é 😀", "--numeric", "int8")},
 	}
 	in, err := json.Marshal(want)
 	if err != nil {

@@ -320,9 +320,10 @@ async function copy(what: string, done: string): Promise<void> {
 
 /** command is how the native program writes the same. */
 function command({ name, info }: Loaded, s: Settings): string {
-  const quoted = `'${s.prompt.replaceAll("'", "'\\''")}'`
+  const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`
+  const file = `${name}.spinnet`
   const flags = [`--temperature ${s.temperature}`, s.topK ? `--top-k ${s.topK}` : '', s.topP ? `--top-p ${s.topP}` : '', `--seed ${s.seed}`, `--max-tokens ${s.maxTokens}`, info.activationBits ? '' : '--numeric int8']
-  return `spinnet generate ${name}.spinnet --prompt ${quoted} ${flags.filter(Boolean).join(' ')}`
+  return `spinnet generate ${/^[\w.][\w.-]*$/.test(file) ? file : quoted(file)} --prompt ${quoted(s.prompt)} ${flags.filter(Boolean).join(' ')}`
 }
 
 // ------------------------------------------------------- the reader's files

@@ -183,7 +183,7 @@ const tests = {
     await page.waitForSelector(`h1:text-is("${want.third.name}")`)
     await page.getByLabel('Begin with').fill(want.third.prompt)
     assert.equal(await write(page), want.third.text, 'a model trained in float')
-    assert.match(await page.textContent('#command'), /^spinnet generate third\.spinnet .* --numeric int8$/)
+    assert.match(await page.textContent('#command'), /^spinnet generate 'the third'\\''s\.spinnet' .* --numeric int8$/)
     calm()
     await c.close()
   },
