@@ -447,7 +447,7 @@ func TestStateAtAnyMoment(t *testing.T) {
 		}
 		c := start(t, Options{State: cut})
 		got := counters(t, c.query(id, "get"))
-		if got[0] != got[1] || uint32(got[2]) != got[0] || got[0] < last || got[0] > 40 {
+		if got[0] != got[1] || got[2] != got[0] || got[0] < last || got[0] > 40 {
 			t.Errorf("counters %v after %d", got, last)
 		}
 		last = got[0]
