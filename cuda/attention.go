@@ -3,7 +3,7 @@
 package cuda
 
 import (
-	"fmt"
+	"slices"
 
 	"spinnet/tensor"
 )
@@ -41,15 +41,13 @@ func (d *Device) attentionOf(headDim int) *attentionKernels {
 			}
 		}
 	}
-	for i, w := range attentionWidths {
-		if headDim <= w.width && headDim%2 == 0 {
-			return &attentionWidths[i]
+	if err := Trains(headDim); err != nil {
+		if d.err == nil {
+			d.err = err
 		}
+		headDim = maxHeadDim
 	}
-	if d.err == nil {
-		d.err = fmt.Errorf("cuda: attention heads of %d values; on the GPU want an even number up to 128 (n_embd / n_head), or device = cpu", headDim)
-	}
-	return &attentionWidths[0]
+	return &attentionWidths[slices.IndexFunc(attentionWidths[:], func(w attentionKernels) bool { return headDim <= w.width })]
 }
 
 // dropMask draws the bits of dropout anew, in the forward and in the backward

@@ -33,22 +33,23 @@ func deviceNumber(name string) (int, error) {
 func onCPU(err error) string { return "on the CPU: " + strings.TrimPrefix(err.Error(), "cuda: ") }
 
 // openDevice opens what a recipe's key device asks for; nil stands for the
-// CPU. auto is the first GPU where it works; where not, note says why.
-func openDevice(name string) (dev tensor.Device, note string, err error) {
-	number, err := deviceNumber(name)
-	switch {
-	case err != nil || name == deviceCPU:
+// CPU. auto is the first GPU where it works for the recipe; where not, note says
+// why.
+func openDevice(cfg train.Config) (dev tensor.Device, note string, err error) {
+	number, err := deviceNumber(cfg.Device)
+	if err != nil || cfg.Device == deviceCPU {
 		return nil, "", err
-	case name == deviceAuto:
-		if dev, err = cuda.Open(0); err != nil {
-			return nil, onCPU(err), nil
-		}
+	}
+	if err = cuda.Trains(cfg.NEmbd / cfg.NHead); err == nil {
+		dev, err = cuda.Open(number)
+	}
+	switch {
+	case err == nil:
 		return dev, "", nil
+	case cfg.Device == deviceAuto:
+		return nil, onCPU(err), nil
 	}
-	if dev, err = cuda.Open(number); err != nil {
-		return nil, "", &dataset.HintError{Err: err, Text: "device = cpu trains without a GPU"}
-	}
-	return dev, "", nil
+	return nil, "", &dataset.HintError{Err: err, Text: "device = cpu trains without a GPU"}
 }
 
 // noteDevice says what computes, and why when it is not what could be.

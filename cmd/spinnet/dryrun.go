@@ -16,7 +16,7 @@ import (
 func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 	shape := cfg.Arch(data.VocabSize)
 	fmt.Fprint(w, cfg.Resolved().TOML(), "\n")
-	dev, note, err := openDevice(cfg.Device)
+	dev, note, err := openDevice(cfg)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func timeEstimate(cfg train.Config, data *dataset.Dataset) (float64, error) {
 	var seconds [3]float64
 	for layers := 1; layers <= 2; layers++ {
 		small.NLayer = layers
-		dev, _, err := openDevice(cfg.Device)
+		dev, _, err := openDevice(cfg)
 		if err != nil {
 			return 0, err
 		}

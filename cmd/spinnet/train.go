@@ -166,7 +166,7 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 	if flags.dryRun {
 		return dryRun(out, cfg, data)
 	}
-	dev, note, err := openDevice(cfg.Device)
+	dev, note, err := openDevice(cfg)
 	if err != nil {
 		return err
 	}
