@@ -23,8 +23,10 @@ prepare() {
 say() { echo "== [$SECONDS s] $*"; }
 
 run() {
-  local out runs=/tmp/spinnet-results logs=/tmp/spinnet-logs seconds=${RECORD_SECONDS:-60} big
+  local out work runs logs seconds=${RECORD_SECONDS:-60} big
   out=$(realpath -m "$1")
+  work=$(mktemp -d)
+  runs=$work/results logs=$work/logs
   mkdir -p "$out" "$logs" "$runs"
   say build
   scripts/gpu_test.sh run "$logs" build 2>&1 | tail -3
