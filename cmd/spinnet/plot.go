@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"image/color"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 
+	"spinnet/interop"
 	"spinnet/runlog"
 )
 
@@ -113,12 +115,10 @@ func runPlot(runs []string, f *plotFlags) error {
 	if err != nil {
 		return fmt.Errorf("drawing %s: %w", f.out, err)
 	}
-	file, err := os.Create(f.out)
-	if err != nil {
+	return interop.WriteFile(f.out, func(file io.Writer) error {
+		_, err := w.WriteTo(file)
 		return err
-	}
-	_, err = w.WriteTo(file)
-	return errors.Join(err, file.Close())
+	})
 }
 
 // readCurves reads a run's losses.
