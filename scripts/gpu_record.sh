@@ -23,7 +23,7 @@ prepare() {
 say() { echo "== [$SECONDS s] $*"; }
 
 run() {
-  local out work runs logs seconds=${RECORD_SECONDS:-60} big
+  local out work runs logs seconds=${RECORD_SECONDS:-60}
   out=$(realpath -m "$1")
   work=$(mktemp -d)
   runs=$work/results logs=$work/logs
@@ -44,13 +44,11 @@ run() {
   timeout 200 scripts/gpu_peers.sh "$logs/peers" train layers 2>&1 | cut -c1-190
   tar czf "$out/logs.tgz" -C "$logs" --exclude=kernels .
   say 124M
-  big="train $runs/gostd-kjv-124m"
   : >"$runs/defaults.toml"
   # shellcheck disable=SC2046,SC2086
   timeout -s KILL $((seconds / 2)) bin/spinnet train "$runs/defaults.toml" --out_dir="$runs/gostd-kjv-124m" --device=cuda --keep_checkpoints=1 \
     --sample_tokens=0 --checkpoint_interval=50 $(scripts/results.sh keys gostd-kjv-124m) --max_iters=${RECORD_STEPS:-350} 2>&1 | tail -1
-  # shellcheck disable=SC2086
-  timeout $((seconds + 20)) bin/spinnet $big --resume 2>&1 | grep -v '^step' | tail -4
+  timeout $((seconds + 20)) bin/spinnet train "$runs/gostd-kjv-124m" --resume 2>&1 | grep -v '^step' | tail -4
   bin/spinnet compress "$runs/gostd-kjv-124m/checkpoints/best" -o "$runs/gostd-kjv-124m/model.spinnet" 2>&1 | tail -3
   for prompt in "func (r *Reader) Read(" "And it came to pass"; do
     bin/spinnet generate "$runs/gostd-kjv-124m/model.spinnet" --device=cuda --echo --prompt "$prompt" --max-tokens 200 --seed 1
@@ -62,5 +60,5 @@ run() {
 case ${1:-} in
 prepare) prepare "${2:?a folder}" "${3:-}" ;;
 run) run "${2:?a folder}" ;;
-*) sed -n '2,11p' "$0"; exit 2 ;;
+*) sed -n '2,10p' "$0" >&2; exit 2 ;;
 esac

@@ -8,7 +8,8 @@
 #   scripts/results.sh arms              list the arms
 #   scripts/results.sh keys ARM          print the recipe of one
 #
-# Needs bin/spinnet (or SPINNET=path). RESULTS_DEVICE (cuda) and RESULTS_SEED (1337) apply to all arms.
+# Needs bin/spinnet (or SPINNET=path). To all arms apply RESULTS_DEVICE (cuda),
+# RESULTS_SEED (1337), RESULTS_KEYS (more keys, which win) and RESULTS_PROMPT (of the samples).
 set -euo pipefail
 spinnet=${SPINNET:-bin/spinnet}
 
@@ -66,7 +67,7 @@ run() { # OUT ARM…
   done
 }
 
-usage() { sed -n '2,11p' "$0" >&2; exit 2; }
+usage() { sed -n '2,12p' "$0" >&2; exit 2; }
 known() { [ -n "${arms[$1]:-}" ] || { echo "no arm $1; see: $0 arms" >&2; exit 2; }; }
 
 case ${1:-}/$# in
