@@ -45,12 +45,12 @@ var imports = map[string]string{
 	"cmd/spinnet": "*",
 
 	"canister/ic0":     "",
-	"canister/agent":   "",
+	"canister/agent":   "canister/candid",
 	"canister/module":  "",
 	"canister/host":    "canister/module",
 	"canister/link":    "arch canister/candid canister/host canister/module engine spinfile tokenizer",
 	"canister/candid":  "",
-	"canister/replica": "canister/agent canister/host canister/module",
+	"canister/replica": "canister/agent canister/candid canister/host canister/module",
 	"cmd/spinnet-wasm": "algebra arch engine spinfile tokenizer canister/ic0 canister/candid",
 }
 

@@ -7,6 +7,8 @@ import (
 	"math"
 	"math/big"
 	"slices"
+
+	"spinnet/canister/candid"
 )
 
 // Candid values in Go:
@@ -55,23 +57,14 @@ func Some(v any) Opt { return Opt{true, v} }
 var None = Opt{}
 
 // F is a named field.
-func F(name string, v any) Field { return Field{name, Hash(name), v} }
+func F(name string, v any) Field { return Field{name, candid.Hash(name), v} }
 
 // V is a variant.
 func V(name string, v any) Variant { return Variant(F(name, v)) }
 
-// Hash gives the number that stands for a field's name on the wire.
-func Hash(name string) uint32 {
-	var h uint32
-	for i := range len(name) {
-		h = h*223 + uint32(name[i])
-	}
-	return h
-}
-
 // Get finds a field: nil when it is not there.
 func (r Record) Get(name string) any {
-	id := Hash(name)
+	id := candid.Hash(name)
 	for _, f := range r {
 		if f.ID == id {
 			return f.Value
@@ -81,7 +74,7 @@ func (r Record) Get(name string) any {
 }
 
 // Is reports whether the variant is the named one.
-func (v Variant) Is(name string) bool { return v.ID == Hash(name) }
+func (v Variant) Is(name string) bool { return v.ID == candid.Hash(name) }
 
 // Type codes of the wire.
 const (

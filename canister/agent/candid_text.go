@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"spinnet/canister/candid"
 )
 
 // FormatArgs writes values as Candid text: (value, value).
@@ -136,7 +138,7 @@ func FieldNames(service string) map[uint32]string {
 	names := map[uint32]string{}
 	for _, word := range regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*|"[^"\\]*"`).FindAllString(service, -1) {
 		word = strings.Trim(word, `"`)
-		names[Hash(word)] = word
+		names[candid.Hash(word)] = word
 	}
 	return names
 }

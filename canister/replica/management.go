@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"spinnet/canister/agent"
+	"spinnet/canister/candid"
 	"spinnet/canister/host"
 )
 
@@ -184,7 +185,7 @@ func (s *state) apply(settings agent.Record) error {
 		if !o.Set {
 			continue
 		}
-		if f.ID == agent.Hash("controllers") {
+		if f.ID == candid.Hash("controllers") {
 			list, ok := o.Value.(agent.Vec)
 			if !ok || len(list) > maxControllers {
 				return fmt.Errorf("settings: controllers are at most %d principals", maxControllers)
