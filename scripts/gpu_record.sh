@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
-# One pass over all that is recorded from a machine with an NVIDIA GPU, for
-# machines that are lent for minutes: what does not disturb each other runs at once.
+# All that is recorded from a machine with an NVIDIA GPU, for machines that are
+# lent for minutes: what does not disturb each other runs at once.
 #
-#   scripts/gpu_record.sh prepare DIR [DATASETS]   as scripts/gpu_test.sh prepare, with what follows
-#   DIR/scripts/gpu_record.sh run OUT              there: OUT gets kernels.tgz, results.tgz, logs.tgz
+#   scripts/gpu_record.sh prepare DIR [DATASETS]    as scripts/gpu_test.sh prepare, with what follows
+#   DIR/scripts/gpu_record.sh measure WORK OUT      there: compiles the kernels, times them beside PyTorch, begins
+#                                                   the run of the 124M shape, and beside it runs tests,
+#                                                   sanitizers and other arms of docs/results
+#   DIR/scripts/gpu_record.sh again WORK SECONDS    kills the long run with SIGKILL, resumes it, waits
+#   DIR/scripts/gpu_record.sh finish WORK OUT SECONDS   waits for its end, at most so long, then stops it with
+#                                                   SIGINT; samples; OUT gets all results
 #
-# In order: the kernels are compiled; the tests, the sanitizers and the runs of
-# docs/results go on together; then, alone, the timings beside PyTorch; last the 124M
-# shape for RECORD_SECONDS (60), killed with SIGKILL half-way and resumed.
+# WORK is a folder that stays between the calls; OUT gets .tgz files. RECORD_STEPS is
+# the length of the long run (8000 steps), RECORD_KEYS more keys of its recipe, RECORD_ARMS the other arms (shakespeare-octonion).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
+arm=gostd-kjv-124m
 
 prepare() {
   local dir=$1 datasets=${2:-datasets}
@@ -22,43 +27,96 @@ prepare() {
 
 say() { echo "== [$SECONDS s] $*"; }
 
-run() {
-  local out work runs logs seconds=${RECORD_SECONDS:-60}
-  out=$(realpath -m "$1")
-  work=$(mktemp -d)
+# train begins the long run, or resumes it, in a session of its own, so that it
+# outlives the call.
+train() { # WORK flags …
+  local work=$1
+  shift
+  SPINNET_CUDA_KERNELS=$work/logs/kernels setsid nohup bin/spinnet train "$@" >>"$work/long.out" 2>>"$work/long.log" </dev/null &
+  echo $! >"$work/long.pid"
+}
+
+running() { kill -0 "$(cat "$1/long.pid")" 2>/dev/null; }
+
+# settle waits for the long run to end, at most so many seconds.
+settle() { # WORK SECONDS
+  local end=$((SECONDS + $2))
+  while running "$1" && [ $SECONDS -lt $end ]; do sleep 1; done
+}
+
+measure() {
+  local work out logs runs
+  mkdir -p "$1" "$2"
+  work=$(realpath "$1") out=$(realpath "$2")
   runs=$work/results logs=$work/logs
-  mkdir -p "$out" "$logs" "$runs"
+  mkdir -p "$logs" "$runs"
   say build
   scripts/gpu_test.sh run "$logs" build 2>&1 | tail -3
   tar czf "$out/kernels.tgz" -C "$logs" kernels
   export SPINNET_CUDA_KERNELS=$logs/kernels
-  say tests, sanitizers, runs
-  # shellcheck disable=SC2046 # the arms are words
-  timeout 200 scripts/results.sh run "$runs" $(scripts/results.sh arms | grep -v 124m) >"$logs/runs.txt" 2>&1 &
-  timeout 200 scripts/gpu_test.sh run "$logs" sanitize >"$logs/sanitize.txt" 2>&1 &
-  timeout 200 scripts/gpu_test.sh run "$logs" test 2>&1 | grep -v '^gpu\|^kernels\|^go ' | tail -20
-  wait
+  say timings
+  timeout 240 scripts/gpu_peers.sh "$logs/peers" train layers 2>&1 | cut -c1-190
+  timeout 60 bin/spinnet bench gpu/decode 2>&1 | tee "$logs/decode.txt"
+  say "the 124M shape begins; tests, sanitizers, runs"
+  : >"$work/defaults.toml"
+  # shellcheck disable=SC2046,SC2086 # the recipe is a list of flags
+  train "$work" "$work/defaults.toml" --out_dir="$runs/$arm" --device=cuda --keep_checkpoints=1 --sample_tokens=0 \
+    $(scripts/results.sh keys $arm) --max_iters="${RECORD_STEPS:-8000}" ${RECORD_KEYS:-}
+  # shellcheck disable=SC2086 # the arms are words
+  timeout 240 scripts/results.sh run "$runs" ${RECORD_ARMS:-shakespeare-octonion} >"$logs/runs.txt" 2>&1 &
+  timeout 300 scripts/gpu_test.sh run "$logs" sanitize >"$logs/sanitize.txt" 2>&1 &
+  timeout 240 scripts/gpu_test.sh run "$logs" test 2>&1 | grep -v '^gpu\|^kernels\|^go ' | tail -20
+  wait %2 %3
   cat "$logs/runs.txt"
   tail -20 "$logs/sanitize.txt"
-  say timings
-  timeout 200 scripts/gpu_peers.sh "$logs/peers" train layers 2>&1 | cut -c1-190
+  tail -n 2 "$work/long.log"
   tar czf "$out/logs.tgz" -C "$logs" --exclude=kernels .
-  say 124M
-  : >"$runs/defaults.toml"
-  # shellcheck disable=SC2046,SC2086
-  timeout -s KILL $((seconds / 2)) bin/spinnet train "$runs/defaults.toml" --out_dir="$runs/gostd-kjv-124m" --device=cuda --keep_checkpoints=1 \
-    --sample_tokens=0 --checkpoint_interval=50 $(scripts/results.sh keys gostd-kjv-124m) --max_iters=${RECORD_STEPS:-350} 2>&1 | tail -1
-  timeout $((seconds + 20)) bin/spinnet train "$runs/gostd-kjv-124m" --resume 2>&1 | grep -v '^step' | tail -4
-  bin/spinnet compress "$runs/gostd-kjv-124m/checkpoints/best" -o "$runs/gostd-kjv-124m/model.spinnet" 2>&1 | tail -3
-  for prompt in "func (r *Reader) Read(" "And it came to pass"; do
-    bin/spinnet generate "$runs/gostd-kjv-124m/model.spinnet" --device=cuda --echo --prompt "$prompt" --max-tokens 200 --seed 1
-  done >"$runs/gostd-kjv-124m/sample.txt"
-  tar czf "$out/results.tgz" -C "$runs" --exclude=checkpoints --exclude='*gpt2*/model.spinnet' --exclude='*124m/model.spinnet' .
+  tar czf "$out/results.tgz" -C "$runs" --exclude=checkpoints --exclude='*gpt2*/model.spinnet' .
   say end
 }
 
-case ${1:-} in
-prepare) prepare "${2:?a folder}" "${3:-}" ;;
-run) run "${2:?a folder}" ;;
-*) sed -n '2,10p' "$0" >&2; exit 2 ;;
+again() {
+  local work pid
+  work=$(realpath "$1")
+  pid=$(cat "$work/long.pid")
+  say "SIGKILL at: $(tail -n 1 "$work/long.log")"
+  kill -9 "$pid"
+  while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
+  train "$work" "$work/results/$arm" --resume
+  settle "$work" "$2"
+  grep -i resum "$work/long.log" | tail -n 2
+  tail -n 2 "$work/long.log"
+  nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader
+}
+
+finish() {
+  local work out run
+  work=$(realpath "$1") run=$work/results/$arm
+  mkdir -p "$2"
+  out=$(realpath "$2")
+  settle "$work" "$3"
+  if running "$work"; then
+    say "stopped before its end"
+    kill -INT "$(cat "$work/long.pid")"
+    settle "$work" 30
+  fi
+  tail -n 4 "$work/long.log"
+  tail -n 8 "$work/long.out"
+  export SPINNET_CUDA_KERNELS=$work/logs/kernels
+  bin/spinnet compress "$run/checkpoints/best" -o "$run/model.spinnet" 2>&1 | tail -n 3
+  for prompt in "func (r *Reader) Read(" "And it came to pass"; do
+    bin/spinnet generate "$run/model.spinnet" --device=cuda --echo --prompt "$prompt" --max-tokens 200 --seed 1
+  done >"$run/sample.txt"
+  cat "$run/sample.txt"
+  cp "$work/long.log" "$work/long.out" "$run/"
+  tar czf "$out/results.tgz" -C "$work/results" --exclude=checkpoints --exclude='*gpt2*/model.spinnet' --exclude='*124m/model.spinnet' .
+  say end
+}
+
+case ${1:-}/$# in
+prepare/[23]) prepare "$2" "${3:-}" ;;
+measure/3) measure "$2" "$3" ;;
+again/3) again "$2" "$3" ;;
+finish/4) finish "$2" "$3" "$4" ;;
+*) sed -n '2,16p' "$0" >&2; exit 2 ;;
 esac
