@@ -205,6 +205,9 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 	defer stop()
 	err = t.Run(ctx, p.observer())
 	p.close()
+	if gpu, ok := dev.(interface{ Memory() uint64 }); ok {
+		fmt.Fprintf(log, "memory      %s on the GPU\n", bytesText(int(gpu.Memory())))
+	}
 	if errors.Is(err, train.ErrInterrupted) {
 		fmt.Fprintf(log, "interrupted after step %d; go on with: spinnet train %s --resume\n", t.Step(), cfg.OutDir)
 		return exitError(exitInterrupted)
