@@ -75,20 +75,13 @@ DEVICE void store_rows(bf16* dst, int stride, const bf16* rows, int count, int v
   }
 }
 
-// The rotation of eight adjacent values, four complex numbers.
-DEVICE vec8 rotate8(const vec8& x, float4 c, float4 s) {
-  float cs[4] = {c.x, c.y, c.z, c.w}, sn[4] = {s.x, s.y, s.z, s.w};
-  vec8 y;
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    float a = low(x.x[i]), b = high(x.x[i]);
-    y.x[i] = pack(a * cs[i] - b * sn[i], b * cs[i] + a * sn[i]);
-  }
-  return y;
-}
+// The rotation of two adjacent values, a complex number, and of eight.
 DEVICE uint32_t rotate2(uint32_t x, float c, float s) {
-  float a = low(x), b = high(x);
-  return pack(a * c - b * s, b * c + a * s);
+  float a = low_float(x), b = high_float(x);
+  return pack_bf16(a * c - b * s, b * c + a * s);
+}
+DEVICE uint4 rotate8(uint4 x, float4 c, float4 s) {
+  return make_uint4(rotate2(x.x, c.x, s.x), rotate2(x.y, c.y, s.y), rotate2(x.z, c.z, s.z), rotate2(x.w, c.w, s.w));
 }
 
 // Addresses of a lane's row for ldmatrix: of a 16×16 piece that is the left
@@ -107,8 +100,8 @@ DEVICE uint32_t lane_right(uint32_t base) {
 
 // Two neighbouring 16×8 products as the left operand of the next.
 DEVICE void as_left(uint32_t (&a)[4], const float (&c0)[4], const float (&c1)[4]) {
-  a[0] = pack(c0[0], c0[1]), a[1] = pack(c0[2], c0[3]);
-  a[2] = pack(c1[0], c1[1]), a[3] = pack(c1[2], c1[3]);
+  a[0] = pack_bf16(c0[0], c0[1]), a[1] = pack_bf16(c0[2], c0[3]);
+  a[2] = pack_bf16(c1[0], c1[1]), a[3] = pack_bf16(c1[2], c1[3]);
 }
 
 // c[MT·16, NT·8] += a·bᵀ over HDP, both in shared memory by rows.
@@ -126,8 +119,8 @@ DEVICE void product(float (&c)[MT][NT][4], uint32_t a_lane, uint32_t b_lane) {
       ldmatrix(b, b_lane + (np * 16 * LD + ks * 16) * 2);
 #pragma unroll
       for (int mt = 0; mt < MT; mt++) {
-        mma(c[mt][2 * np], a[mt], b[0], b[1]);
-        mma(c[mt][2 * np + 1], a[mt], b[2], b[3]);
+        mma_bf16(c[mt][2 * np], a[mt], b[0], b[1]);
+        mma_bf16(c[mt][2 * np + 1], a[mt], b[2], b[3]);
       }
     }
   }
@@ -144,8 +137,8 @@ DEVICE void product(float (&c)[MT][NT][4], const uint32_t (&a)[MT][HDP / 16][4],
       ldmatrix(b, b_lane + (np * 16 * LD + ks * 16) * 2);
 #pragma unroll
       for (int mt = 0; mt < MT; mt++) {
-        mma(c[mt][2 * np], a[mt][ks], b[0], b[1]);
-        mma(c[mt][2 * np + 1], a[mt][ks], b[2], b[3]);
+        mma_bf16(c[mt][2 * np], a[mt][ks], b[0], b[1]);
+        mma_bf16(c[mt][2 * np + 1], a[mt][ks], b[2], b[3]);
       }
     }
 }
@@ -165,8 +158,8 @@ DEVICE void product_rows(float (&c)[MT][HDP / 8][4], const float (&p)[MT][NT][4]
       ldmatrix_trans(b, b_lane + (ks * 16 * LD + np * 16) * 2);
 #pragma unroll
       for (int mt = 0; mt < MT; mt++) {
-        mma(c[mt][2 * np], a[mt], b[0], b[1]);
-        mma(c[mt][2 * np + 1], a[mt], b[2], b[3]);
+        mma_bf16(c[mt][2 * np], a[mt], b[0], b[1]);
+        mma_bf16(c[mt][2 * np + 1], a[mt], b[2], b[3]);
       }
     }
   }
@@ -202,7 +195,7 @@ DEVICE void finish(bf16* rows, float (&c)[MT][HDP / 8][4], float scale, const fl
           a = a0 * cs + b * sn;
           b = b * cs - a0 * sn;
         }
-        *(uint32_t*)(rows + row * LD + n * 8 + 2 * t) = pack(a, b);
+        *(uint32_t*)(rows + row * LD + n * 8 + 2 * t) = pack_bf16(a, b);
       }
     }
 }
@@ -242,7 +235,7 @@ DEVICE void forward(unsigned char* shared, bf16* o, float* lse, bf16* q, const b
       for (int i = threadIdx.x; i < rows * c8; i += kThreads) {
         int r = i / c8, c = i % c8;
         size_t at = (size_t)(q0 + r) * half + c * 4;
-        vec8 x = rotate8(load8(sq + r * LD + c * 8), *(const float4*)(cos + at), *(const float4*)(sin + at));
+        uint4 x = rotate8(load8(sq + r * LD + c * 8), *(const float4*)(cos + at), *(const float4*)(sin + at));
         store8(sq + r * LD + c * 8, x);
         store8(q + (size_t)r * s.q_row + c * 8, x);
       }
@@ -348,7 +341,7 @@ DEVICE void forward(unsigned char* shared, bf16* o, float* lse, bf16* q, const b
 #pragma unroll
       for (int n = 0; n < HDP / 8; n++) acc[mt][n][2 * r] *= f, acc[mt][n][2 * r + 1] *= f;
     }
-  // A warp reads only its own rows of q, and is done with them.
+  __syncwarp(); // a warp reads only its own rows of q; now all its lanes have
   bf16* rows = sq + w0 * LD;
   finish<HDP, MT>(rows, acc, 1, nullptr, nullptr, i0, s);
   __syncwarp();
@@ -406,7 +399,7 @@ DEVICE void backward_q(unsigned char* shared, bf16* dq, float* delta, const bf16
           int c = n * 8 + 2 * t;
           if (c < s.hd) {
             uint32_t x = *(const uint32_t*)(orow + c), y = *(const uint32_t*)(drow + c);
-            d += low(x) * low(y) + high(x) * high(y);
+            d += low_float(x) * low_float(y) + high_float(x) * high_float(y);
           }
         }
       }
@@ -459,6 +452,7 @@ DEVICE void backward_q(unsigned char* shared, bf16* dq, float* delta, const bf16
       }
     product_rows<HDP, MT, NT>(acc, p, lane_left<LD>(at));
   }
+  __syncwarp(); // a warp reads only its own rows of q; now all its lanes have
   bf16* rows = sq + w0 * LD;
   finish<HDP, MT>(rows, acc, scale, cos, sin, i0, s);
   __syncwarp();
@@ -561,7 +555,7 @@ DEVICE void backward_kv(unsigned char* shared, bf16* dk, bf16* dv, const bf16* d
       product_rows<HDP, MT, NT>(dka, p, lane_left<LD>(at));
     }
   }
-  // A warp reads only its own rows of k and v, and is done with them.
+  __syncwarp(); // a warp reads only its own rows of k and v; now all its lanes have
   bf16 *rk = sk + w0 * LD, *rv = sv + w0 * LD;
   finish<HDP, MT>(rk, dka, scale, cos, sin, j0, s);
   finish<HDP, MT>(rv, dva, keep, nullptr, nullptr, j0, s);

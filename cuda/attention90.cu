@@ -5,7 +5,7 @@
 // shared memory. Rows lie there in panels of 64 values, 128 bytes, swizzled as
 // wgmma reads them. The suffix of a kernel is the width of its heads; all strides
 // are multiples of 8.
-#include "device.cuh"
+#include "wgmma.cuh"
 
 #ifdef HOPPER
 namespace {
@@ -63,6 +63,12 @@ DEVICE void load_left(uint32_t (&a)[4][4], uint32_t rows) {
   for (int ks = 0; ks < 4; ks++) ldmatrix(a[ks], rows + chunk(l & 15, ks * 2 + (l >> 4)));
 }
 
+// The accumulators of N = 64 or 32 columns.
+template <int N>
+DEVICE float (&columns(float (&c)[8][4]))[N / 8][4] {
+  return *(float (*)[N / 8][4])&c;
+}
+
 // c[64, N] = a·bᵀ over HD, issued only: a has 64 rows, b N, in panels that are
 // apartA and apartB bytes from each other. (With a in registers ptxas 12.4 and
 // 13.0 gave the registers of a that lives through a loop to another left operand
@@ -71,7 +77,7 @@ template <int HD, int N>
 DEVICE void multiply(float (&c)[8][4], uint32_t a, uint32_t apartA, uint32_t b, uint32_t apartB) {
 #pragma unroll
   for (int ks = 0; ks < HD / 16; ks++)
-    wgmma_shared<0, N>(c, descriptor(a + ks / 4 * apartA + ks % 4 * 32), descriptor(b + ks / 4 * apartB + ks % 4 * 32), ks);
+    wgmma<0, 0>(columns<N>(c), descriptor(a + ks / 4 * apartA + ks % 4 * 32), descriptor(b + ks / 4 * apartB + ks % 4 * 32), ks);
 }
 // c[64, HD] += a·b, b of N rows.
 template <int HD, int N>
@@ -81,9 +87,9 @@ DEVICE void multiply_rows(float (&c)[kPanels<HD>][8][4], const uint32_t (&a)[4][
 #pragma unroll
     for (int p = 0; p < kPanels<HD>; p++) {
       if (steps<HD>(p) == 4)
-        wgmma_registers<1, 64>(c[p], a[ks], descriptor(b + p * apart + ks * 2048), 1);
+        wgmma_registers<1>(c[p], a[ks], descriptor(b + p * apart + ks * 2048), 1);
       else
-        wgmma_registers<1, 32>(c[p], a[ks], descriptor(b + p * apart + ks * 2048), 1);
+        wgmma_registers<1>(columns<32>(c[p]), a[ks], descriptor(b + p * apart + ks * 2048), 1);
     }
 }
 template <int P>
@@ -95,8 +101,8 @@ template <int N>
 DEVICE void as_left(uint32_t (&a)[4][4], const float (&p)[8][4]) {
 #pragma unroll
   for (int ks = 0; ks < N / 16; ks++) {
-    a[ks][0] = pack(p[2 * ks][0], p[2 * ks][1]), a[ks][1] = pack(p[2 * ks][2], p[2 * ks][3]);
-    a[ks][2] = pack(p[2 * ks + 1][0], p[2 * ks + 1][1]), a[ks][3] = pack(p[2 * ks + 1][2], p[2 * ks + 1][3]);
+    a[ks][0] = pack_bf16(p[2 * ks][0], p[2 * ks][1]), a[ks][1] = pack_bf16(p[2 * ks][2], p[2 * ks][3]);
+    a[ks][2] = pack_bf16(p[2 * ks + 1][0], p[2 * ks + 1][1]), a[ks][3] = pack_bf16(p[2 * ks + 1][2], p[2 * ks + 1][3]);
   }
 }
 template <int P>
@@ -137,7 +143,7 @@ DEVICE void finish(bf16* dst, int stride, unsigned char* rows, const float (&c)[
         a = a0 * cs + b * sn;
         b = b * cs - a0 * sn;
       }
-      *(uint32_t*)(rows + n / 8 * kPanel + chunk(row, n % 8) + t * 4) = pack(a, b);
+      *(uint32_t*)(rows + n / 8 * kPanel + chunk(row, n % 8) + t * 4) = pack_bf16(a, b);
     }
   }
   __syncwarp();
@@ -188,8 +194,8 @@ DEVICE void forward(unsigned char* raw, bf16* o, float* lse, bf16* q, const bf16
         for (int n = 0; n < 8; n++) {
           if (n >= 2 * steps<HD>(p)) break;
           const uint32_t x = a[n / 2][n % 2 * 2 + r];
-          const float cs = cos[at + n * 4], sn = sin[at + n * 4], x0 = low(x), x1 = high(x);
-          *(uint32_t*)(rows + p * kPanel + chunk(r * 8 + g, n) + t * 4) = pack(x0 * cs - x1 * sn, x1 * cs + x0 * sn);
+          const float cs = cos[at + n * 4], sn = sin[at + n * 4], x0 = low_float(x), x1 = high_float(x);
+          *(uint32_t*)(rows + p * kPanel + chunk(r * 8 + g, n) + t * 4) = pack_bf16(x0 * cs - x1 * sn, x1 * cs + x0 * sn);
         }
       }
     }
@@ -205,7 +211,7 @@ DEVICE void forward(unsigned char* raw, bf16* o, float* lse, bf16* q, const bf16
   const int tiles = q0 / 64 + 1;
   for (int tile = 0; tile < tiles; tile++) {
     cp_async_wait<0>();
-    async_proxy_fence();
+    async_fence();
     __syncthreads();
     if (tile + 1 < tiles) load(tile + 1);
     const uint32_t at = stages + (tile & 1) * 2 * TILE;
@@ -337,7 +343,7 @@ DEVICE void backward_q(unsigned char* raw, bf16* dq, float* delta, const bf16* d
       for (int n = 0; n < 8; n++) {
         if (n >= 2 * steps<HD>(p)) break;
         const uint32_t x = d[n / 2][n % 2 * 2 + r], y = orow[r][n];
-        del[r] += low(x) * low(y) + high(x) * high(y);
+        del[r] += low_float(x) * low_float(y) + high_float(x) * high_float(y);
       }
   }
 #pragma unroll
@@ -353,7 +359,7 @@ DEVICE void backward_q(unsigned char* raw, bf16* dq, float* delta, const bf16* d
   const int words = (T + 31) / 32, tiles = q0 / 64 + 1;
   for (int tile = 0; tile < tiles; tile++) {
     cp_async_wait<0>();
-    async_proxy_fence();
+    async_fence();
     __syncthreads();
     if (tile + 1 < tiles) load(tile + 1);
     const uint32_t at = stages + (tile & 1) * 2 * TILE;
@@ -453,7 +459,7 @@ DEVICE void backward_kv(unsigned char* raw, bf16* dk, bf16* dv, const bf16* dout
   const int words = (T + 31) / 32;
   for (int it = 0; it < count * heads; it++) {
     cp_async_wait<0>();
-    async_proxy_fence();
+    async_fence();
     __syncthreads();
     if (it + 1 < count * heads) load(it + 1);
     const uint32_t stage = (it & 1) * STAGE, at = stages + stage;
@@ -500,7 +506,7 @@ DEVICE void backward_kv(unsigned char* raw, bf16* dk, bf16* dv, const bf16* dout
           if (bit >> 8 & 1) d[e + 2] = 0;
         }
       }
-      pa[n / 2][n % 2 * 2] = pack(d[0], d[1]), pa[n / 2][n % 2 * 2 + 1] = pack(d[2], d[3]);
+      pa[n / 2][n % 2 * 2] = pack_bf16(d[0], d[1]), pa[n / 2][n % 2 * 2 + 1] = pack_bf16(d[2], d[3]);
     }
     wgmma_fence();
     multiply_rows<HD, BQ>(dva, pa, at + QUERIES, APART);
@@ -518,7 +524,7 @@ DEVICE void backward_kv(unsigned char* raw, bf16* dk, bf16* dv, const bf16* dout
         if (mask) y = drop >> (4 * n + e) & 1 ? 0 : y * keep;
         d[e] = p[n][e] * (y - (e & 1 ? del.y : del.x));
       }
-      sa[n / 2][n % 2 * 2] = pack(d[0], d[1]), sa[n / 2][n % 2 * 2 + 1] = pack(d[2], d[3]);
+      sa[n / 2][n % 2 * 2] = pack_bf16(d[0], d[1]), sa[n / 2][n % 2 * 2 + 1] = pack_bf16(d[2], d[3]);
     }
     wgmma_fence();
     multiply_rows<HD, BQ>(dka, sa, at, APART);

@@ -310,7 +310,7 @@ DEVICE void table_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, 
   const int lane = threadIdx.x % 32;
   const int8_t* table = (const int8_t*)t.data;
   if (d % 16) {
-    after_others();
+    wait_for_others();
     for (int c = lane; c < d; c += 32)
       for (int r = 0; r < R; r++)
         if (row0 + r < vocab) acc[r] += (int)table[(row0 + r) * d + c] * load_fresh(x + c);
@@ -323,7 +323,7 @@ DEVICE void table_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, 
     rows[r] = (const int4*)(table + (row0 + r < vocab ? row0 + r : vocab - 1) * d);
     if (lane * 16 < d) w[r] = load_early(rows[r] + lane);
   }
-  after_others();
+  wait_for_others();
   for (int c = lane; c < d / 16; c += 32) {
     const int4 a = load_fresh((const int4*)x + c);
 #pragma unroll
@@ -337,7 +337,7 @@ DEVICE void table_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, 
 template <int R>
 DEVICE void group_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, const int8_t* x, int d) {
   const int lane = threadIdx.x % 32, groups = (d + 31) / 32, half = 1 << ((int)t.bits - 1);
-  after_others();
+  wait_for_others();
   for (int g = lane; g < groups; g += 32) {
     int a[8], sum = 0; // the input's group
 #pragma unroll
@@ -413,7 +413,7 @@ decode_logits_float(float* y, const PARAM Table table, const float* x, const flo
   SHARED float out[32];
   x += (size_t)blockIdx.y * stride, y += (size_t)blockIdx.y * vocab;
   float acc[4] = {0, 0, 0, 0};
-  after_others();
+  wait_for_others();
   for (int c = lane; c < d; c += 32)
 #pragma unroll
     for (int r = 0; r < 4; r++)

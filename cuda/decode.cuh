@@ -31,18 +31,6 @@ DEVICE int4 load_early(const int4* p) {
   asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(p));
   return x;
 }
-// What follows on the stream may start while this kernel runs; it waits for its
-// results where after_others stands.
-DEVICE void let_others_start() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-DEVICE void after_others() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
 DEVICE int warp_add(int x) { return __reduce_add_sync(0xffffffffu, x); }
 DEVICE float warp_most(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); } // x ≥ 0
 #else
@@ -53,7 +41,6 @@ DEVICE float load_any(const float* p) { return *p; }
 DEVICE uint32_t load_early(const uint32_t* p) { return *p; }
 DEVICE float load_early(const float* p) { return *p; }
 DEVICE int4 load_early(const int4* p) { return *p; }
-DEVICE void let_others_start() {}
 DEVICE int warp_add(int x) { return warp_sum(x); }
 DEVICE float warp_most(float x) { return warp_max(x); }
 #endif

@@ -1,25 +1,30 @@
-// Primitives of the kernels in attention.cu, loss.cu, norm.cu, swiglu.cu,
-// embedding.cu and elementwise.cu: bf16 in registers, reductions in a fixed
-// order, asynchronous copies, the tensor cores' 16×8×16 product, and the
-// counter-based generator of kernel/random.go. All PTX of those files is here;
-// _test/emulator.h gives the same functions to a host compiler.
+// What all kernels share: bf16 as 16 raw bits, reductions in a fixed order, the
+// counter-based generator of kernel/random.go, and the few instructions that the
+// compiler does not write by itself: asynchronous copies and the tensor cores of
+// sm_80 (wgmma.cuh has those of sm_90a). Nothing here needs a header of the
+// toolkit. _test/emulator.h gives a host compiler the same functions; it defines
+// EMULATED.
 #pragma once
 #include <stdint.h>
 
-typedef uint16_t bf16;                  // the bits of one bfloat16
-typedef struct { uint32_t x[4]; } vec8; // eight bf16 in 16 bytes, the lower index in the lower half
+typedef uint16_t bf16; // the bits of one bfloat16
 
 #define LOG2E 1.4426950408889634f
-#define LN2 0.6931471805599453f
 
 #ifndef EMULATED
-#define KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
+// KERNEL(threads) or KERNEL(threads, blocks): of a block, and of blocks that are
+// to fit on a multiprocessor.
+#define KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
 #define DEVICE __device__ __forceinline__
 #define SHARED __shared__
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define SWIZZLED_SHARED(name) extern __shared__ __align__(1024) unsigned char name[] // where boxes are swizzled
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HOPPER
+#endif
 
-// lo goes to the lower 16 bits; both rounded to nearest even.
-DEVICE uint32_t pack(float lo, float hi) {
+// pack_bf16 rounds two floats to nearest even: lo to the lower 16 bits.
+DEVICE uint32_t pack_bf16(float lo, float hi) {
   uint32_t r;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
   return r;
@@ -29,35 +34,6 @@ DEVICE float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
-DEVICE uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-// Copies bytes (16 or 0; 4 or 0) and fills the rest with zeros.
-DEVICE void cp_async16(uint32_t dst, const void* src, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(bytes) : "memory");
-}
-DEVICE void cp_async4(uint32_t dst, const void* src, int bytes) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(dst), "l"(src), "r"(bytes) : "memory");
-}
-DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N>
-DEVICE void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
-
-// Four 8×8 matrices of bf16; lanes 8i … 8i+7 give the rows of matrix i.
-DEVICE void ldmatrix(uint32_t (&r)[4], uint32_t addr) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(addr) : "memory");
-}
-DEVICE void ldmatrix_trans(uint32_t (&r)[4], uint32_t addr) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(addr) : "memory");
-}
-// c[16,8] += a[16,16]·b[16,8]. Lane l holds, with g = l/4 and t = l%4, of c
-// (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
-DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 DEVICE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEVICE double shuffle_xor(double x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEVICE int shuffle_xor(int x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
@@ -65,105 +41,113 @@ DEVICE uint32_t shuffle(uint32_t x, int lane) { return __shfl_sync(0xffffffffu, 
 DEVICE bool warp_any(bool x) { return __any_sync(0xffffffffu, x); }
 DEVICE int dot4(int a, int b, int c) { return __dp4a(a, b, c); }
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define HOPPER
-// What ordinary stores and copies left in shared memory becomes visible to
-// wgmma: after the wait for it, before the barrier.
-DEVICE void async_proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// compiler_fence: loads are not moved across it.
+DEVICE void compiler_fence() { asm volatile("" ::: "memory"); }
+
+// Kernels that follow each other on the stream, sm_90: wait_for_others waits until
+// those before have finished; let_others_start lets the next be made ready from
+// here on, if package cuda launches it early (table.go): it waits itself.
+DEVICE void wait_for_others() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+DEVICE void let_others_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// after_others is both. It comes before any access of memory.
+DEVICE void after_others() { wait_for_others(), let_others_start(); }
+
+// ---- asynchronous copies, sm_80 ----
+
+// shared_address is a pointer to shared memory as the 32 bits that PTX wants.
+DEVICE uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+// Starts a copy to shared memory of 16 bytes, or 4, of which all from bytes on are
+// zero. Both addresses are multiples of 16, or 4.
+DEVICE void cp_async16(uint32_t dst, const void* src, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(bytes) : "memory");
+}
+DEVICE void cp_async4(uint32_t dst, const void* src, int bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(dst), "l"(src), "r"(bytes) : "memory");
+}
+DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// cp_async_wait waits until at most N of this thread's groups are under way.
 template <int N>
-DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+DEVICE void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-#define ROW(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
-// d[64,N] = a[64,16]·b[16,N], added to d if add, of a warpgroup, N = 64 or 32:
-// warp w has rows 16w … 16w+15, a and d laid out as for mma. b is a descriptor of
-// shared memory; TRANS: its rows are those of the contraction, else its columns'.
-template <int TRANS, int N>
-DEVICE void wgmma_registers(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int add) {
-  if constexpr (N == 64) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}\n"
-        : ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TRANS));
-  } else {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19}, %20, p, 1, 1, %22;\n}\n"
-        : ROW(0), ROW(1), ROW(2), ROW(3)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TRANS));
-  }
+// store_shared16 writes 16 bytes at a shared address.
+DEVICE void store_shared16(uint32_t dst, uint4 v) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(dst), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
-// The same with a in shared memory, by rows.
-template <int TRANS, int N>
-DEVICE void wgmma_shared(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
-  if constexpr (N == 64) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, 1, 1, 0, %35;\n}\n"
-        : ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7)
-        : "l"(a), "l"(b), "r"(add), "n"(TRANS));
-  } else {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, 0, %19;\n}\n"
-        : ROW(0), ROW(1), ROW(2), ROW(3)
-        : "l"(a), "l"(b), "r"(add), "n"(TRANS));
-  }
+
+// ---- tensor cores, sm_80 ----
+
+// ldmatrix reads four 8×8 matrices of 16-bit values, lane l giving the address of
+// row l%8 of matrix l/8. Lane l gets elements 2(l%4) and 2(l%4)+1 of row l/4; of
+// the transposed matrices with ldmatrix_trans. Lanes that write what was read need
+// __syncwarp first.
+DEVICE void ldmatrix(uint32_t (&r)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
 }
-#undef ROW
-// Keeps the compiler from touching sums that a wgmma is still writing.
-DEVICE void wgmma_done(float (&d)[8][4]) {
-#pragma unroll
-  for (int i = 0; i < 8; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
+DEVICE void ldmatrix_trans(uint32_t (&r)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+}
+
+// mma_bf16 is d[16,8] += a[16,16]·b[16,8], float32 accumulators. Lane l holds of d
+// rows l/4 (d[0], d[1]) and l/4+8 (d[2], d[3]), columns 2(l%4) and +1; of a the
+// quarters (rows, columns) (0–7, 0–7), (8–15, 0–7), (0–7, 8–15), (8–15, 8–15) and
+// of b the halves (rows 0–7), (8–15) as ldmatrix gives them (b from its transpose).
+DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 #endif
-#endif
 
-DEVICE float low(uint32_t x) { return __uint_as_float(x << 16); }
-DEVICE float high(uint32_t x) { return __uint_as_float(x & 0xffff0000u); }
+// ---- bf16 ----
+
+// A bf16 is the upper half of a float.
+DEVICE float low_float(uint32_t x) { return __uint_as_float(x << 16); }
+DEVICE float high_float(uint32_t x) { return __uint_as_float(x & 0xffff0000u); }
 DEVICE float to_float(bf16 x) { return __uint_as_float((uint32_t)x << 16); }
-DEVICE bf16 to_bf16(float x) { return (bf16)pack(x, 0.f); }
+DEVICE bf16 to_bf16(float x) { return (bf16)pack_bf16(x, 0.f); }
 
-DEVICE void unpack(float (&f)[8], const vec8& v) {
-#pragma unroll
-  for (int i = 0; i < 4; i++) f[2 * i] = low(v.x[i]), f[2 * i + 1] = high(v.x[i]);
+// Eight bf16 in 16 bytes.
+DEVICE void unpack8(float (&f)[8], uint4 v) {
+  f[0] = low_float(v.x), f[1] = high_float(v.x), f[2] = low_float(v.y), f[3] = high_float(v.y);
+  f[4] = low_float(v.z), f[5] = high_float(v.z), f[6] = low_float(v.w), f[7] = high_float(v.w);
 }
-DEVICE vec8 pack(const float (&f)[8]) {
-  vec8 v;
-#pragma unroll
-  for (int i = 0; i < 4; i++) v.x[i] = pack(f[2 * i], f[2 * i + 1]);
-  return v;
+DEVICE uint4 pack8(const float (&f)[8]) {
+  return make_uint4(pack_bf16(f[0], f[1]), pack_bf16(f[2], f[3]), pack_bf16(f[4], f[5]), pack_bf16(f[6], f[7]));
 }
-// 16-byte accesses; p is 16-byte aligned.
-DEVICE vec8 load8(const bf16* p) {
-  uint4 u = *(const uint4*)p;
-  vec8 v = {{u.x, u.y, u.z, u.w}};
-  return v;
-}
-DEVICE void store8(bf16* p, const vec8& v) { *(uint4*)p = make_uint4(v.x[0], v.x[1], v.x[2], v.x[3]); }
-DEVICE void store4(bf16* p, float4 f) { *(uint2*)p = make_uint2(pack(f.x, f.y), pack(f.z, f.w)); }
+
+// Accesses of 16 or 8 bytes, aligned to as many.
+DEVICE uint4 load8(const bf16* p) { return *(const uint4*)p; }
+DEVICE void store8(bf16* p, uint4 v) { *(uint4*)p = v; }
+DEVICE float4 load4(const float* p) { return *(const float4*)p; }
 DEVICE float4 load4(const bf16* p) {
   uint2 u = *(const uint2*)p;
-  return make_float4(low(u.x), high(u.x), low(u.y), high(u.y));
+  return make_float4(low_float(u.x), high_float(u.x), low_float(u.y), high_float(u.y));
 }
-DEVICE float4 load4(const float* p) { return *(const float4*)p; }
+DEVICE void store4(float* p, float4 f) { *(float4*)p = f; }
+DEVICE void store4(bf16* p, float4 f) { *(uint2*)p = make_uint2(pack_bf16(f.x, f.y), pack_bf16(f.z, f.w)); }
 // The same for what nothing reads again before long: it leaves the cache first.
+DEVICE uint4 load8_late(const bf16* p) { return __ldcs((const uint4*)p); }
 DEVICE float4 load4_late(const float* p) { return __ldcs((const float4*)p); }
 DEVICE float4 load4_late(const bf16* p) {
   uint2 u = __ldcs((const uint2*)p);
-  return make_float4(low(u.x), high(u.x), low(u.y), high(u.y));
-}
-DEVICE vec8 load8_late(const bf16* p) {
-  uint4 u = __ldcs((const uint4*)p);
-  vec8 v = {{u.x, u.y, u.z, u.w}};
-  return v;
+  return make_float4(low_float(u.x), high_float(u.x), low_float(u.y), high_float(u.y));
 }
 DEVICE void store4_late(float* p, float4 f) { __stcs((float4*)p, f); }
-DEVICE void store4(float* p, float4 f) { *(float4*)p = f; }
 
-// Reductions over a warp; every lane gets the result.
+// ---- reductions ----
+// Every thread gets the same bits, in every run.
+
 template <class T>
 DEVICE T warp_sum(T x) {
 #pragma unroll
@@ -175,8 +159,8 @@ DEVICE float warp_max(float x) {
   for (int m = 16; m; m >>= 1) x = fmaxf(x, shuffle_xor(x, m));
   return x;
 }
-// Sum over a block of at most 1024 threads; every thread gets the result.
-// scratch holds 32 values and may be used again after the next barrier.
+// Of a block of whole warps, at most 32, added in order. scratch is shared, of 32
+// values, and may be used again after the next barrier.
 template <class T>
 DEVICE T block_sum(T x, T* scratch) {
   x = warp_sum(x);

@@ -1,4 +1,4 @@
-// Sums, casts and fills, and the optimizer: gradient norm, clipping and AdamW
+// Sums, a cast, and the optimizer: gradient norm, clipping and AdamW
 // over all parameters in three launches with no word to the host.
 //
 // A table of all parameters lies on the device: arrays of pointers, their
@@ -49,9 +49,9 @@ add_bf16(bf16* y, const bf16* a, const bf16* b, size_t n) {
   }
 }
 
-// to_bf16_f32, to_f32_bf16: casts, rounding to nearest even.
+// to_bf16_f32 rounds to nearest even.
 // launch: grid ⌈n/1024⌉, block 256, no dynamic shared; arguments (bf16* y, const
-// float* x, size_t n) or (float* y, const bf16* x, size_t n).
+// float* x, size_t n).
 KERNEL(256, 4)
 to_bf16_f32(bf16* y, const float* x, size_t n) {
   const size_t i = ((size_t)blockIdx.x * 256 + threadIdx.x) * 4;
@@ -59,26 +59,6 @@ to_bf16_f32(bf16* y, const float* x, size_t n) {
     store4(y + i, load4(x + i));
   else
     for (size_t j = i; j < n; j++) y[j] = to_bf16(x[j]);
-}
-KERNEL(256, 4)
-to_f32_bf16(float* y, const bf16* x, size_t n) {
-  const size_t i = ((size_t)blockIdx.x * 256 + threadIdx.x) * 4;
-  if (i + 4 <= n)
-    store4(y + i, load4(x + i));
-  else
-    for (size_t j = i; j < n; j++) y[j] = to_float(x[j]);
-}
-
-// fill writes n words of 32 bits.
-// launch: grid ⌈n/1024⌉, block 256, no dynamic shared; arguments (uint32* y,
-// uint32 value, size_t n).
-KERNEL(256, 4)
-fill(uint32_t* y, uint32_t value, size_t n) {
-  const size_t i = ((size_t)blockIdx.x * 256 + threadIdx.x) * 4;
-  if (i + 4 <= n)
-    *(uint4*)(y + i) = make_uint4(value, value, value, value);
-  else
-    for (size_t j = i; j < n; j++) y[j] = value;
 }
 
 // sum_squares: sums [chunks] of the squares of each chunk of gradients.

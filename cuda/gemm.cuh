@@ -12,7 +12,7 @@
 // contraction of a chain can be split in parts, which have results of their
 // own: part s of product z goes to C + (s·batch + z)·strideC.
 #pragma once
-#include "common.cuh"
+#include "device.cuh"
 
 // ---- what happens to a result --------------------------------------------
 //
@@ -191,7 +191,7 @@ template <bool T, bool A, int NF> DEVICE void load_operand(uint32_t (&f)[NF][4],
 template <bool TA, bool TB, class T>
 DEVICE void gemm_tile(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb,
                       int ldc, int strideA, int strideB, int strideC, int strideS, int chain, int add) {
-    DYNAMIC_SHARED(shared);
+    SWIZZLED_SHARED(shared);
     const int stage_bytes = 2 * 128 * 64 * 2;
     uint32_t base = shared_address(shared);
     int warp = threadIdx.x >> 5;

@@ -3,6 +3,7 @@
 // from tile to tile while its next operands are already on their way.
 #pragma once
 #include "gemm.cuh"
+#include "wgmma.cuh"
 
 // TensorMap is a CUtensorMap, passed by value as a __grid_constant__. All
 // operands use the same kind, made by cuTensorMapEncodeTiled with
@@ -23,10 +24,7 @@ struct alignas(64) TensorMap {
     uint64_t word[16];
 };
 
-#if defined(SPINNET_EMULATE)
-#define HOPPER 1
-#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define HOPPER 1
+#if defined(HOPPER) && !defined(EMULATED)
 
 // ---- mbarriers -----------------------------------------------------------
 
@@ -58,114 +56,9 @@ DEVICE void tma_load(uint32_t dst, const TensorMap *map, uint32_t bar, int colum
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
                  ::"r"(dst), "l"(map), "r"(column), "r"(batch), "r"(row), "r"(bar) : "memory");
 }
-// async_fence makes what this thread stored in shared memory visible to the
-// copy engine and the tensor cores, before a barrier.
-DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // computing_barrier waits for the 256 threads of both computing warpgroups.
 DEVICE void computing_barrier() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
 DEVICE void tma_prefetch(const TensorMap *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
-
-// ---- wgmma ---------------------------------------------------------------
-
-DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
-
-// wgmma is d[64×8NB] (+)= A[64×16]·B[16×8NB] of one warpgroup; warp w of it
-// holds rows 16w …, in the layout of mma_bf16. TA, TB: the operand lies with
-// the contraction down its rows.
-#define ACC1(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
-#define ACC4(i) ACC1(i), ACC1(i + 1), ACC1(i + 2), ACC1(i + 3)
-template <int TA, int TB> DEVICE void wgmma(float (&d)[4][4], uint64_t a, uint64_t b, int add) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-        "%16, %17, p, 1, 1, %19, %20;\n}\n"
-        : ACC4(0)
-        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-}
-
-template <int TA, int TB> DEVICE void wgmma(float (&d)[8][4], uint64_t a, uint64_t b, int add) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, p, 1, 1, %35, %36;\n}\n"
-        : ACC4(0),
-          ACC4(4)
-        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-}
-
-template <int TA, int TB> DEVICE void wgmma(float (&d)[16][4], uint64_t a, uint64_t b, int add) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, p, 1, 1, %67, %68;\n}\n"
-        : ACC4(0),
-          ACC4(4),
-          ACC4(8),
-          ACC4(12)
-        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-}
-
-template <int TA, int TB> DEVICE void wgmma(float (&d)[24][4], uint64_t a, uint64_t b, int add) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-        "%96, %97, p, 1, 1, %99, %100;\n}\n"
-        : ACC4(0),
-          ACC4(4),
-          ACC4(8),
-          ACC4(12),
-          ACC4(16),
-          ACC4(20)
-        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-}
-
-template <int TA, int TB> DEVICE void wgmma(float (&d)[32][4], uint64_t a, uint64_t b, int add) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-        "%128, %129, p, 1, 1, %131, %132;\n}\n"
-        : ACC4(0),
-          ACC4(4),
-          ACC4(8),
-          ACC4(12),
-          ACC4(16),
-          ACC4(20),
-          ACC4(24),
-          ACC4(28)
-        : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-}
-
-#undef ACC1
-#undef ACC4
-
-// wgmma_done keeps the compiler from using accumulators before the wait.
-template <int NB> DEVICE void wgmma_done(float (&d)[NB][4]) {
-#pragma unroll
-    for (int i = 0; i < NB; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
-}
 #endif
 
 #ifdef HOPPER
@@ -215,7 +108,7 @@ template <int WIDTH, int MODE, bool TA, bool TB, class T>
 DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, T *C, const float *scale, int M, int N, int K,
                          int ldc, int batch, int chain, int splits, int strideC, int strideS, int shared_operand, int add) {
 #ifdef HOPPER
-    DYNAMIC_SHARED(shared);
+    SWIZZLED_SHARED(shared);
     typedef Gemm90<WIDTH, MODE> G;
     uint32_t kept = shared_address(shared); // a multiple of 1024, as the swizzle needs
     uint32_t base = kept + G::resident_bytes;

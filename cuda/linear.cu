@@ -36,7 +36,7 @@
 //   only without add: the ceil(K/64)·chain steps are dealt out in equal runs,
 //   and every part is written, as zeros if it has none.
 #define GEMM(name, TA, TB, T)                                                                                  \
-    KERNEL __launch_bounds__(256, 2)                                                                           \
+    KERNEL(256, 2)                                                                                             \
     gemm_##name(const bf16 *A, const bf16 *B, T *C, const float *scale, int M, int N, int K, int lda, int ldb, \
                 int ldc, int strideA, int strideB, int strideC, int strideS, int chain, int add) {             \
         after_others();                                                                                        \
@@ -66,7 +66,7 @@ GEMM(tn_f32, true, true, float)
 //   The maps are 128 bytes by value, 64-byte aligned. shared: bit 0, all products use matrix 0 of mapA;
 //   bit 1, of mapB.
 #define GEMM90(name, WIDTH, MODE, TA, TB, T)                                                                          \
-    KERNEL __launch_bounds__(288, 1)                                                                                  \
+    KERNEL(288, 1)                                                                                                    \
     gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, T *C,               \
                   const float *scale, int M, int N, int K, int ldc, int batch, int chain, int splits, int strideC,    \
                   int strideS, int shared, int add) {                                                                 \
@@ -147,7 +147,7 @@ DEVICE void fold_block(float *g, const float *p, const uint16_t *signs, int n, i
 // launch: grid (ceil(rows·cols/(32·V)), n, layers ≤ 4), V = 4 if cols is a multiple of 4, else 1; block 256, no dynamic shared;
 //   (float *G0, float *G1, float *G2, float *G3, float *P, uint16 *signs, int n, int rows, int cols, int splits, int stride, int transposed)
 //   stride: from one part of P to the next, in elements: n·rows·n·cols times the layers.
-KERNEL fold(float *g0, float *g1, float *g2, float *g3, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int stride, int transposed) {
+KERNEL(256) fold(float *g0, float *g1, float *g2, float *g3, const float *p, const uint16_t *signs, int n, int rows, int cols, int splits, int stride, int transposed) {
     after_others();
     float *g = blockIdx.z == 0 ? g0 : blockIdx.z == 1 ? g1 : blockIdx.z == 2 ? g2 : g3;
     p += (size_t)blockIdx.z * n * rows * n * cols;
@@ -185,7 +185,7 @@ template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size
 //
 // launch: grid ceil(size/(32·V)), V = 4 if size is a multiple of 4, else 1; block 256, no dynamic shared;
 //   (float *G, float *P, int size, int splits, int stride); stride: from one part to the next, 8·size for one layer
-KERNEL fold_walsh(float *g, const float *p, int size, int splits, int stride) {
+KERNEL(256) fold_walsh(float *g, const float *p, int size, int splits, int stride) {
     after_others();
     if (size % 4 == 0)
         fold_walsh_block<4>(g, p, size, splits, stride);

@@ -16,7 +16,7 @@ DEVICE float4 add4(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y
 DEVICE float4 mul4(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
 DEVICE float4 scale4(float4 a, float f) { return make_float4(a.x * f, a.y * f, a.z * f, a.w * f); }
 DEVICE float dot4f(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
-DEVICE float4 as_floats(uint2 u) { return make_float4(low(u.x), high(u.x), low(u.y), high(u.y)); }
+DEVICE float4 as_floats(uint2 u) { return make_float4(low_float(u.x), high_float(u.x), low_float(u.y), high_float(u.y)); }
 DEVICE float most4(float4 a) { return fmaxf(fmaxf(fabsf(a.x), fabsf(a.y)), fmaxf(fabsf(a.z), fabsf(a.w))); }
 
 // Forward of a row of at most 128·N values by a warp, d a multiple of 4.
@@ -301,7 +301,7 @@ fake_quant8(bf16* y, const bf16* x, int rows, int d) {
   if (d % 8 == 0) {
     for (int c = lane * 8; c < d; c += 256) {
       float f[8];
-      unpack(f, load8(x + c));
+      unpack8(f, load8(x + c));
 #pragma unroll
       for (int e = 0; e < 8; e++) most = fmaxf(most, fabsf(f[e]));
     }
@@ -313,10 +313,10 @@ fake_quant8(bf16* y, const bf16* x, int rows, int d) {
   if (d % 8 == 0) {
     for (int c = lane * 8; c < d; c += 256) {
       float f[8];
-      unpack(f, load8(x + c));
+      unpack8(f, load8(x + c));
 #pragma unroll
       for (int e = 0; e < 8; e++) f[e] = round8(f[e], inv, s);
-      store8(y + c, pack(f));
+      store8(y + c, pack8(f));
     }
   } else {
     for (int c = lane; c < d; c += 32) y[c] = to_bf16(round8(to_float(x[c]), inv, s));

@@ -1,7 +1,6 @@
 // Latent weights to what the products use, for all layers of a model in two
-// launches (SPEC §1); the end of the weights' gradients; int8 rounding of
-// activations (SPEC §7).
-#include "common.cuh"
+// launches (SPEC §1); the end of the weights' gradients.
+#include "device.cuh"
 
 // Layer describes one weight; the kernels read a table of them in device
 // memory. 16 words of 8 bytes.
@@ -36,7 +35,7 @@ const int chunks = 128; // of a tensor, whose Σ|w| are added up first
 // tensor, in double; zeros = 0. The first of the two launches.
 //
 // launch: grid (128, layers), block 256, no dynamic shared; (Layer *layers, double *partial [layers, 128])
-KERNEL __launch_bounds__(256) refresh_sums(const Layer *layers, double *partial) {
+KERNEL(256) refresh_sums(const Layer *layers, double *partial) {
     __shared__ double scratch[32];
     after_others();
     const Layer &l = layers[blockIdx.y];
@@ -145,7 +144,7 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
 //
 // launch: grid (X, layers), block 256, no dynamic shared; (Layer *layers, double *partial);
 //   any X: ceil(largest n·N·ceil(K/8)/256) gives each thread at most one piece of 8 weights (Walsh: of 32)
-KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial) {
+KERNEL(256) refresh(const Layer *layers, const double *partial) {
     __shared__ double scratch[32];
     __shared__ int counts[32];
     __shared__ uint32_t flips[16];
@@ -221,7 +220,7 @@ KERNEL __launch_bounds__(256) refresh(const Layer *layers, const double *partial
 // classic: zero where |W| > 1.5. γ·Wq is what refresh put into the product.
 //
 // launch: grid (largest N, layers), block 128, no dynamic shared; (Layer *layers)
-KERNEL __launch_bounds__(128) finish_gradient(const Layer *layers) {
+KERNEL(128) finish_gradient(const Layer *layers) {
     __shared__ float scratch[32];
     after_others();
     const Layer l = layers[blockIdx.y];
@@ -236,45 +235,4 @@ KERNEL __launch_bounds__(128) finish_gradient(const Layer *layers) {
     }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0 && l.dbeta) l.dbeta[r] += gamma * sum;
-}
-
-// fake_quant8: y = s·clamp(roundeven(x·(127/a)), ±127) of each row, a = max|x|,
-// s = a/127; 0 where a is 0 (or too small for 127/a). One warp a row. y may be x.
-//
-// launch: grid ceil(rows/8), block 256, no dynamic shared; (bf16 *y, bf16 *x, int rows, int width)
-DEVICE float round8(float v, float inv, float s) { return s * rintf(fmaxf(-127.f, fminf(127.f, v * inv))); }
-
-KERNEL __launch_bounds__(256) fake_quant8(bf16 *y, const bf16 *x, int rows, int width) {
-    after_others();
-    int row = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
-    if (row >= rows) return;
-    x += (size_t)row * width;
-    y += (size_t)row * width;
-    bool vector = width % 8 == 0;
-    float a = 0.f;
-    if (vector) {
-#pragma unroll 4
-        for (int i = lane * 8; i < width; i += 256) {
-            float f[8];
-            unpack8(f, *(const uint4 *)(x + i));
-#pragma unroll
-            for (int e = 0; e < 8; e++) a = fmaxf(a, fabsf(f[e]));
-        }
-    } else {
-        for (int i = lane; i < width; i += 32) a = fmaxf(a, fabsf(to_float(x[i])));
-    }
-    a = warp_max(a);
-    float inv = a < 4e-37f ? 0.f : 127.f / a, s = a / 127.f;
-    if (vector) {
-#pragma unroll 4
-        for (int i = lane * 8; i < width; i += 256) {
-            float f[8];
-            unpack8(f, *(const uint4 *)(x + i));
-#pragma unroll
-            for (int e = 0; e < 8; e++) f[e] = round8(f[e], inv, s);
-            *(uint4 *)(y + i) = pack8(f);
-        }
-    } else {
-        for (int i = lane; i < width; i += 32) y[i] = to_bf16(round8(to_float(x[i]), inv, s));
-    }
 }

@@ -23,11 +23,11 @@ swiglu(bf16* y, const bf16* gate, const bf16* up, size_t n) {
   const size_t i = ((size_t)(gridDim.x - 1 - blockIdx.x) * 128 + threadIdx.x) * 8;
   if (i + 8 <= n) {
     float g[8], u[8];
-    unpack(g, load8_late(gate + i));
-    unpack(u, load8_late(up + i));
+    unpack8(g, load8_late(gate + i));
+    unpack8(u, load8_late(up + i));
 #pragma unroll
     for (int e = 0; e < 8; e++) g[e] *= sigmoid(g[e]) * u[e];
-    store8(y + i, pack(g));
+    store8(y + i, pack8(g));
   } else {
     for (size_t j = i; j < n; j++) {
       float g = to_float(gate[j]);
@@ -46,10 +46,10 @@ DEVICE void quant8_row(bf16* y, const bf16* gate, const bf16* up, int d) {
 #pragma unroll
   for (int i = 0; i < N; i++) {
     const int c = (i * 128 + threadIdx.x) * 8;
-    vec8 g = {{0, 0, 0, 0}}, u = g;
+    uint4 g = make_uint4(0, 0, 0, 0), u = g;
     if (c < d) g = load8_late(gate + c), u = load8_late(up + c);
     float a[8];
-    unpack(f[i], g), unpack(a, u);
+    unpack8(f[i], g), unpack8(a, u);
 #pragma unroll
     for (int e = 0; e < 8; e++) {
       f[i][e] *= sigmoid(f[i][e]) * a[e];
@@ -63,7 +63,7 @@ DEVICE void quant8_row(bf16* y, const bf16* gate, const bf16* up, int d) {
     const int c = (i * 128 + threadIdx.x) * 8;
 #pragma unroll
     for (int e = 0; e < 8; e++) f[i][e] = s * rintf(fminf(fmaxf(f[i][e] * inv, -127.f), 127.f));
-    if (c < d) store8(y + c, pack(f[i]));
+    if (c < d) store8(y + c, pack8(f[i]));
   }
 }
 
@@ -106,17 +106,17 @@ swiglu_backward(bf16* dgate, bf16* dup, const bf16* dy, const bf16* gate, const 
   const size_t i = ((size_t)(gridDim.x - 1 - blockIdx.x) * 128 + threadIdx.x) * 8;
   if (i + 8 <= n) {
     float g[8], u[8], d[8];
-    unpack(g, load8_late(gate + i));
-    unpack(u, load8_late(up + i));
-    unpack(d, load8_late(dy + i));
+    unpack8(g, load8_late(gate + i));
+    unpack8(u, load8_late(up + i));
+    unpack8(d, load8_late(dy + i));
 #pragma unroll
     for (int e = 0; e < 8; e++) {
       float dg, du;
       backward(dg, du, d[e], g[e], u[e]);
       g[e] = dg, u[e] = du;
     }
-    store8(dgate + i, pack(g));
-    store8(dup + i, pack(u));
+    store8(dgate + i, pack8(g));
+    store8(dup + i, pack8(u));
   } else {
     for (size_t j = i; j < n; j++) {
       float dg, du;

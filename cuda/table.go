@@ -154,7 +154,7 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 }
 
 // early says whether a kernel may start while the one before still ends: it
-// waits itself (after_others of common.cuh), in Hopper's image. Those of walsh.cu
+// waits itself (after_others of device.cuh), in Hopper's image. Those of walsh.cu
 // wait too, but a step of them is 4 % quicker when they do not start early.
 func (g *gpu) early(k kernelID) bool {
 	switch kernelTable[k].stem {

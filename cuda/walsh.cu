@@ -43,25 +43,7 @@ DEVICE void walsh_out(bf16 *y, const float (&v)[8], int count, bool add) {
     for (int e = 0; e < 8; e++)
         if (e < count) y[e] = to_bf16(add ? to_float(y[e]) + v[e] : v[e]);
 }
-DEVICE void walsh_out(float *y, const float (&v)[8], int count, bool add) {
-    if (count == 8) {
-#pragma unroll
-        for (int h = 0; h < 8; h += 4) {
-            float4 q = make_float4(v[h], v[h + 1], v[h + 2], v[h + 3]);
-            if (add) {
-                float4 old = *(const float4 *)(y + h);
-                q.x += old.x, q.y += old.y, q.z += old.z, q.w += old.w;
-            }
-            *(float4 *)(y + h) = q;
-        }
-        return;
-    }
-#pragma unroll
-    for (int e = 0; e < 8; e++)
-        if (e < count) y[e] = add ? y[e] + v[e] : v[e];
-}
-
-template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scale, int rows, int part, int add) {
+DEVICE void walsh_rows(bf16 *y, const bf16 *x, const float *scale, int rows, int part, int add) {
     int per_row = (part + 7) / 8;
     size_t total = (size_t)rows * per_row;
     bool vector = part % 8 == 0;
@@ -90,7 +72,7 @@ template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scal
         for (int i = 0; i < 8; i++) {
 #pragma unroll
             for (int e = 0; e < 8; e++) v[i][e] *= s[e];
-            T *to = y + from + (size_t)i * part;
+            bf16 *to = y + from + (size_t)i * part;
             if (count < 0) { // unaligned: two halves of elements, one by one
 #pragma unroll
                 for (int e = 0; e < 8; e++) {
@@ -104,17 +86,13 @@ template <class T> DEVICE void walsh_rows(T *y, const bf16 *x, const float *scal
     }
 }
 
-// walsh_bf16, walsh_f32: y = scale ∘ H x (+ y when add is not 0); x, y
+// walsh_bf16: y = scale ∘ H x (+ y when add is not 0); x, y
 // [rows, 8, part]; scale nil or [part], the same for all 8 parts. y may be x
-// (bf16, add 0).
+// (add 0).
 //
 // launch: grid min(ceil(rows·ceil(part/8)/256), 16·multiprocessors), block 256, no dynamic shared;
-//   (T *y, bf16 *x, float *scale, int rows, int part, int add)
-KERNEL __launch_bounds__(256) walsh_bf16(bf16 *y, const bf16 *x, const float *scale, int rows, int part, int add) {
-    after_others();
-    walsh_rows(y, x, scale, rows, part, add);
-}
-KERNEL __launch_bounds__(256) walsh_f32(float *y, const bf16 *x, const float *scale, int rows, int part, int add) {
+//   (bf16 *y, bf16 *x, float *scale, int rows, int part, int add)
+KERNEL(256) walsh_bf16(bf16 *y, const bf16 *x, const float *scale, int rows, int part, int add) {
     after_others();
     walsh_rows(y, x, scale, rows, part, add);
 }
@@ -182,7 +160,7 @@ template <bool TB>
 DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, const float *scale, int M, int N, int K,
                          int rowsA, int batch, int chain, int strideY, int strideS, int shares, int add) {
 #ifdef HOPPER
-    DYNAMIC_SHARED(shared);
+    SWIZZLED_SHARED(shared);
     typedef Walsh90 W;
     uint32_t baseA = shared_address(shared), baseB = baseA + W::slots_a * W::a_bytes;
     uint32_t fullA = baseA + W::barriers, emptyA = fullA + 8 * W::slots_a, fullB = emptyA + 8 * W::slots_a, emptyB = fullB + 8 * W::slots_b;
@@ -314,7 +292,7 @@ DEVICE void walsh90_rows(const TensorMap *mapA, const TensorMap *mapB, bf16 *Y, 
 //   mapA: columns K, batch 8, batch stride K, row stride 8·K, rows of all layers of the chain; mapB: of Ŵ [8·batch, N, K]
 //   or Ŵg [8·chain, K, N].
 #define WALSH90(name, TB)                                                                                           \
-    KERNEL __launch_bounds__(288, 1)                                                                                \
+    KERNEL(288, 1)                                                                                                  \
     walsh90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, bf16 *Y,         \
                    const float *scale, int M, int N, int K, int rowsA, int batch, int chain, int strideY, int strideS, int shares, int add) { \
         walsh90_rows<TB>(&mapA, &mapB, Y, scale, M, N, K, rowsA, batch, chain, strideY, strideS, shares, add);      \

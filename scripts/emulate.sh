@@ -15,7 +15,7 @@ sources() { # of a test that finds its kernels by name
   case $1 in
   attention) echo attention attention90 ;;
   decode) echo decode prefill ;;
-  step) echo loss norm swiglu embedding elementwise ;;
+  step) echo loss norm swiglu embedding elementwise step ;;
   esac
 }
 
@@ -26,9 +26,9 @@ build() {
     g++ $flags -include emulator.h -x c++ -c -o "$out/$stem.o" "../$stem.cu" || return 1
     objects="$objects $out/$stem.o"
   done
-  if [ "$1" = linear ]; then # includes its kernels, whose KERNEL takes no arguments
+  if [ "$1" = linear ]; then # includes its kernels
     # shellcheck disable=SC2086
-    g++ $flags -D'KERNEL=extern "C" void' -x c++ linear_test.cu emulator.cc -o "$out/linear" -ldl -lpthread
+    g++ $flags -x c++ linear_test.cu emulator.cc -o "$out/linear" -ldl -lpthread
   else
     # shellcheck disable=SC2086
     g++ $flags -rdynamic -x c++ "$1_test.cu" emulator.cc -x none $objects -o "$out/$1" -ldl -lpthread

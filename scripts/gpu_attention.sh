@@ -11,7 +11,7 @@ set -u
 cd "$(dirname "$0")/../cuda" || exit 1
 out=${1:-$(mktemp -d)}
 mkdir -p "$out"
-stems="attention attention90 loss norm swiglu embedding elementwise decode prefill"
+stems="attention attention90 loss norm swiglu embedding elementwise step decode prefill"
 failed=""
 skip() { [[ ${SKIP:-} == *$1* ]]; }
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader

@@ -6,11 +6,9 @@
 // NaN, and asynchronous copies happen as late as the program allows. PTX and the
 // ordering of memory are not checked. x86-64, GNU.
 //
-// It takes the place of the primitives in common.cuh, gemm90.cuh and device.cuh.
-// Compile sources whose KERNEL takes no arguments with -DKERNEL='extern "C" void'.
+// It takes the place of the primitives in device.cuh, wgmma.cuh and gemm90.cuh.
 #pragma once
 #define EMULATED
-#define SPINNET_EMULATE
 #define HOPPER
 #include <math.h>
 #include <stddef.h>
@@ -31,10 +29,9 @@
 #define __align__(n)
 #define DEVICE inline
 #define SHARED static
-#ifndef KERNEL
-#define KERNEL(threads, blocks) extern "C" void
-#endif
+#define KERNEL(...) extern "C" void
 #define DYNAMIC_SHARED(name) unsigned char* name = emu::shared
+#define SWIZZLED_SHARED(name) unsigned char* name = emu::shared
 
 struct uint3 { unsigned x, y, z; };
 struct uint2 { unsigned x, y; };
@@ -91,6 +88,8 @@ void warp(void* brought, F act) {
 static inline void __syncthreads() { emu::meet(emu::BLOCK, nullptr, nullptr, nullptr); }
 static inline void __syncwarp() { emu::meet(emu::WARP, nullptr, nullptr, nullptr); }
 static inline void compiler_fence() {}
+static inline void wait_for_others() {}
+static inline void let_others_start() {}
 static inline void after_others() {}
 static inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 static inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
@@ -151,8 +150,7 @@ static inline uint32_t emu_bf16(float f) {
   return f != f ? 0x7fc0 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 static inline float emu_half(uint32_t pair, int i) { return __uint_as_float(i ? pair & 0xffff0000u : pair << 16); }
-static inline uint32_t pack(float lo, float hi) { return emu_bf16(lo) | emu_bf16(hi) << 16; }
-static inline uint32_t pack_bf16(float lo, float hi) { return pack(lo, hi); }
+static inline uint32_t pack_bf16(float lo, float hi) { return emu_bf16(lo) | emu_bf16(hi) << 16; }
 static inline float exp2_fast(float x) { return exp2f(x); }
 
 // ---- copies --------------------------------------------------------------
@@ -199,7 +197,7 @@ static inline void emu_left(float (&m)[16][16], const uint32_t* const (&a)[32]) 
       m[g][t + 8] = emu_half(a[l][2], e), m[g + 8][t + 8] = emu_half(a[l][3], e);
     }
 }
-static inline void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+static inline void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
   struct Lane { float* c; const uint32_t* a; uint32_t b[2]; } me = {c, a, {b0, b1}};
   emu::warp(&me, [](void** all) {
     float left[16][16], right[16][8];
@@ -218,7 +216,6 @@ static inline void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1
       }
   });
 }
-static inline void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) { mma(c, a, b0, b1); }
 
 // ---- sm_90a --------------------------------------------------------------
 
@@ -262,7 +259,6 @@ static inline void tma_load(uint32_t dst, const TensorMap* map, uint32_t bar, in
 // Products happen when they are issued, warp by warp: a missing fence or wait is
 // not seen.
 static inline void async_fence() {}
-static inline void async_proxy_fence() {}
 static inline void wgmma_fence() {}
 static inline void wgmma_commit() {}
 template <int N>
@@ -313,7 +309,5 @@ static inline void emu_wgmma(float (*d)[4], int N, const uint32_t* registers, ui
 }
 template <int TA, int TB, int NB>
 static inline void wgmma(float (&d)[NB][4], uint64_t a, uint64_t b, int add) { emu_wgmma(d, 8 * NB, nullptr, a, TA, b, TB, add); }
-template <int TRANS, int N>
-static inline void wgmma_shared(float (&d)[8][4], uint64_t a, uint64_t b, int add) { emu_wgmma(d, N, nullptr, a, false, b, TRANS, add); }
-template <int TRANS, int N>
-static inline void wgmma_registers(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int add) { emu_wgmma(d, N, a, 0, false, b, TRANS, add); }
+template <int TB, int NB>
+static inline void wgmma_registers(float (&d)[NB][4], const uint32_t (&a)[4], uint64_t b, int add) { emu_wgmma(d, 8 * NB, a, 0, false, b, TB, add); }

@@ -183,11 +183,5 @@ static void bench(int only) {
         });
         printf("refresh of 56 weights of d 512 (D and Dg): %.4f ms\n", ms);
     }
-    uint16_t *x = pool(3u * 16384 * 1408), *y = (uint16_t *)device_alloc(16384 * 1408 * 2 * 3);
-    for (int width : {512, 1408}) {
-        size_t size = (size_t)16384 * width;
-        double ms = time_rounds([&](int i) { LAUNCH(fake_quant8, Dim(2048), 256, 0, y + (i % 3) * size, x + (i % 3) * size, 16384, width); });
-        printf("fake_quant8 16384×%d: %.4f ms, %.0f GB/s\n", width, ms, size * 4 / ms / 1e6);
-    }
 }
 #endif

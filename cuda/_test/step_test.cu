@@ -1,4 +1,5 @@
-// Tests and times loss.cu, norm.cu, swiglu.cu, embedding.cu and elementwise.cu.
+// Tests and times loss.cu, norm.cu, swiglu.cu, embedding.cu, elementwise.cu and
+// step.cu.
 //
 //	step_test test|bench FILE.cubin…
 #include "harness.h"
@@ -13,39 +14,34 @@ static std::string join(const char* name, std::initializer_list<long long> dims)
 
 struct Loss {
   int rows, vocab, ld;
-  bool wide;    // one block a row
-  bool f32;     // float logits
+  bool wide;    // bf16 logits, one block a row; else float, one warp a row
   int cached;
   Array<bf16> x, dx;
   Array<float> xf, losses;
   Array<int> targets;
   float scale = 0.37f;
-  Loss(int rows, int vocab, int ld, bool wide, bool f32, int cached) : rows(rows), vocab(vocab), ld(ld), wide(wide), f32(f32), cached(cached) {
-    x = Array<bf16>((size_t)rows * ld), dx = Array<bf16>(f32 ? (size_t)rows * ld : 1), xf = Array<float>(f32 ? (size_t)rows * ld : 1);
+  Loss(int rows, int vocab, int ld, bool wide, int cached) : rows(rows), vocab(vocab), ld(ld), wide(wide), cached(cached) {
+    x = Array<bf16>((size_t)rows * ld), dx = Array<bf16>(wide ? 1 : (size_t)rows * ld), xf = Array<float>(wide ? 1 : (size_t)rows * ld);
     losses = Array<float>(rows), targets = Array<int>(rows);
     normal(x.h, 3);
     for (size_t i = 0; i < x.h.size(); i++)
       if ((int)(i % ld) >= vocab) x.h[i] = 0x7fc0; // NaN in the padding
-    for (size_t i = 0; f32 && i < x.h.size(); i++) xf.h[i] = from_bf16(x.h[i]);
+    for (size_t i = 0; !wide && i < x.h.size(); i++) xf.h[i] = from_bf16(x.h[i]);
     for (auto& t : targets.h) t = rng() % 9 == 0 ? -1 : (int)(rng() % vocab);
     targets.h[0] = vocab - 1;
     x.up(), xf.up(), targets.up();
   }
-  Array<bf16>& out() { return f32 ? dx : x; }
+  Array<bf16>& out() { return wide ? x : dx; }
   void run(bool gradient = true) {
     bf16* to = gradient ? out().d : nullptr;
     const int* t = targets.d;
-    if (wide && f32)
-      launch("cross_entropy_f32", {(unsigned)rows}, 512, (size_t)cached * 4, losses.d, to, (const float*)xf.d, t, vocab, ld, scale, cached);
-    else if (wide)
+    if (wide)
       launch("cross_entropy_bf16", {(unsigned)rows}, 512, (size_t)cached * 2, losses.d, to, (const bf16*)x.d, t, vocab, ld, scale, cached);
-    else if (f32)
-      launch("cross_entropy_narrow_f32", {ceil_div(rows, 4)}, 128, 0, losses.d, to, (const float*)xf.d, t, rows, vocab, ld, scale);
     else
-      launch("cross_entropy_narrow_bf16", {ceil_div(rows, 4)}, 128, 0, losses.d, to, (const bf16*)x.d, t, rows, vocab, ld, scale);
+      launch("cross_entropy_narrow_f32", {ceil_div(rows, 4)}, 128, 0, losses.d, to, (const float*)xf.d, t, rows, vocab, ld, scale);
   }
   void test() {
-    const std::string name = join(wide ? "cross-entropy" : "cross-entropy narrow", {rows, vocab, ld, f32, cached});
+    const std::string name = join(wide ? "cross-entropy" : "cross-entropy narrow", {rows, vocab, ld, cached});
     const std::vector<bf16> x0 = x.h;
     std::vector<double> wl(rows), wg((size_t)rows * ld);
     for (int r = 0; r < rows; r++) {
@@ -74,8 +70,9 @@ struct Loss {
     same(losses.down(), l, name + " losses"), same(out().down(), g, name + " gradient");
     check(x.guards() && dx.guards() && losses.guards(), name + " guards");
     Array<double> sum(1);
-    launch("sum_losses", {1}, 1024, 0, sum.d, (const float*)losses.d, rows);
-    double want = 0;
+    double want = sum.h[0] = 0.75;
+    sum.up();
+    launch("add_sum", {1}, 1024, 0, sum.d, (const float*)losses.d, rows);
     for (float v : l) want += v;
     check(std::abs(sum.down()[0] - want) <= 1e-12 * std::abs(want), name + " sum");
   }
@@ -262,7 +259,6 @@ static void test_elementwise(size_t n) {
   const std::string name = join("elementwise", {(long long)n});
   Array<float> a(n), y(n), y2(n);
   Array<bf16> b(n), c(n), z(n), z2(n);
-  Array<uint32_t> f(n);
   normal(a.h), normal(b.h), normal(c.h);
   a.up(), b.up(), c.up();
   const unsigned grid = ceil_div(n, 1024);
@@ -270,19 +266,14 @@ static void test_elementwise(size_t n) {
   launch("add_f32", {grid}, 256, 0, y2.d, (const float*)a.d, (const float*)y.d, n);
   launch("add_bf16", {grid}, 256, 0, z.d, (const bf16*)b.d, (const bf16*)c.d, n);
   launch("to_bf16_f32", {grid}, 256, 0, z2.d, (const float*)a.d, n);
-  launch("fill", {grid}, 256, 0, f.d, 0x1234567u, n);
-  y.down(), y2.down(), z.down(), z2.down(), f.down();
+  y.down(), y2.down(), z.down(), z2.down();
   bool ok = true;
   for (size_t i = 0; i < n; i++) {
     float s = a.h[i] + from_bf16(b.h[i]);
-    ok &= y.h[i] == s && y2.h[i] == a.h[i] + s && z.h[i] == round_bf16(from_bf16(b.h[i]) + from_bf16(c.h[i])) && z2.h[i] == round_bf16(a.h[i]) &&
-          f.h[i] == 0x1234567u;
+    ok &= y.h[i] == s && y2.h[i] == a.h[i] + s && z.h[i] == round_bf16(from_bf16(b.h[i]) + from_bf16(c.h[i])) && z2.h[i] == round_bf16(a.h[i]);
   }
-  launch("to_f32_bf16", {grid}, 256, 0, y.d, (const bf16*)b.d, n);
-  y.down();
-  for (size_t i = 0; i < n; i++) ok &= y.h[i] == from_bf16(b.h[i]);
   check(ok, name);
-  check(y.guards() && y2.guards() && z.guards() && z2.guards() && f.guards(), name + " guards");
+  check(y.guards() && y2.guards() && z.guards() && z2.guards(), name + " guards");
 }
 
 struct Optimizer {
@@ -361,15 +352,15 @@ struct Optimizer {
 #ifndef EMULATED
 static void bench() {
   for (int rows : {2048, 8192}) {
-    Loss l(rows, 50304, 50304, true, false, 50304);
+    Loss l(rows, 50304, 50304, true, 50304);
     row(join("cross-entropy", {rows, 50304}), time_ms([&] { l.run(); }), 4.0 * rows * 50304);
     l.cached = 0;
     row(join("cross-entropy, rows read twice", {rows, 50304}), time_ms([&] { l.run(); }), 4.0 * rows * 50304);
   }
   {
-    Loss l(16384, 65, 72, false, false, 0);
-    row("cross-entropy narrow 16384 65", time_ms([&] { l.run(); }), 4.0 * 16384 * 72);
-    Loss w(16384, 65, 72, true, false, 72);
+    Loss l(16384, 65, 72, false, 0);
+    row("cross-entropy narrow 16384 65", time_ms([&] { l.run(); }), 6.0 * 16384 * 72);
+    Loss w(16384, 65, 72, true, 72);
     row("cross-entropy 16384 65", time_ms([&] { w.run(); }), 4.0 * 16384 * 72);
   }
   struct Size {
@@ -441,10 +432,10 @@ int main(int n, char** args) {
 #else
   const bool gpu = false;
 #endif
-  auto loss = [](int rows, int vocab, int ld, bool wide, bool f32, int cached) { Loss(rows, vocab, ld, wide, f32, cached).test(); };
-  loss(7, 65, 72, false, false, 0), loss(9, 65, 65, false, true, 0), loss(33, 130, 136, false, false, 0), loss(5, 1, 1, false, false, 0);
-  loss(3, 65, 72, true, false, 72), loss(3, 5000, 5008, true, false, 5008), loss(3, 5003, 5120, true, true, 1000), loss(2, 7, 16, true, false, 0);
-  if (gpu) loss(65, 50304, 50304, true, false, 50304), loss(17, 50257, 50304, true, true, 24000), loss(1000, 65, 72, false, false, 0);
+  auto loss = [](int rows, int vocab, int ld, bool wide, int cached) { Loss(rows, vocab, ld, wide, cached).test(); };
+  loss(7, 65, 72, false, 0), loss(9, 65, 65, false, 0), loss(33, 130, 136, false, 0), loss(5, 1, 1, false, 0);
+  loss(3, 65, 72, true, 72), loss(3, 5000, 5008, true, 5008), loss(3, 5003, 5120, true, 1000), loss(2, 7, 16, true, 0);
+  if (gpu) loss(65, 50304, 50304, true, 50304), loss(17, 50257, 50304, true, 24000), loss(1000, 65, 72, false, 0);
   for (int d : {4, 7, 64, 512, 516, 1000, 1280, 1288, 1537, 2048, 4096, 4100})
     for (int rows : {1, 7, 33}) Norm(rows, d, rows != 7, rows == 33, rows != 1).test();
   if (gpu) Norm(5000, 512, true, false, true).test(), Norm(3000, 1280, true, true, false).test(), Norm(2500, 1030, false, false, true).test();
