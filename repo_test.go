@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -278,40 +279,124 @@ func TestDocLinks(t *testing.T) {
 	}
 }
 
-// The compiled kernels are of the sources beside them (cuda/build.sh).
+// The compiled kernels are of the sources beside them, and all of one run of
+// cuda/build.sh.
 func TestCompiledKernelsFresh(t *testing.T) {
-	var lines strings.Builder                // as sha256sum prints them
-	sources, _ := filepath.Glob("cuda/*.cu") // patterns are constant
-	headers, _ := filepath.Glob("cuda/*.cuh")
-	for _, p := range slices.Concat(sources, headers) {
-		src, err := os.ReadFile(p)
-		if err != nil {
-			t.Fatal(err)
+	hash := func(patterns ...string) (paths []string, sum string) {
+		var lines strings.Builder // as sha256sum prints them
+		for _, pattern := range patterns {
+			found, _ := filepath.Glob(pattern) // patterns are constant
+			paths = append(paths, found...)
 		}
-		fmt.Fprintf(&lines, "%x  %s\n", sha256.Sum256(src), filepath.Base(p))
+		for _, p := range paths {
+			b, err := os.ReadFile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&lines, "%x  %s\n", sha256.Sum256(b), filepath.Base(p))
+		}
+		return paths, fmt.Sprintf("%x", sha256.Sum256([]byte(lines.String())))
 	}
 	text, err := os.ReadFile("cuda/kernels/kernels.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var made struct{ Compiler, Flags, Sources string }
+	var made struct{ Compiler, Flags, Sources, Kernels string }
 	if err := json.Unmarshal(text, &made); err != nil {
 		t.Fatalf("kernels.json: %v", err)
 	}
-	if made.Sources == "" {
-		t.Skip("no kernels are compiled: run cuda/build.sh where nvcc is")
+	if !strings.HasPrefix(made.Compiler, "nvcc 1") || made.Flags == "" {
+		t.Errorf("kernels.json does not say by what the kernels were compiled: %s", text)
 	}
-	if want := fmt.Sprintf("%x", sha256.Sum256([]byte(lines.String()))); made.Sources != want {
+	if _, want := hash("cuda/*.cu", "cuda/*.cuh"); made.Sources != want {
 		t.Errorf("cuda/kernels are of other sources (%s) than cuda/*.cu (%s): run cuda/build.sh where nvcc is", made.Sources, want)
 	}
-	for _, p := range sources {
-		stem := strings.TrimSuffix(filepath.Base(p), ".cu")
-		info, err := os.Stat("cuda/kernels/" + stem + ".fatbin")
-		if err != nil {
-			t.Error(err)
-		} else if info.Size() > 4<<20 {
-			t.Errorf("%s.fatbin has %d bytes, want at most 4 MiB", stem, info.Size())
+	kernels, want := hash("cuda/kernels/*.fatbin")
+	if made.Kernels != want {
+		t.Errorf("cuda/kernels/*.fatbin (%s) are not those that kernels.json was written with (%s): take all of one run of cuda/build.sh", want, made.Kernels)
+	}
+	sources, _ := hash("cuda/*.cu")
+	if len(kernels) != len(sources) {
+		t.Errorf("%d compiled kernels of %d sources", len(kernels), len(sources))
+	}
+	for _, p := range kernels {
+		if info, err := os.Stat(p); err != nil || info.Size() > 4<<20 {
+			t.Errorf("%s: %d bytes (%v), want at most 4 MiB", p, info.Size(), err)
 		}
+	}
+}
+
+// A build of the kernels that fails changes none of them, and not what
+// kernels.json says of them.
+func TestFailedBuildOfKernels(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil { //nolint:gosec // some are programs
+			t.Fatal(err)
+		}
+	}
+	script, err := os.ReadFile("cuda/build.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("build.sh", string(script))
+	for _, name := range []string{"good.cu", "bad.cu", "all.cuh"} {
+		write(name, "")
+	}
+	build := func(out string) (string, error) {
+		cmd := exec.Command("bash", filepath.Join(dir, "build.sh"), filepath.Join(dir, out)) //nolint:gosec // ours
+		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+		text, err := cmd.CombinedOutput()
+		return string(text), err
+	}
+	if _, err := exec.LookPath("bash"); err != nil || runtime.GOOS != "linux" {
+		t.Skip("the script is for bash on Linux")
+	}
+	if _, err := exec.LookPath("nvcc"); err != nil {
+		if text, err := build("out"); err == nil || !strings.Contains(text, "no nvcc") {
+			t.Errorf("without nvcc: %v, %s", err, text)
+		}
+	}
+	compiler := func(condition string) {
+		write("nvcc", `#!/bin/sh
+if [ "$1" = --version ]; then echo "Cuda compilation tools, release 13.0, V13.0.88"; exit; fi
+`+condition+`
+while [ "$1" != -o ]; do shift; done
+echo "code of $3" >"$2"
+`)
+	}
+	compiler("")
+	if text, err := build("out"); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	read := func() (all string) {
+		t.Helper()
+		entries, err := os.ReadDir(filepath.Join(dir, "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			b, err := os.ReadFile(filepath.Join(dir, "out", e.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += e.Name() + ": " + string(b)
+		}
+		return all
+	}
+	before := read()
+	if !strings.Contains(before, "good.fatbin: code of good.cu") || !strings.Contains(before, `"compiler": "nvcc 13.0.88"`) || strings.Contains(before, ".log") {
+		t.Errorf("built %s", before)
+	}
+	write("good.cu", "changed")
+	compiler(`case "$*" in *bad.cu*) echo "error: bad"; exit 1 ;; esac`)
+	text, err := build("out")
+	if err == nil || !strings.Contains(text, "bad.cu does not compile") || !strings.Contains(text, "error: bad") {
+		t.Errorf("a source that does not compile: %v, %s", err, text)
+	}
+	if after := read(); after != before {
+		t.Errorf("a build that failed left %s, want %s", after, before)
 	}
 }
 
