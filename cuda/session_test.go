@@ -3,7 +3,6 @@
 package cuda
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -85,9 +84,7 @@ func needSession(t testing.TB, m *spinfile.Model, o engine.Options) *Session {
 	t.Helper()
 	s, err := NewSession(0, m, o)
 	if err != nil {
-		if errors.Is(err, ErrNoDriver) && os.Getenv("SPINNET_REQUIRE_GPU") == "" {
-			t.Skip("no GPU to test with:", err)
-		}
+		needGPU(t) // skips
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
