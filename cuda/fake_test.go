@@ -207,7 +207,7 @@ func TestUnusableGPUs(t *testing.T) {
 		{"an old driver", &fake{version: 12040}, []string{"driver is too old", "CUDA 12.4", "580"}},
 		{"a driver without a function", &fake{missing: "cuLaunchKernelEx"}, []string{"driver is too old", "cuLaunchKernelEx", "580"}},
 		{"an old GPU", &fake{major: 7}, []string{"cuda:0 Fake", "sm_70", "too old", "8.0"}},
-		{"no GPU", &fake{none: true}, []string{"no GPU number 0", "has 0"}},
+		{"no GPU", &fake{none: true}, []string{"sees no GPU", "CUDA_VISIBLE_DEVICES"}},
 		{"no GPU that the driver sees", failing(cuInit, resultNoDevice), []string{"cuInit", "NO_DEVICE", "CUDA_VISIBLE_DEVICES"}},
 		{"a GPU that another process has", failing(cuDevicePrimaryCtxRetain, resultDeviceUnavailable), []string{"cuda:0 Fake", "another process", "exclusive"}},
 		{"a GPU that is full", failing(cuDevicePrimaryCtxRetain, resultOutOfMemory), []string{"cuda:0 Fake", "OUT_OF_MEMORY", "another program"}},

@@ -63,8 +63,11 @@ func openGPU(i int) (g *gpu, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if i < 0 || i >= len(gpus) {
-		return nil, fmt.Errorf("cuda: there is no GPU number %d: this machine has %d", i, len(gpus))
+	switch {
+	case len(gpus) == 0:
+		return nil, errors.New("cuda: the NVIDIA driver sees no GPU; CUDA_VISIBLE_DEVICES may hide it")
+	case i < 0 || i >= len(gpus):
+		return nil, fmt.Errorf("cuda: there is no GPU number %d: this machine has %d, from 0 on", i, len(gpus))
 	}
 	g = &gpu{lower: "lower batch_size and raise gradient_accumulation_steps, or set recompute = true"}
 	if g.info, g.handle, err = deviceInfo(i); err != nil {

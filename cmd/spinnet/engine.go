@@ -95,15 +95,11 @@ func loadModel(path string, f *engineFlags, log io.Writer) (*loaded, error) {
 	return l, nil
 }
 
-// place opens a text on a device. auto takes the first GPU for int8 numerics,
-// which have the same bits there, and the CPU for float.
+// place opens a text on a device. auto takes the first GPU that works for int8
+// numerics, which have the same bits there, and the CPU for float.
 func (l *loaded) place(device string, log io.Writer) error {
 	if device != deviceCPU && (device != deviceAuto || l.options.NumericOf(l.model) == engine.Int8) {
-		number, err := deviceNumber(device)
-		if err != nil {
-			return err
-		}
-		s, err := cuda.NewSession(number, l.model, l.options)
+		s, err := openGPU(device, func(number int) (*cuda.Session, error) { return cuda.NewSession(number, l.model, l.options) })
 		switch {
 		case err == nil:
 			l.text, l.numeric, l.where, l.close = s, s.Numeric(), s.Name(), s.Close
