@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"spinnet/engine"
@@ -96,4 +97,8 @@ func TestPinnedOutOfMemory(t *testing.T) {
 	}})
 	_, err := Open(0)
 	oneLine(t, err, "cuda:0 Fake", "cuMemAllocHost", "OUT_OF_MEMORY", "the machine's own memory")
+	var e *Error
+	if !errors.As(err, &e) || e.OutOfMemory() {
+		t.Errorf("%v is said to be of the GPU's memory", err)
+	}
 }

@@ -10,6 +10,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 //go:generate ./build.sh
@@ -80,4 +81,9 @@ func (e *Error) Error() string {
 		s += "; " + e.Hint
 	}
 	return s
+}
+
+// OutOfMemory tells whether the GPU's memory was too little.
+func (e *Error) OutOfMemory() bool {
+	return e.Name == "CUDA_ERROR_OUT_OF_MEMORY" && !strings.HasPrefix(e.Call, "cuMemAllocHost") // which takes the machine's
 }

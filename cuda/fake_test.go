@@ -240,7 +240,11 @@ func TestTrainingOutOfMemory(t *testing.T) {
 	}
 	f.memory = f.used + 1<<20
 	_, err = train.New(fullRecipe(t), verses(t), train.Options{Threads: 1, Device: d})
-	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "GB more needed", "GB free", "lower batch_size", "gradient_accumulation_steps", "recompute = true")
+	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "kB more needed beside the ", "kB of 1.1 MB free", "lower batch_size", "gradient_accumulation_steps", "recompute = true")
+	var e *Error
+	if !errors.As(err, &e) || !e.OutOfMemory() {
+		t.Errorf("%v is not said to be out of memory", err)
+	}
 	if f.used != 0 || len(f.blocks) != 0 {
 		t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
 	}

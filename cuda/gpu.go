@@ -207,12 +207,12 @@ func (g *gpu) malloc(bytes int) uintptr {
 	if r := g.try(cuMemAlloc, g.result(), uintptr(bytes)); r != 0 {
 		free := ""
 		if g.try(cuMemGetInfo, uintptr(unsafe.Pointer(&g.out[0])), uintptr(unsafe.Pointer(&g.out[1]))) == 0 {
-			free = fmt.Sprintf(", %s of %s free", gigabytes(g.out[0]), gigabytes(g.out[1]))
+			free = fmt.Sprintf(", %s of %s free", bytesText(g.out[0]), bytesText(g.out[1]))
 		}
 		hint := ""
 		if r == resultOutOfMemory {
 			hint = fmt.Sprintf("%s more needed beside the %s taken%s; %s",
-				gigabytes(uint64(bytes)), gigabytes(g.used), free, g.lower)
+				bytesText(uint64(bytes)), bytesText(g.used), free, g.lower)
 		}
 		g.fail(symbols[cuMemAlloc], r, hint)
 		return 0
@@ -224,7 +224,16 @@ func (g *gpu) malloc(bytes int) uintptr {
 	return p
 }
 
-func gigabytes(n uint64) string { return fmt.Sprintf("%.2f GB", float64(n)/1e9) }
+// bytesText is a size in the unit that suits it.
+func bytesText(n uint64) string {
+	switch f := float64(n); {
+	case n >= 1e9:
+		return fmt.Sprintf("%.2f GB", f/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", f/1e6)
+	}
+	return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+}
 
 // pin takes host memory that the GPU can read and write while the host goes on.
 func (g *gpu) pin(bytes int) []byte {
@@ -234,7 +243,7 @@ func (g *gpu) pin(bytes int) []byte {
 	if r := g.try(cuMemAllocHost, g.result(), uintptr(bytes)); r != 0 {
 		hint := g.hint(r)
 		if r == resultOutOfMemory {
-			hint = gigabytes(uint64(bytes)) + " of the machine's own memory, not to be swapped, are needed"
+			hint = bytesText(uint64(bytes)) + " of the machine's own memory, not to be swapped, are needed"
 		}
 		g.fail(symbols[cuMemAllocHost], r, hint)
 		return make([]byte, bytes)

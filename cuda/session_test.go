@@ -408,7 +408,7 @@ func fakeSession(t *testing.T, f *fake, c arch.Config, o engine.Options) (*Sessi
 func TestSessionOutOfMemory(t *testing.T) {
 	f := &fake{memory: 1 << 20}
 	_, err := fakeSession(t, f, sessionModels()["wide"], engine.Options{})
-	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "GB more needed", "GB free", "--kv-cache int8", "--device cpu")
+	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "MB more needed beside the ", " of 1.0 MB free", "--kv-cache int8", "--device cpu")
 	if f.used != 0 || len(f.blocks) != 0 {
 		t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
 	}

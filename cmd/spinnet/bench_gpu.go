@@ -11,14 +11,20 @@ import (
 	"spinnet/train"
 )
 
+// Recipes of the training steps that are measured.
+const (
+	gpuSmall = "n_layer = 8\nn_head = 8\nn_embd = 512\nhidden_dim = 1408\noctonion_attention = true\n"
+	gpuChars = gpuSmall + "block_size = 512\nbatch_size = 32\n"
+	gpu50k   = gpuSmall + "vocab_size = 50304\nblock_size = 256\nbatch_size = 32\ngradient_accumulation_steps = 4\n"
+	gpu124m  = "n_layer = 24\nn_head = 20\nn_embd = 1280\nhidden_dim = 3456\nblock_size = 1024\nvocab_size = 50304\nbatch_size = 10\n"
+)
+
 func init() {
-	const small = "n_layer = 8\nn_head = 8\nn_embd = 512\nhidden_dim = 1408\noctonion_attention = true\n"
 	benches = append(benches, bench{"gpu/decode", benchDecodeGPU})
 	for _, b := range []struct{ name, shape, recipe string }{
-		{"gpu/chars", "8L d512 32x512", small + "block_size = 512\nbatch_size = 32\n"},
-		{"gpu/50k", "8L d512 4x32x256", small + "vocab_size = 50304\nblock_size = 256\nbatch_size = 32\ngradient_accumulation_steps = 4\n"},
-		{"gpu/124m", "24L d1280 10x1024", "n_layer = 24\nn_head = 20\nn_embd = 1280\nhidden_dim = 3456\n" +
-			"block_size = 1024\nvocab_size = 50304\nbatch_size = 10\n"},
+		{"gpu/chars", "8L d512 32x512", gpuChars},
+		{"gpu/50k", "8L d512 4x32x256", gpu50k},
+		{"gpu/124m", "24L d1280 10x1024", gpu124m},
 	} {
 		benches = append(benches, bench{b.name, func(c *benchContext) error { return benchTrainGPU(c, b.shape, b.recipe) }})
 	}

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"time"
 
 	"spinnet/arch"
+	"spinnet/cuda"
 	"spinnet/dataset"
 	"spinnet/train"
 )
@@ -25,15 +27,17 @@ func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 		dev.Close()
 	}
 	printModel(w, cfg, shape)
-	fmt.Fprintf(w, "memory      about %s\n", bytesText(memoryEstimate(cfg, shape)))
-	if dev == nil {
+	if dev != nil {
+		fmt.Fprintf(w, "memory      about %s on the GPU\n", bytesText(gpuMemoryEstimate(cfg, shape)))
+	} else {
+		fmt.Fprintf(w, "memory      about %s\n", bytesText(memoryEstimate(cfg, shape)))
 		if err := checkMemory(cfg, shape); err != nil {
 			return err
 		}
 	}
 	perToken, err := timeEstimate(cfg, data)
 	if err != nil {
-		return err
+		return withNeed(err, cfg, shape)
 	}
 	tokens := float64(cfg.TokensPerStep()) * float64(cfg.MaxIters)
 	total := time.Duration(min(tokens*perToken, maxSeconds) * float64(time.Second))
@@ -44,20 +48,57 @@ func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 // maxSeconds, some 290 years, is about the most that a time.Duration holds.
 const maxSeconds = 9e9
 
-// memoryEstimate is the bytes a run holds: weights, gradients and two moments
-// of every parameter, quantised and packed copies, and the activations that
-// the backward pass reads.
+// memoryEstimate is the bytes a run on the CPU holds: weights, gradients and two
+// moments of every parameter, quantised and packed copies, and the activations
+// that the backward pass reads.
 func memoryEstimate(cfg train.Config, shape arch.Config) int {
 	n := arch.Count(shape)
-	params := float64(n.Ternary + n.Float)
+	stream, rest := activations(cfg, shape)
+	return int(min(4*(6*float64(n.Ternary+n.Float)+stream+rest), math.MaxInt/2))
+}
+
+// gpuMemoryEstimate is the bytes a run takes on a GPU: weights, gradients and two
+// moments in float32; in bf16 a copy of the embedding, the matrix of every linear
+// layer and its transpose's, which but for Walsh's are as large as dense ones,
+// and the logits of a chunk; and the activations. It comes within 7 % of what
+// docs/benchmarks.md measured.
+func gpuMemoryEstimate(cfg train.Config, shape arch.Config) int {
+	n := arch.Count(shape)
+	params, embedding := float64(n.Ternary+n.Float), float64(shape.VocabSize)*float64(shape.NEmbd)
+	parts := 0.0 // of a layer's stored weights in its matrix, the mean of all layers
+	for i := range shape.NLayer {
+		if name := shape.LayerAlgebra(i); name == "walsh" {
+			parts++
+		} else {
+			parts += float64(arch.AlgebraDim(name))
+		}
+	}
+	parts /= float64(shape.NLayer)
+	stream, rest := activations(cfg, shape)
+	logits := min(2*float64(cfg.BatchSize)*float64(cfg.BlockSize)*float64(shape.VocabSize), 512<<20)
+	return int(min(16*params+2*embedding+4*parts*(params-embedding)+logits+4*stream+2*rest, math.MaxInt/2))
+}
+
+// activations is how many values of the residual stream and how many others a
+// micro-batch keeps for its backward pass.
+func activations(cfg train.Config, shape arch.Config) (stream, rest float64) {
 	d, hidden, layers := float64(shape.NEmbd), float64(shape.HiddenDim), float64(shape.NLayer)
 	perLayer := 8*d + 2*float64(shape.KVDim()) + 3*hidden
 	kept := layers
 	if cfg.Recompute {
 		kept = 1
 	}
-	activations := float64(cfg.BatchSize) * float64(cfg.BlockSize) * (kept*perLayer + (layers+4)*d + 3*hidden)
-	return int(min(4*(6*params+activations), math.MaxInt/2))
+	tokens := float64(cfg.BatchSize) * float64(cfg.BlockSize)
+	return tokens * (layers + 4) * d, tokens * (kept*perLayer + 3*hidden)
+}
+
+// withNeed adds to the error of a GPU that is full how much the recipe needs in
+// all.
+func withNeed(err error, cfg train.Config, shape arch.Config) error {
+	if e, ok := errors.AsType[*cuda.Error](err); !ok || !e.OutOfMemory() {
+		return err
+	}
+	return &dataset.HintError{Err: err, Text: fmt.Sprintf("this recipe needs about %s on the GPU", bytesText(gpuMemoryEstimate(cfg, shape)))}
 }
 
 // checkMemory refuses a run that cannot fit, which would otherwise end
