@@ -12,6 +12,11 @@ set -euo pipefail
 spinnet=${SPINNET:-bin/spinnet}
 what=${1:-small}
 out=${2:-runs/experiments}
+case $what/$# in
+small/[012] | large/[12] | devices/[12]) ;;
+*) sed -n '2,12p' "$0" >&2; exit 2 ;;
+esac
+[ -x "$(command -v "$spinnet")" ] || { echo "$0: no $spinnet: run make build" >&2; exit 1; }
 cores=$(nproc)
 mkdir -p "$out"
 

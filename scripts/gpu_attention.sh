@@ -8,8 +8,15 @@
 # end what failed; exit status 0 when nothing did. SKIP may name ptx (sm_80 code)
 # and peer (PyTorch); SANITIZE may name memcheck and racecheck.
 set -u
+case ${1:-}/$# in
+/0 | [!-]*/1) ;;
+*) sed -n '2,9p' "$0" >&2; exit 2 ;;
+esac
+for tool in nvcc nvidia-smi; do
+  command -v $tool >/dev/null || { echo "$0: no $tool: it needs an NVIDIA GPU and its compiler" >&2; exit 1; }
+done
+out=$(realpath -m "${1:-$(mktemp -d)}")
 cd "$(dirname "$0")/../cuda" || exit 1
-out=${1:-$(mktemp -d)}
 mkdir -p "$out"
 stems="attention attention90 loss norm swiglu embedding elementwise step decode prefill"
 failed=""
@@ -60,7 +67,8 @@ skip peer || { python3 -c 'import torch' 2>/dev/null && timeout 100 python3 _tes
 for tool in ${SANITIZE:-}; do
   for t in attention step decode; do
     echo "== compute-sanitizer $tool, $t"
-    SMALL=1 timeout 100 compute-sanitizer --report-api-errors no --tool $tool "$out/${t}_test" test $(files $t 90a.cubin) 2>&1 | tail -2
+    SMALL=1 timeout 100 compute-sanitizer --error-exitcode 9 --report-api-errors no --tool $tool "$out/${t}_test" test $(files $t 90a.cubin) 2>&1 | tail -2
+    [ "${PIPESTATUS[0]}" = 0 ] || failed="$failed $t-$tool"
   done
 done
 echo "failed:${failed:- nothing}"
