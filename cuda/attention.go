@@ -34,7 +34,7 @@ var hopperWidths = [...]attentionKernels{
 
 // attentionOf gives the kernels for a head.
 func (d *Device) attentionOf(headDim int) *attentionKernels {
-	if d.info.Major == 9 && d.kernels[attention90Forward64] != 0 {
+	if d.info.Major == 9 {
 		for i, w := range hopperWidths {
 			if headDim == w.width {
 				return &hopperWidths[i]

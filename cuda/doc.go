@@ -4,7 +4,7 @@
 // import arch, algebra, tensor, spinfile and engine.
 //
 // Build tag nocuda leaves all of it out; so do systems that CUDA does not run
-// on. What is exported is there all the same and says why it does nothing.
+// on. What other packages call is there all the same and says why it does nothing.
 package cuda
 
 import (

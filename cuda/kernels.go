@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"slices"
 	"unsafe"
 )
 
@@ -45,9 +44,6 @@ func (g *gpu) loadKernels() {
 	modules := map[string]uintptr{}
 	for k, d := range kernelTable {
 		m, ok := modules[d.stem]
-		if !ok && d.stem == "attention90" && !slices.Contains(names, "attention90.fatbin") {
-			continue // attention has its own for all
-		}
 		if !ok {
 			m = g.loadStem(d.stem)
 			modules[d.stem] = m

@@ -9,13 +9,15 @@
 # Kernels are those of the binaries, or of the folder SPINNET_CUDA_KERNELS.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
+usage() { sed -n '2,9p' "$0" >&2; exit 2; }
+case ${1:-} in -*) usage ;; esac
 out=$(realpath -m "${1:-out}")
 shift
 [ $# -gt 0 ] || set -- products layers train
 for what in "$@"; do
   case $what in
   products | layers | train) ;;
-  *) sed -n '2,9p' "$0" >&2; exit 2 ;;
+  *) usage ;;
   esac
 done
 for file in bin/cuda.test bin/spinnet; do

@@ -31,6 +31,7 @@ note() { # name, exit status, start
 
 run() {
   local out=${1:-out} start what
+  case $out in -*) usage ;; esac
   shift
   out=$(realpath -m "$out")
   mkdir -p "$out/kernels"
