@@ -32,8 +32,10 @@ const (
 	blasGetVersion
 	blasDescCreate
 	blasDescSet
+	blasDescDestroy
 	blasLayoutCreate
 	blasLayoutSet
+	blasLayoutDestroy
 	blasPreferenceCreate
 	blasPreferenceSet
 	blasPreferenceDestroy
@@ -44,8 +46,8 @@ const (
 
 var blasSymbols = [blasFunctions]string{
 	blasCreate: "cublasLtCreate", blasDestroy: "cublasLtDestroy", blasGetVersion: "cublasLtGetVersion",
-	blasDescCreate: "cublasLtMatmulDescCreate", blasDescSet: "cublasLtMatmulDescSetAttribute",
-	blasLayoutCreate: "cublasLtMatrixLayoutCreate", blasLayoutSet: "cublasLtMatrixLayoutSetAttribute",
+	blasDescCreate: "cublasLtMatmulDescCreate", blasDescSet: "cublasLtMatmulDescSetAttribute", blasDescDestroy: "cublasLtMatmulDescDestroy",
+	blasLayoutCreate: "cublasLtMatrixLayoutCreate", blasLayoutSet: "cublasLtMatrixLayoutSetAttribute", blasLayoutDestroy: "cublasLtMatrixLayoutDestroy",
 	blasPreferenceCreate: "cublasLtMatmulPreferenceCreate", blasPreferenceSet: "cublasLtMatmulPreferenceSetAttribute",
 	blasPreferenceDestroy: "cublasLtMatmulPreferenceDestroy",
 	blasHeuristic:         "cublasLtMatmulAlgoGetHeuristic", blasMatmul: "cublasLtMatmul",
@@ -147,9 +149,28 @@ func (d *Device) openBLAS() *blas {
 
 // closeBLAS ends the use of the library.
 func (d *Device) closeBLAS() {
-	if d.blas != nil {
-		d.callBLAS(blasDestroy, d.blas.handle)
-		d.blas = nil
+	if d.blas == nil {
+		return
+	}
+	for _, q := range d.blas.plans {
+		d.closePlan(q)
+	}
+	d.callBLAS(blasDestroy, d.blas.handle)
+	d.blas = nil
+}
+
+// closePlan gives back what the library holds for a plan.
+func (d *Device) closePlan(q *blasPlan) {
+	if q == nil {
+		return
+	}
+	for _, layout := range []uintptr{q.first, q.second, q.result} {
+		if layout != 0 {
+			d.callBLAS(blasLayoutDestroy, layout)
+		}
+	}
+	if q.desc != 0 {
+		d.callBLAS(blasDescDestroy, q.desc)
 	}
 }
 
@@ -196,19 +217,20 @@ func (d *Device) plan(p product) *blasPlan {
 		layout(&q.second, blasBFloat16, p.k, p.m, p.lda, p.strideA)
 	}
 	layout(&q.result, typ, p.n, p.m, p.ldc, p.strideC)
-	b.count = 0
+	b.count, b.preference = 0, 0
 	do(blasPreferenceCreate, uintptr(unsafe.Pointer(&b.preference)))
 	set(blasPreferenceSet, b.preference, blasMostWorkspace, blasWorkspace, 8)
 	set(blasPreferenceSet, b.preference, blasReductions, blasReductionsInside, 4)
 	for i := range uintptr(4) {
 		set(blasPreferenceSet, b.preference, blasAlignA+i, 16, 4)
 	}
-	if !failed {
-		do(blasHeuristic, b.handle, q.desc, q.first, q.second, q.result, q.result, b.preference, 1,
-			uintptr(unsafe.Pointer(&q.found)), uintptr(unsafe.Pointer(&b.count)))
-		do(blasPreferenceDestroy, b.preference)
+	do(blasHeuristic, b.handle, q.desc, q.first, q.second, q.result, q.result, b.preference, 1,
+		uintptr(unsafe.Pointer(&q.found)), uintptr(unsafe.Pointer(&b.count)))
+	if b.preference != 0 {
+		d.callBLAS(blasPreferenceDestroy, b.preference)
 	}
 	if failed || b.count == 0 || q.found.state != 0 {
+		d.closePlan(q)
 		q = nil
 	}
 	b.plans[p] = q

@@ -49,3 +49,52 @@ func deep(n int) (sum byte) {
 	}
 	return sum + b[n%1024]
 }
+
+// TestPlansAreGivenBack: what the library makes for plans goes back to it, of
+// those that it cannot do, too.
+func TestPlansAreGivenBack(t *testing.T) {
+	useFake(t, new(fake))
+	dev, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := dev.(*Device)
+	addr := cuBLASLt.addr
+	defer func() { cuBLASLt.addr = addr }()
+	held, found := 0, int32(1)
+	create := purego.NewCallback(func(to uintptr) uintptr {
+		held++
+		*at[uintptr](to) = 1
+		return 0
+	})
+	destroy := purego.NewCallback(func(uintptr) uintptr { held--; return 0 })
+	nothing := purego.NewCallback(func() uintptr { return 0 })
+	for f := range cuBLASLt.addr {
+		switch blasFunction(f) {
+		case blasDescCreate, blasLayoutCreate, blasPreferenceCreate:
+			cuBLASLt.addr[f] = create
+		case blasDescDestroy, blasLayoutDestroy, blasPreferenceDestroy:
+			cuBLASLt.addr[f] = destroy
+		case blasHeuristic:
+			cuBLASLt.addr[f] = purego.NewCallback(func(_, _, _, _, _, _, _, _, _, count uintptr) uintptr {
+				*at[int32](count) = found
+				return 0
+			})
+		default:
+			cuBLASLt.addr[f] = nothing
+		}
+	}
+	d.blas = &blas{plans: map[product]*blasPlan{}, workspaces: map[uintptr]uintptr{}, one: 1}
+	for _, found = range []int32{1, 0} {
+		if q := d.plan(product{kind: tn, m: 128, n: 128, k: 128 + int(found), batch: 1}); (q != nil) != (found == 1) {
+			t.Errorf("%d ways found: plan %v", found, q)
+		}
+	}
+	if held != 4 {
+		t.Errorf("one plan holds %d objects, want 4", held)
+	}
+	d.Close()
+	if held != 0 {
+		t.Errorf("%d objects were not given back", held)
+	}
+}
