@@ -50,7 +50,7 @@ for what in "$@"; do
     grep nn.Linear "$out/products_peer.txt"
     ;;
   layers)
-    go_bench Layers 2>"$out/layers.err" | tee "$out/layers.txt" | sed -n 's/^BenchmarkLayers.\([^ \t]*\)/\1/p'
+    go_bench 'Layers|HeadMixer' 2>"$out/layers.err" | tee "$out/layers.txt" | sed -n 's,^Benchmark\(Layers/\)*,,p'
     ;;
   train)
     timeout 200 python3 cuda/_test/model_peer.py >"$out/train_peer.txt" 2>"$out/train_peer.err" || tail -5 "$out/train_peer.err"
