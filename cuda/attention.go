@@ -136,10 +136,13 @@ func (d *Device) tableChanged(e *tensor.Tensor) {
 }
 
 // logitsMost bounds a chunk's logits in bytes; narrow is the vocabulary up to
-// which they are float32 and a warp does a row.
+// which they are float32 and a warp does a row; lossShared is the shared memory for
+// a row of others: what a block can have on 8.6 and 8.9 less what cross_entropy in
+// loss.cu has besides, and half of Hopper's.
 const (
 	logitsMost = 512 << 20
 	narrow     = 1024
+	lossShared = 99<<10 - 256
 )
 
 // CrossEntropy writes the loss of each row.
@@ -182,7 +185,7 @@ func (d *Device) crossEntropy(losses, dh, de, h, e *tensor.Tensor, targets *tens
 			d.launch(crossEntropyNarrowF32, grid{x: per(n, 4), threads: 128}, loss, uint64(dlogits), uint64(logits), target,
 				i32(n), i32(vocab), i32(ld), f32(scale))
 		} else {
-			cached := min(ld, 99<<10/2/8*8)
+			cached := min(ld, lossShared/2/8*8)
 			d.launch(crossEntropyBF16, grid{x: n, threads: 512, shared: 2 * cached}, loss, uint64(dlogits), uint64(logits), target,
 				i32(vocab), i32(ld), f32(scale), i32(cached))
 		}

@@ -500,3 +500,26 @@ func TestAside(t *testing.T) {
 	d.flush()
 	expect("again")
 }
+
+// TestLossFitsEveryGPU: a block has at most 99 KB of shared memory on 8.6 and 8.9,
+// 256 bytes of which are not dynamic.
+func TestLossFitsEveryGPU(t *testing.T) {
+	f := useFake(t, &fake{major: 8})
+	dev, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	d := dev.(*Device)
+	for _, vocab := range []int{2000, 50304, 70000} {
+		h, e := d.Slice(d.Alloc(64), 0, tensor.BFloat16, 8, 16), d.Alloc(vocab, 16)
+		f.forget()
+		d.CrossEntropy(d.Alloc(8), h, e, d.AllocInts(8))
+		if err := d.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if last := f.launch[len(f.launch)-1]; last != "cross_entropy_bf16" || d.config.shared > 99<<10-256 || int(d.config.shared) < min(2*vocab, 98<<10) {
+			t.Errorf("vocabulary %d: %s has %d bytes of shared memory", vocab, last, d.config.shared)
+		}
+	}
+}
