@@ -94,11 +94,13 @@ const (
 	resultOutOfMemory       = 2
 	resultDeviceUnavailable = 46
 	resultNoDevice          = 100
-	resultNotReady          = 802
-	resultDriverMismatch    = 803
 	resultNoBinaryForGPU    = 209
 	resultUnsupportedPTX    = 222
-	resultInvalidDeviceCode = 101
+	resultFirstFault        = 700 // of a kernel: an illegal address
+	resultLastFault         = 719 // any other fault
+	resultNotReady          = 802
+	resultDriverMismatch    = 803
+	resultUnknown           = 999
 )
 
 // driver is libcuda.
@@ -165,6 +167,7 @@ var hints = map[int]string{
 	resultNoDevice:          "this machine has no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it",
 	resultNotReady:          "the GPU is still being set up (see nvidia-smi)",
 	resultDriverMismatch:    "the driver was updated under way; restart the machine",
+	resultUnknown:           "see whether nvidia-smi works: the driver's kernel modules may not be loaded",
 }
 
 // resultName is the driver's name of a result.

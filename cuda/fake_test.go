@@ -209,6 +209,8 @@ func TestUnusableGPUs(t *testing.T) {
 		{"an old GPU", &fake{major: 7}, []string{"cuda:0 Fake", "sm_70", "too old", "8.0"}},
 		{"no GPU", &fake{none: true}, []string{"sees no GPU", "CUDA_VISIBLE_DEVICES"}},
 		{"no GPU that the driver sees", failing(cuInit, resultNoDevice), []string{"cuInit", "NO_DEVICE", "CUDA_VISIBLE_DEVICES"}},
+		{"a driver that is not all there", failing(cuInit, resultUnknown), []string{"cuInit", "(999)", "nvidia-smi"}},
+		{"a GPU that fails without a kernel", failing(cuStreamCreate, 101), []string{"cuda:0 Fake: cuStreamCreate: unknown error (101)"}},
 		{"a GPU that another process has", failing(cuDevicePrimaryCtxRetain, resultDeviceUnavailable), []string{"cuda:0 Fake", "another process", "exclusive"}},
 		{"a GPU that is full", failing(cuDevicePrimaryCtxRetain, resultOutOfMemory), []string{"cuda:0 Fake", "OUT_OF_MEMORY", "another program"}},
 		{"kernels for others", failing(cuModuleLoadData, resultNoBinaryForGPU), []string{"cuda:0 Fake", "cannot use these kernels", "kernels "}},
@@ -220,6 +222,9 @@ func TestUnusableGPUs(t *testing.T) {
 				d.Close()
 			}
 			oneLine(t, err, c.want...)
+			if strings.Contains(err.Error(), "a kernel failed") {
+				t.Errorf("%q blames a kernel", err)
+			}
 			if gpus, _, _ := Devices(); f.version < minDriver && len(gpus) == 1 || f.major < minMajor {
 				if "cuda: "+gpus[0].Unusable != err.Error() { // spinnet version says it, too
 					t.Errorf("listed as unusable with %q, opened with %q", gpus[0].Unusable, err)

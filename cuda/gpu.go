@@ -183,10 +183,8 @@ func (g *gpu) tryAddress(f uintptr, args ...uintptr) int {
 
 // hint says what a result of the driver is likely about.
 func (g *gpu) hint(code int) string {
-	if code < 700 || code >= 720 {
-		if code != resultInvalidDeviceCode {
-			return hints[code]
-		}
+	if code < resultFirstFault || code > resultLastFault {
+		return hints[code]
 	}
 	// A kernel's fault, seen at a later call.
 	if g.careful {
