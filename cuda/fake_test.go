@@ -316,6 +316,30 @@ func TestFaultInARun(t *testing.T) {
 	}
 }
 
+// TestFaultWhileSaving: a GPU that fails while a checkpoint is read from it leaves
+// the one before, and says so.
+func TestFaultWhileSaving(t *testing.T) {
+	c, broken, reads := fullRecipe(t, "sample_tokens=0"), false, 0
+	useFake(t, &fake{fail: func(fn function) int {
+		if broken && fn == cuMemcpyDtoHAsync {
+			if reads++; reads > 5 { // the first are of Sync, and of a look at the weights
+				return 700
+			}
+		}
+		return 0
+	}})
+	err := trainFake(t, c, train.Observer{Eval: func(e train.EvalInfo) { broken = e.Step == 20 }}, context.Background())
+	oneLine(t, err, "checkpoint of step 20 not written", "cuda:0 Fake", "(700)", "the checkpoint of step 10 in "+filepath.Join(c.OutDir, "checkpoints"), "is good")
+	tr, err := train.New(c, verses(t), train.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	if err := tr.Resume(); err != nil || tr.Step() != 10 {
+		t.Errorf("resumed at step %d with error %v, want 10", tr.Step(), err)
+	}
+}
+
 // TestInterrupt: Ctrl-C saves the step that was under way.
 func TestInterrupt(t *testing.T) {
 	useFake(t, &fake{})

@@ -94,7 +94,7 @@ func (t *Trainer) save(best bool) (dir string, err error) {
 		err = interop.WriteFile(filepath.Join(dir, interop.StateFile), t.writeState)
 	}
 	if err != nil {
-		return "", fmt.Errorf("train: checkpoint of step %d not written: %w", t.step, err)
+		return "", fmt.Errorf("train: checkpoint of step %d not written: %w; %s", t.step, err, t.kept())
 	}
 	t.savedStep, t.savedEval = t.step, t.last.Step
 	// Killed between the two, best leads to the best checkpoint there is, and
