@@ -41,6 +41,10 @@ func TestOpenWithoutGPU(t *testing.T) {
 	if !errors.Is(err, ErrNoDriver) && !errors.Is(err, ErrNoKernels) {
 		t.Log(err) // a driver, but no GPU, or one too old
 	}
+	useFake(t, new(fake))
+	if _, err := Open(0); !errors.Is(err, ErrNoKernels) || !strings.Contains(err.Error(), os.Getenv(kernelFolder)) {
+		t.Errorf("a folder without kernels: got %v", err)
+	}
 }
 
 // both runs operations on the CPU and on a GPU with the same numbers.

@@ -55,8 +55,9 @@ const (
 var (
 	// ErrNoDriver: the driver's library cannot be opened.
 	ErrNoDriver = errors.New("cuda: no NVIDIA driver")
-	// ErrNoKernels: this binary was built without compiled kernels.
-	ErrNoKernels = errors.New("cuda: built without kernels")
+	// ErrNoKernels: this binary, or the folder that is named in their place, has
+	// no compiled kernels.
+	ErrNoKernels = errors.New("cuda: no compiled kernels")
 	// ErrLeftOut: this binary, or this system, has no CUDA at all.
 	ErrLeftOut = errors.New("cuda: this build has no GPU support (build tag nocuda, or a system without CUDA)")
 )

@@ -17,10 +17,14 @@ import (
 //go:embed kernels
 var compiled embed.FS
 
-// kernelFiles is compiled, or the folder that SPINNET_CUDA_KERNELS names, to
-// try kernels without building anew.
+// kernelFolder is the variable of the environment that names a folder of kernels
+// to use instead.
+const kernelFolder = "SPINNET_CUDA_KERNELS"
+
+// kernelFiles is compiled, or the folder that kernelFolder names, to try kernels
+// without building anew.
 func kernelFiles() fs.FS {
-	if dir := os.Getenv("SPINNET_CUDA_KERNELS"); dir != "" {
+	if dir := os.Getenv(kernelFolder); dir != "" {
 		return os.DirFS(dir)
 	}
 	files, err := fs.Sub(compiled, "kernels")
@@ -35,7 +39,9 @@ func (g *gpu) loadKernels() {
 	files := kernelFiles()
 	names, err := fs.Glob(files, "*.fatbin")
 	if err == nil && len(names) == 0 {
-		err = ErrNoKernels
+		if err = ErrNoKernels; os.Getenv(kernelFolder) != "" {
+			err = fmt.Errorf("%w in %s (%s)", err, os.Getenv(kernelFolder), kernelFolder)
+		}
 	}
 	if err != nil {
 		g.err = err
