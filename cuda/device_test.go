@@ -25,7 +25,32 @@ func needDevice(t testing.TB) *Device {
 		t.Skip("no GPU to test with:", err)
 	}
 	t.Cleanup(d.Close)
+	if older {
+		d.(*Device).info.Major = 8
+		d.(*Device).closeBLAS()
+	}
 	return d.(*Device)
+}
+
+// older makes a Hopper GPU compute as those before and after it do, by the
+// kernels that are for all, ours alone.
+var older bool
+
+// TestAsOlderGPU: the kernels that a Hopper GPU has better ones for.
+func TestAsOlderGPU(t *testing.T) {
+	d := needDevice(t) // open meanwhile: to open it takes longer than most tests
+	switch {
+	case d.info.Major != 9:
+		t.Skip("no other kernels are for this GPU:", d.info)
+	case testing.Short():
+		t.Skip("long")
+	}
+	older = true
+	defer func() { older = false }()
+	t.Run("linear", TestLinear)
+	t.Run("layers of one input", TestLayersOfOneInput)
+	t.Run("attention", TestAttention)
+	t.Run("gradients", TestGradientsOfTheOriginal)
 }
 
 func TestOpenWithoutGPU(t *testing.T) {
