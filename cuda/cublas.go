@@ -226,6 +226,9 @@ func (d *Device) plan(p product) *blasPlan {
 	}
 	do(blasHeuristic, b.handle, q.desc, q.first, q.second, q.result, q.result, b.preference, 1,
 		uintptr(unsafe.Pointer(&q.found)), uintptr(unsafe.Pointer(&b.count)))
+	if d.counting {
+		b.count = 1
+	}
 	if b.preference != 0 {
 		d.callBLAS(blasPreferenceDestroy, b.preference)
 	}

@@ -56,7 +56,7 @@ func Open(number int) (tensor.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{gpu: g, maps: map[mapKey]*tensorMap{}, orders: map[*tensor.Ints]*order{}, signs: map[string]uintptr{}, forced: variants, fusedMost: fusedMost}
+	d := newDevice(g)
 	if name := os.Getenv("SPINNET_CUDA_PRODUCT"); name != "" {
 		if d.forced = variant(slices.Index(variantNames[:], name)); d.forced < 0 {
 			g.close()
@@ -64,18 +64,26 @@ func Open(number int) (tensor.Device, error) {
 		}
 	}
 	g.loadKernels()
-	d.blas = d.openBLAS()
-	d.numbers = g.malloc(numbersSize)
-	d.rank1 = g.malloc(64)
-	d.results.device = g.malloc(8 * resultsMost)
-	d.results.host = g.pin(8 * resultsMost)
-	g.sync()
-	if g.err != nil {
+	if d.begin(); g.err != nil {
 		err := g.err
 		d.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+func newDevice(g *gpu) *Device {
+	return &Device{gpu: g, maps: map[mapKey]*tensorMap{}, orders: map[*tensor.Ints]*order{}, signs: map[string]uintptr{}, forced: variants, fusedMost: fusedMost}
+}
+
+// begin takes what every device needs.
+func (d *Device) begin() {
+	d.blas = d.openBLAS()
+	d.numbers = d.malloc(numbersSize)
+	d.rank1 = d.malloc(64)
+	d.results.device = d.malloc(8 * resultsMost)
+	d.results.host = d.pin(8 * resultsMost)
+	d.sync()
 }
 
 // Name is the number and the name of the GPU.

@@ -23,6 +23,7 @@ import (
 // to fail: its memory is the host's and its kernels do nothing.
 type fake struct {
 	version, major int
+	multi          int    // multiprocessors
 	none           bool   // no GPU
 	memory         uint64 // of the GPU
 	missing        string // a function that it lacks
@@ -65,6 +66,9 @@ func useFake(t *testing.T, f *fake) *fake {
 	}
 	if f.major == 0 {
 		f.major = 9
+	}
+	if f.multi == 0 {
+		f.multi = 4
 	}
 	if f.memory == 0 {
 		f.memory = 1 << 30
@@ -125,7 +129,7 @@ func (f *fake) call(fn function, a, b, c uintptr) int {
 	case cuDeviceTotalMem:
 		*at[uint64](a) = f.memory
 	case cuDeviceGetAttribute:
-		*at[int32](a) = map[uintptr]int32{attributeMajor: int32(f.major), attributeMultiprocs: 4, attributeMostShared: 227 << 10}[b]
+		*at[int32](a) = map[uintptr]int32{attributeMajor: int32(f.major), attributeMultiprocs: int32(f.multi), attributeMostShared: 227 << 10}[b]
 	case cuMemGetInfo:
 		*at[uint64](a), *at[uint64](b) = f.memory-f.used, f.memory
 	case cuMemAlloc:

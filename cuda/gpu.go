@@ -24,6 +24,7 @@ type gpu struct {
 	multi     int  // multiprocessors
 	careful   bool // wait after every launch, to name the kernel at fault
 	capturing bool
+	counting  bool   // nothing is done but to count the memory (Measure)
 	last      string // the kernel launched last
 	first     string // the first of what is being captured
 	recorded  string // what was launched as a graph; empty after other launches
@@ -54,8 +55,8 @@ type gpu struct {
 
 const maxArgs = 48
 
-// openGPU makes a context on GPU number i, without kernels.
-func openGPU(i int) (g *gpu, err error) {
+// findGPU gives GPU number i, without a context, if we can compute on it.
+func findGPU(i int) (g *gpu, err error) {
 	if err := loadDriver(); err != nil {
 		return nil, err
 	}
@@ -75,6 +76,15 @@ func openGPU(i int) (g *gpu, err error) {
 	}
 	if g.info.Unusable = unusable(g.info); g.info.Unusable != "" {
 		return nil, errors.New("cuda: " + g.info.Unusable)
+	}
+	return g, nil
+}
+
+// openGPU makes a context on GPU number i, without kernels.
+func openGPU(i int) (*gpu, error) {
+	g, err := findGPU(i)
+	if err != nil {
+		return nil, err
 	}
 	g.careful = turnedOn("SPINNET_CUDA_SYNC")
 	if turnedOn("SPINNET_CUDA_PROFILE") {
@@ -170,6 +180,9 @@ func (g *gpu) try(f function, args ...uintptr) int { return g.tryAddress(driver.
 
 // tryAddress is try for the function of any library at that address.
 func (g *gpu) tryAddress(f uintptr, args ...uintptr) int {
+	if g.counting {
+		return 0
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	g.values[0] = g.context
@@ -216,7 +229,11 @@ func (g *gpu) malloc(bytes int) uintptr {
 		return 0
 	}
 	p := uintptr(g.out[0])
-	g.blocks = append(g.blocks, p)
+	if g.counting {
+		p = 1<<40 + uintptr(g.used+255)&^255 // unlike any other
+	} else {
+		g.blocks = append(g.blocks, p)
+	}
 	g.used += uint64(bytes)
 	g.do(cuMemsetD8Async, p, 0, uintptr(bytes), g.stream)
 	return p
@@ -235,7 +252,7 @@ func bytesText(n uint64) string {
 
 // pin takes host memory that the GPU can read and write while the host goes on.
 func (g *gpu) pin(bytes int) []byte {
-	if g.err != nil {
+	if g.err != nil || g.counting {
 		return make([]byte, bytes)
 	}
 	if r := g.try(cuMemAllocHost, g.result(), uintptr(bytes)); r != 0 {

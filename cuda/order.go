@@ -36,6 +36,9 @@ func (d *Device) orderOf(ids *tensor.Ints, vocab int) *order {
 
 // stageOrder sorts and copies.
 func (d *Device) stageOrder(o *order) {
+	if d.counting {
+		return
+	}
 	o.sort()
 	d.stage(o.addr, bytesOf(o.both))
 }

@@ -15,6 +15,9 @@ func Devices() (gpus []Info, driver string, err error) { return nil, "", ErrLeft
 // Open returns the GPU of that number as a device.
 func Open(int) (tensor.Device, error) { return nil, ErrLeftOut }
 
+// Measure gives the bytes that something would take on a GPU.
+func Measure(int, func(tensor.Device) error) (uint64, Info, error) { return 0, Info{}, ErrLeftOut }
+
 // CuBLAS is the version of cuBLASLt in use.
 func CuBLAS() (string, error) { return "", ErrLeftOut }
 

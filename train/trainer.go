@@ -72,15 +72,8 @@ func New(cfg Config, data *dataset.Dataset, opts Options) (t *Trainer, err error
 			dev.Close()
 		}
 	}()
-	shape := cfg.Arch(data.VocabSize)
-	if shape.VocabSize < data.VocabSize {
-		return nil, fmt.Errorf("train: vocab_size = %d is smaller than the %d tokens of dataset %s", shape.VocabSize, data.VocabSize, data.Name)
-	}
-	if n := data.Train.Len(); n < int64(cfg.BlockSize)+1 {
-		return nil, fmt.Errorf("train: block_size = %d needs at least %d training tokens; dataset %s has %d", cfg.BlockSize, cfg.BlockSize+1, data.Name, n)
-	}
-	if v := data.Val.Len(); cfg.EvalIters > 0 && v >= 2 && v < int64(cfg.BlockSize)+1 {
-		return nil, fmt.Errorf("train: eval_iters = %d draws windows of block_size = %d, but the validation split of %s has %d tokens; set eval_iters = 0", cfg.EvalIters, cfg.BlockSize, data.Name, v)
+	if err := checkData(&cfg, data); err != nil {
+		return nil, err
 	}
 	if dev == nil {
 		dev = tensor.NewCPU(opts.Threads)
@@ -90,16 +83,53 @@ func New(cfg Config, data *dataset.Dataset, opts Options) (t *Trainer, err error
 	if err := t.build(); err != nil {
 		return nil, err
 	}
+	if err := t.model.Init(cfg.Init, cfg.Seed); err != nil {
+		return nil, err
+	}
+	t.model.Refresh(true)
+	if err := t.dev.Sync(); err != nil {
+		return nil, err
+	}
 	return t, nil
+}
+
+// checkData refuses a dataset that is too small for the recipe.
+func checkData(cfg *Config, data *dataset.Dataset) error {
+	if v := cfg.Arch(data.VocabSize).VocabSize; v < data.VocabSize {
+		return fmt.Errorf("train: vocab_size = %d is smaller than the %d tokens of dataset %s", v, data.VocabSize, data.Name)
+	}
+	if n := data.Train.Len(); n < int64(cfg.BlockSize)+1 {
+		return fmt.Errorf("train: block_size = %d needs at least %d training tokens; dataset %s has %d", cfg.BlockSize, cfg.BlockSize+1, data.Name, n)
+	}
+	if v := data.Val.Len(); cfg.EvalIters > 0 && v >= 2 && v < int64(cfg.BlockSize)+1 {
+		return fmt.Errorf("train: eval_iters = %d draws windows of block_size = %d, but the validation split of %s has %d tokens; set eval_iters = 0", cfg.EvalIters, cfg.BlockSize, data.Name, v)
+	}
+	return nil
+}
+
+// Measure does what takes memory in a run, on a device that only counts it: the
+// parts of a step and an evaluation, without weights or tokens.
+func Measure(cfg Config, data *dataset.Dataset, dev tensor.Device) error {
+	if err := checkData(&cfg, data); err != nil {
+		return err
+	}
+	t := &Trainer{cfg: cfg, data: data, dev: dev, savedStep: -1}
+	if err := t.build(); err != nil {
+		return err
+	}
+	t.model.Refresh(true)
+	t.begin()
+	t.pass()
+	t.setUpdate()
+	t.update()
+	t.evalPass()
+	return dev.Sync()
 }
 
 // build allocates the model and records its passes.
 func (t *Trainer) build() (err error) {
 	cfg, data := &t.cfg, t.data
 	if t.model, err = model.New(t.dev, cfg.Arch(data.VocabSize)); err != nil {
-		return err
-	}
-	if err := t.model.Init(cfg.Init, cfg.Seed); err != nil {
 		return err
 	}
 	o := &t.adam
@@ -124,8 +154,7 @@ func (t *Trainer) build() (err error) {
 	t.pass = t.dev.Record(t.trainPass)
 	t.update = t.dev.Record(t.updateModel)
 	t.evalPass = t.dev.Record(t.evalTape.Forward)
-	t.model.Refresh(true)
-	return t.dev.Sync()
+	return t.dev.Sync() // that there is the memory
 }
 
 // Close closes the device.

@@ -11,6 +11,7 @@ import (
 	"spinnet/arch"
 	"spinnet/cuda"
 	"spinnet/dataset"
+	"spinnet/tensor"
 	"spinnet/train"
 )
 
@@ -27,17 +28,18 @@ func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 		dev.Close()
 	}
 	printModel(w, cfg, shape)
-	if dev != nil {
-		fmt.Fprintf(w, "memory      about %s on the GPU\n", bytesText(gpuMemoryEstimate(cfg, shape)))
-	} else {
+	if dev == nil {
 		fmt.Fprintf(w, "memory      about %s\n", bytesText(memoryEstimate(cfg, shape)))
-		if err := checkMemory(cfg, shape); err != nil {
-			return err
-		}
+		err = checkMemory(cfg, shape)
+	} else {
+		err = printGPUMemory(w, cfg, data)
+	}
+	if err != nil {
+		return err
 	}
 	perToken, err := timeEstimate(cfg, data)
 	if err != nil {
-		return withNeed(err, cfg, shape)
+		return err
 	}
 	tokens := float64(cfg.TokensPerStep()) * float64(cfg.MaxIters)
 	total := time.Duration(min(tokens*perToken, maxSeconds) * float64(time.Second))
@@ -48,57 +50,20 @@ func dryRun(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
 // maxSeconds, some 290 years, is about the most that a time.Duration holds.
 const maxSeconds = 9e9
 
-// memoryEstimate is the bytes a run on the CPU holds: weights, gradients and two
-// moments of every parameter, quantised and packed copies, and the activations
-// that the backward pass reads.
+// memoryEstimate is the bytes a run holds: weights, gradients and two moments
+// of every parameter, quantised and packed copies, and the activations that
+// the backward pass reads.
 func memoryEstimate(cfg train.Config, shape arch.Config) int {
 	n := arch.Count(shape)
-	stream, rest := activations(cfg, shape)
-	return int(min(4*(6*float64(n.Ternary+n.Float)+stream+rest), math.MaxInt/2))
-}
-
-// gpuMemoryEstimate is the bytes a run takes on a GPU: weights, gradients and two
-// moments in float32; in bf16 a copy of the embedding, the matrix of every linear
-// layer and its transpose's, which but for Walsh's are as large as dense ones,
-// and the logits of a chunk; and the activations. It comes within 7 % of what
-// docs/benchmarks.md measured.
-func gpuMemoryEstimate(cfg train.Config, shape arch.Config) int {
-	n := arch.Count(shape)
-	params, embedding := float64(n.Ternary+n.Float), float64(shape.VocabSize)*float64(shape.NEmbd)
-	parts := 0.0 // of a layer's stored weights in its matrix, the mean of all layers
-	for i := range shape.NLayer {
-		if name := shape.LayerAlgebra(i); name == "walsh" {
-			parts++
-		} else {
-			parts += float64(arch.AlgebraDim(name))
-		}
-	}
-	parts /= float64(shape.NLayer)
-	stream, rest := activations(cfg, shape)
-	logits := min(2*float64(cfg.BatchSize)*float64(cfg.BlockSize)*float64(shape.VocabSize), 512<<20)
-	return int(min(16*params+2*embedding+4*parts*(params-embedding)+logits+4*stream+2*rest, math.MaxInt/2))
-}
-
-// activations is how many values of the residual stream and how many others a
-// micro-batch keeps for its backward pass.
-func activations(cfg train.Config, shape arch.Config) (stream, rest float64) {
+	params := float64(n.Ternary + n.Float)
 	d, hidden, layers := float64(shape.NEmbd), float64(shape.HiddenDim), float64(shape.NLayer)
 	perLayer := 8*d + 2*float64(shape.KVDim()) + 3*hidden
 	kept := layers
 	if cfg.Recompute {
 		kept = 1
 	}
-	tokens := float64(cfg.BatchSize) * float64(cfg.BlockSize)
-	return tokens * (layers + 4) * d, tokens * (kept*perLayer + 3*hidden)
-}
-
-// withNeed adds to the error of a GPU that is full how much the recipe needs in
-// all.
-func withNeed(err error, cfg train.Config, shape arch.Config) error {
-	if e, ok := errors.AsType[*cuda.Error](err); !ok || !e.OutOfMemory() {
-		return err
-	}
-	return &dataset.HintError{Err: err, Text: fmt.Sprintf("this recipe needs about %s on the GPU", bytesText(gpuMemoryEstimate(cfg, shape)))}
+	activations := float64(cfg.BatchSize) * float64(cfg.BlockSize) * (kept*perLayer + (layers+4)*d + 3*hidden)
+	return int(min(4*(6*params+activations), math.MaxInt/2))
 }
 
 // checkMemory refuses a run that cannot fit, which would otherwise end
@@ -106,10 +71,51 @@ func withNeed(err error, cfg train.Config, shape arch.Config) error {
 func checkMemory(cfg train.Config, shape arch.Config) error {
 	have := machineMemory()
 	if need := memoryEstimate(cfg, shape); have > 0 && need > have {
-		return &dataset.HintError{Err: fmt.Errorf("this recipe needs about %s of memory; there are %s", bytesText(need), bytesText(have)),
-			Text: "lower batch_size and raise gradient_accumulation_steps, set recompute = true, or make the model smaller"}
+		return tooLarge(need, have, "memory")
 	}
 	return nil
+}
+
+func tooLarge(need, have int, memory string) error {
+	return &dataset.HintError{Err: fmt.Errorf("this recipe needs about %s of %s; there are %s", bytesText(need), memory, bytesText(have)),
+		Text: "lower batch_size and raise gradient_accumulation_steps, set recompute = true, or make the model smaller"}
+}
+
+// gpuMemory is the bytes that a run takes of the GPU of its recipe, beside some
+// half a gigabyte that the driver takes.
+func gpuMemory(cfg train.Config, data *dataset.Dataset) (need int, gpu cuda.Info, err error) {
+	number, err := deviceNumber(cfg.Device)
+	if err != nil {
+		return 0, gpu, err
+	}
+	bytes, gpu, err := cuda.Measure(number, func(dev tensor.Device) error { return train.Measure(cfg, data, dev) })
+	return int(min(bytes, math.MaxInt/2)), gpu, err
+}
+
+// printGPUMemory prints it, and refuses a run that cannot fit.
+func printGPUMemory(w io.Writer, cfg train.Config, data *dataset.Dataset) error {
+	need, gpu, err := gpuMemory(cfg, data)
+	if err != nil {
+		return err
+	}
+	have := int(min(gpu.Memory, math.MaxInt/2))
+	fmt.Fprintf(w, "memory      about %s of the GPU's %s\n", bytesText(need), bytesText(have))
+	if need > have {
+		return tooLarge(need, have, "memory on the GPU")
+	}
+	return nil
+}
+
+// withNeed adds to the error of a GPU that is full how much the recipe needs.
+func withNeed(err error, cfg train.Config, data *dataset.Dataset) error {
+	if e, ok := errors.AsType[*cuda.Error](err); !ok || !e.OutOfMemory() {
+		return err
+	}
+	need, _, measured := gpuMemory(cfg, data)
+	if measured != nil {
+		return err
+	}
+	return fmt.Errorf("%w; the recipe needs about %s on the GPU in all", err, bytesText(need))
 }
 
 // timeEstimate measures the seconds a token takes: a step of one layer and

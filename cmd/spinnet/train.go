@@ -181,7 +181,7 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 
 	t, err := train.New(cfg, data, train.Options{Threads: cfg.Threads, Device: dev})
 	if err != nil {
-		return withNeed(err, cfg, shape)
+		return withNeed(err, cfg, data)
 	}
 	defer t.Close()
 	switch {
@@ -213,7 +213,7 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 		return exitError(exitInterrupted)
 	}
 	if err != nil {
-		return withNeed(err, cfg, shape)
+		return withNeed(err, cfg, data)
 	}
 	last := t.Last()
 	_, err = fmt.Fprintf(out, "final: step %d train %.4f val %.4f\n", last.Step, last.Train, last.Val)
