@@ -84,11 +84,10 @@ func tooLarge(need, have int, memory string) error {
 // gpuMemory is the bytes that a run takes of the GPU of its recipe, beside some
 // half a gigabyte that the driver takes.
 func gpuMemory(cfg train.Config, data *dataset.Dataset) (need int, gpu cuda.Info, err error) {
-	number, err := deviceNumber(cfg.Device)
-	if err != nil {
-		return 0, gpu, err
-	}
-	bytes, gpu, err := cuda.Measure(number, func(dev tensor.Device) error { return train.Measure(cfg, data, dev) })
+	bytes, err := openGPU(cfg.Device, func(number int) (n uint64, err error) {
+		n, gpu, err = cuda.Measure(number, func(dev tensor.Device) error { return train.Measure(cfg, data, dev) })
+		return n, err
+	})
 	return int(min(bytes, math.MaxInt/2)), gpu, err
 }
 
