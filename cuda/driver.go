@@ -92,6 +92,7 @@ const (
 	streamNonBlocking       = 1
 	eventDisableTiming      = 2
 	resultOutOfMemory       = 2
+	resultStub              = 34
 	resultDeviceUnavailable = 46
 	resultNoDevice          = 100
 	resultNoBinaryForGPU    = 209
@@ -163,6 +164,7 @@ func driverError(f function, code int) *Error {
 // hints say what results of the driver are likely about.
 var hints = map[int]string{
 	resultOutOfMemory:       "another program may hold its memory",
+	resultStub:              "the library is a stub of NVIDIA's toolkit, not a driver; take its folder out of LD_LIBRARY_PATH",
 	resultDeviceUnavailable: "another process has this GPU for itself (its compute mode is exclusive)",
 	resultNoDevice:          "this machine has no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it",
 	resultNotReady:          "the GPU is still being set up (see nvidia-smi)",

@@ -213,6 +213,7 @@ func TestUnusableGPUs(t *testing.T) {
 		{"an old GPU", &fake{major: 7}, []string{"cuda:0 Fake", "sm_70", "too old", "8.0"}},
 		{"no GPU", &fake{none: true}, []string{"sees no GPU", "CUDA_VISIBLE_DEVICES"}},
 		{"no GPU that the driver sees", failing(cuInit, resultNoDevice), []string{"cuInit", "NO_DEVICE", "CUDA_VISIBLE_DEVICES"}},
+		{"a stub", failing(cuInit, resultStub), []string{"cuInit", "(34)", "stub", "LD_LIBRARY_PATH"}},
 		{"a driver that is not all there", failing(cuInit, resultUnknown), []string{"cuInit", "(999)", "nvidia-smi"}},
 		{"a GPU that fails without a kernel", failing(cuStreamCreate, 101), []string{"cuda:0 Fake: cuStreamCreate: unknown error (101)"}},
 		{"a GPU that another process has", failing(cuDevicePrimaryCtxRetain, resultDeviceUnavailable), []string{"cuda:0 Fake", "another process", "exclusive"}},
