@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All that is recorded from a machine with an NVIDIA GPU, for machines that are
-# lent for minutes: what does not disturb each other runs at once.
+# All that is recorded from a machine with an NVIDIA GPU, in calls of a few minutes;
+# what does not disturb each other runs at once.
 #
 #   scripts/gpu_record.sh prepare DIR [DATASETS]    as scripts/gpu_test.sh prepare, with what follows
 #   DIR/scripts/gpu_record.sh measure WORK OUT      there: compiles the kernels, times them beside PyTorch, begins
@@ -11,7 +11,7 @@
 #                                                   SIGINT; samples; OUT gets all results
 #
 # WORK is a folder that stays between the calls; OUT gets .tgz files. RECORD_STEPS is
-# the length of the long run (8000 steps), RECORD_KEYS more keys of its recipe, RECORD_ARMS the other arms (shakespeare-octonion).
+# the length of the long run (8000 steps), RECORD_KEYS more keys of its recipe, RECORD_ARMS the other arms.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 arm=gostd-kjv-124m
@@ -36,7 +36,11 @@ train() { # WORK flags …
   echo $! >"$work/long.pid"
 }
 
-running() { kill -0 "$(cat "$1/long.pid")" 2>/dev/null; }
+# running tells whether the long run goes on; what has ended may stay as a zombie.
+running() {
+  local state
+  state=$(sed 's/.*) //' "/proc/$(cat "$1/long.pid")/stat" 2>/dev/null) && [[ $state != Z* ]]
+}
 
 # settle waits for the long run to end, at most so many seconds.
 settle() { # WORK SECONDS
@@ -63,7 +67,7 @@ measure() {
   train "$work" "$work/defaults.toml" --out_dir="$runs/$arm" --device=cuda --keep_checkpoints=1 --sample_tokens=0 \
     $(scripts/results.sh keys $arm) --max_iters="${RECORD_STEPS:-8000}" ${RECORD_KEYS:-}
   # shellcheck disable=SC2086 # the arms are words
-  timeout 240 scripts/results.sh run "$runs" ${RECORD_ARMS:-shakespeare-octonion} >"$logs/runs.txt" 2>&1 &
+  timeout 240 scripts/results.sh run "$runs" ${RECORD_ARMS:-shakespeare-octonion stories-bytes-classic stories-gpt2-classic} >"$logs/runs.txt" 2>&1 &
   timeout 300 scripts/gpu_test.sh run "$logs" sanitize >"$logs/sanitize.txt" 2>&1 &
   timeout 240 scripts/gpu_test.sh run "$logs" test 2>&1 | grep -v '^gpu\|^kernels\|^go ' | tail -20
   wait %2 %3
@@ -76,12 +80,11 @@ measure() {
 }
 
 again() {
-  local work pid
+  local work
   work=$(realpath "$1")
-  pid=$(cat "$work/long.pid")
   say "SIGKILL at: $(tail -n 1 "$work/long.log")"
-  kill -9 "$pid"
-  while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
+  kill -9 "$(cat "$work/long.pid")"
+  settle "$work" 20
   train "$work" "$work/results/$arm" --resume
   settle "$work" "$2"
   grep -i resum "$work/long.log" | tail -n 2

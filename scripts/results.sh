@@ -37,7 +37,7 @@ arms[shakespeare-octonion-4]="$s --n_layer=4 --min_lr=1e-4 --algebra=octonion --
 arms[shakespeare-walsh-4]="$s --n_layer=4 --min_lr=1e-4 --algebra=walsh --dropout=0.3 --max_iters=1800"
 arms[shakespeare-quaternion-4]="$s --n_layer=4 --min_lr=1e-4 --algebra=quaternion --dropout=0.4 --weight_decay=0.5 --max_iters=1100"
 # TinyStories by bytes, 16.4 million tokens, and by GPT-2 tokens, 9.8 million.
-classic="--quantizer=classic --init=classic --weight_decay=0 --min_lr=1e-5"
+classic="--quantizer=classic --init=classic --act_bits=0 --hidden_dim=1408 --weight_decay=0 --min_lr=1e-5"
 ours="--quantizer=absmean --act_bits=8 --weight_decay=0.1 --min_lr=6e-5"
 b="--dataset=datasets/tinystories-bytes --n_layer=8 --n_embd=512 --n_head=8 --block_size=512 --batch_size=32 --max_iters=1000 --warmup_iters=100"
 arms[stories-bytes-classic]="$b $classic --algebra=octonion --octonion_attention --learning_rate=1e-2"
@@ -51,7 +51,7 @@ arms[stories-gpt2-walsh]="$g $ours --algebra=walsh --learning_rate=6e-3"
 arms[gostd-kjv-124m]="--dataset=datasets/gostd-kjv --vocab_size=50304 --n_layer=24 --n_embd=1280 --n_head=20 --block_size=1024 --batch_size=10 --gradient_accumulation_steps=2 --act_bits=8 --algebra=walsh --learning_rate=3e-3 --min_lr=1e-5 --warmup_iters=200 --weight_decay=0.1 --dropout=0.1 --eval_interval=250 --eval_iters=40 --checkpoint_interval=500"
 
 run() { # OUT ARM…
-  local out=$1 arm dir
+  local out=$1 arm dir failed=0
   shift
   mkdir -p "$out"
   for arm in "$@"; do
@@ -59,12 +59,13 @@ run() { # OUT ARM…
     # shellcheck disable=SC2086 # the recipe is a list of flags
     : >"$out/defaults.toml" # the program's own
     "$spinnet" train "$out/defaults.toml" --overwrite --out_dir="$dir" --device="${RESULTS_DEVICE:-cuda}" --seed="${RESULTS_SEED:-1337}" \
-      --keep_checkpoints=1 --sample_tokens=0 ${arms[$arm]} ${RESULTS_KEYS:-} >"$dir.final" 2>"$dir.log" || { tail -3 "$dir.log"; continue; }
+      --keep_checkpoints=1 --sample_tokens=0 ${arms[$arm]} ${RESULTS_KEYS:-} >"$dir.final" 2>"$dir.log" || { tail -3 "$dir.log"; failed=1; continue; }
     "$spinnet" compress "$dir/checkpoints/best" -o "$dir/model.spinnet" >>"$dir.log" 2>&1
     "$spinnet" generate "$dir/model.spinnet" --prompt "${RESULTS_PROMPT:-$'\n'}" --max-tokens 400 --temperature 0.8 --seed 1 >"$dir/sample.txt" 2>>"$dir.log"
     mv "$dir.final" "$dir.log" "$dir/"
     printf '%-28s %9d bytes  %s\n' "$arm" "$(stat -c %s "$dir/model.spinnet")" "$(tr '\n' ' ' <"$dir/$arm.final")"
   done
+  return $failed
 }
 
 usage() { sed -n '2,12p' "$0" >&2; exit 2; }
