@@ -328,6 +328,9 @@ func (d *Device) list(ts []*tensor.Tensor) *tensorList {
 			return l
 		}
 	}
+	if d.counting {
+		return d.countList(ts)
+	}
 	addrs, sizes := make([]uint64, len(ts)), make([]uint64, len(ts))
 	var chunks []int32
 	for i, t := range ts {

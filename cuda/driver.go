@@ -95,6 +95,8 @@ const (
 	resultStub              = 34
 	resultDeviceUnavailable = 46
 	resultNoDevice          = 100
+	resultMemoryFault       = 214 // beyond repair by its error correction
+	resultSystem            = 304
 	resultNoBinaryForGPU    = 209
 	resultUnsupportedPTX    = 222
 	resultFirstFault        = 700 // of a kernel: an illegal address
@@ -166,6 +168,8 @@ var hints = map[int]string{
 	resultOutOfMemory:       "another program may hold its memory",
 	resultStub:              "the library is a stub of NVIDIA's toolkit, not a driver; take its folder out of LD_LIBRARY_PATH",
 	resultDeviceUnavailable: "another process has this GPU for itself (its compute mode is exclusive)",
+	resultMemoryFault:       "the GPU's memory has a fault; see nvidia-smi",
+	resultSystem:            "the system keeps this program from the GPU; see nvidia-smi, and what a container may use",
 	resultNoDevice:          "this machine has no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it",
 	resultNotReady:          "the GPU is still being set up (see nvidia-smi)",
 	resultDriverMismatch:    "the driver was updated under way; restart the machine",

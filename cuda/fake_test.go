@@ -25,7 +25,7 @@ type fake struct {
 	version, major int
 	multi          int    // multiprocessors
 	none           bool   // no GPU
-	memory         uint64 // of the GPU
+	memory, others uint64 // of the GPU, and what others have of it
 	missing        string // a function that it lacks
 	// fail gives the result of a call: 0 lets it happen.
 	fail func(f function) int
@@ -131,9 +131,9 @@ func (f *fake) call(fn function, a, b, c uintptr) int {
 	case cuDeviceGetAttribute:
 		*at[int32](a) = map[uintptr]int32{attributeMajor: int32(f.major), attributeMultiprocs: int32(f.multi), attributeMostShared: 227 << 10}[b]
 	case cuMemGetInfo:
-		*at[uint64](a), *at[uint64](b) = f.memory-f.used, f.memory
+		*at[uint64](a), *at[uint64](b) = f.memory-f.used-f.others, f.memory
 	case cuMemAlloc:
-		if f.used+uint64(b) > f.memory {
+		if f.used+uint64(b) > f.memory-f.others {
 			return resultOutOfMemory
 		}
 		f.used += uint64(b)
@@ -218,6 +218,9 @@ func TestUnusableGPUs(t *testing.T) {
 		{"a GPU that fails without a kernel", failing(cuStreamCreate, 101), []string{"cuda:0 Fake: cuStreamCreate: unknown error (101)"}},
 		{"a GPU that another process has", failing(cuDevicePrimaryCtxRetain, resultDeviceUnavailable), []string{"cuda:0 Fake", "another process", "exclusive"}},
 		{"a GPU that is full", failing(cuDevicePrimaryCtxRetain, resultOutOfMemory), []string{"cuda:0 Fake", "OUT_OF_MEMORY", "another program"}},
+		{"a GPU that a container may not use", failing(cuInit, resultSystem), []string{"cuInit", "(304)", "nvidia-smi", "container"}},
+		{"a GPU that is lost", failing(cuDevicePrimaryCtxRetain, resultUnknown), []string{"cuda:0 Fake", "(999)", "nvidia-smi"}},
+		{"memory at fault", failing(cuStreamSynchronize, resultMemoryFault), []string{"cuda:0 Fake", "(214)", "fault", "nvidia-smi"}},
 		{"kernels for others", failing(cuModuleLoadData, resultNoBinaryForGPU), []string{"cuda:0 Fake", "cannot use these kernels", "kernels "}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -242,21 +245,39 @@ func TestUnusableGPUs(t *testing.T) {
 	}
 }
 
+// TestTrainingOutOfMemory: too little for the model, for what the first step takes
+// as well, and for what the driver takes itself.
 func TestTrainingOutOfMemory(t *testing.T) {
-	f := useFake(t, new(fake))
-	d, err := Open(0)
+	useFake(t, new(fake))
+	need, _, err := measure(fullRecipe(t), verses(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.memory = f.used + 1<<20
-	_, err = train.New(fullRecipe(t), verses(t), train.Options{Threads: 1, Device: d})
-	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "kB more needed beside the ", "kB of 1.1 MB free", "lower batch_size", "gradient_accumulation_steps", "recompute = true")
-	var e *Error
-	if !errors.As(err, &e) || !e.OutOfMemory() {
-		t.Errorf("%v is not said to be out of memory", err)
-	}
-	if f.used != 0 || len(f.blocks) != 0 {
-		t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
+	for _, c := range []struct {
+		what         string
+		free, others uint64
+		want         []string
+	}{
+		{"model", 1 << 20, 0, []string{"kB more needed beside the ", "kB of 1.0 MB free; lower"}},
+		{"first step", need - 4096, 5e9, []string{"after step 0", " more needed beside the ", "5.00 GB taken by others; lower", "no checkpoint was saved"}},
+		{"graph", need, 0, []string{"after step 0", "another program", "no checkpoint was saved"}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			f := useFake(t, &fake{memory: c.free + c.others, others: c.others, fail: func(fn function) int {
+				if c.what == "graph" && fn == cuGraphInstantiate {
+					return resultOutOfMemory
+				}
+				return 0
+			}})
+			err := trainFake(t, fullRecipe(t), train.Observer{}, context.Background())
+			oneLine(t, err, append(c.want, "cuda:0 Fake", "OUT_OF_MEMORY", "lower batch_size", "gradient_accumulation_steps", "recompute = true")...)
+			if e, ok := errors.AsType[*Error](err); !ok || !e.OutOfMemory() {
+				t.Errorf("%v is not said to be of memory", err)
+			}
+			if f.used != 0 || len(f.blocks) != 0 {
+				t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
+			}
+		})
 	}
 }
 
@@ -269,7 +290,7 @@ func trainFake(t *testing.T, c train.Config, o train.Observer, ctx context.Conte
 	}
 	tr, err := train.New(c, verses(t), train.Options{Threads: 1, Device: d})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer tr.Close()
 	return tr.Run(ctx, o)

@@ -196,7 +196,10 @@ func (g *gpu) tryAddress(f uintptr, args ...uintptr) int {
 
 // hint says what a result of the driver is likely about.
 func (g *gpu) hint(code int) string {
-	if code < resultFirstFault || code > resultLastFault {
+	switch {
+	case code == resultOutOfMemory && g.context != 0:
+		return hints[code] + "; if not, " + g.lower
+	case code < resultFirstFault || code > resultLastFault:
 		return hints[code]
 	}
 	// A kernel's fault, seen at a later call.
@@ -219,6 +222,9 @@ func (g *gpu) malloc(bytes int) uintptr {
 		free := ""
 		if g.try(cuMemGetInfo, uintptr(unsafe.Pointer(&g.out[0])), uintptr(unsafe.Pointer(&g.out[1]))) == 0 {
 			free = fmt.Sprintf(", %s of %s free", bytesText(g.out[0]), bytesText(g.out[1]))
+			if others := int64(g.out[1] - g.out[0] - g.used); others > 2e9 { // more than the driver takes for us
+				free += ", " + bytesText(uint64(others)) + " taken by others"
+			}
 		}
 		hint := ""
 		if r == resultOutOfMemory {

@@ -22,6 +22,7 @@ func gradients(ws []*tensor.Weight) (g [foldedMost]uint64) {
 // fold adds up the parts of P, stride apart, with their signs into the folded
 // gradients of layers whose P follow each other.
 func (d *Device) fold(g [foldedMost]uint64, layers int, p, signs uintptr, n, rows, cols, splits, stride int, transposed bool) {
+	d.bound(stride)
 	d.launch(fold, grid{x: per(rows*cols, 32*vector(cols)), y: n, z: layers, threads: 256}, g[0], g[1], g[2], g[3], uint64(p), uint64(signs),
 		i32(n), i32(rows), i32(cols), i32(splits), i32(stride), flag(transposed))
 }
@@ -85,6 +86,7 @@ func (d *Device) derive(ws []*tensor.Weight, backward bool) {
 		s, ok := w.State.(*weight)
 		if !ok {
 			n := w.Algebra.N
+			d.bound(n * w.Out * w.In)
 			s = &weight{n: n, out: w.Out, in: w.In, signs: d.signsOf(w)}
 			s.form = d.formOf(w)
 			w.State = s

@@ -29,3 +29,15 @@ func Measure(i int, run func(tensor.Device) error) (bytes uint64, gpu Info, err 
 	}
 	return g.used, g.info, d.err
 }
+
+// countList counts the memory of a list, whose chunks may be too many for the
+// host.
+func (d *Device) countList(ts []*tensor.Tensor) *tensorList {
+	l := &tensorList{first: &ts[0], n: len(ts), addrs: d.malloc(8 * len(ts)), sizes: d.malloc(8 * len(ts))}
+	for _, t := range ts {
+		l.chunks += per(t.Len(), listChunk)
+	}
+	l.chunk = d.malloc(8 * l.chunks)
+	d.lists = append(d.lists, l)
+	return l
+}

@@ -6,10 +6,17 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
+	"spinnet/dataset"
 	"spinnet/tensor"
 	"spinnet/train"
 )
+
+// measure measures a recipe.
+func measure(c train.Config, data *dataset.Dataset) (uint64, Info, error) {
+	return Measure(0, func(dev tensor.Device) error { return train.Measure(c, data, dev) })
+}
 
 // TestMeasure: what is measured is what a run takes, and nothing is taken.
 func TestMeasure(t *testing.T) {
@@ -25,7 +32,7 @@ func TestMeasure(t *testing.T) {
 			c := fullRecipe(t)
 			change(&c)
 			f := useFake(t, &fake{major: major})
-			got, gpu, err := Measure(0, func(dev tensor.Device) error { return train.Measure(c, verses(t), dev) })
+			got, gpu, err := measure(c, verses(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,9 +72,22 @@ func TestMeasure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, _, err := Measure(0, func(dev tensor.Device) error { return train.Measure(cfg, verses(t), dev) })
+		got, _, err := measure(cfg, verses(t))
 		if mib := int(got+1<<19) >> 20; err != nil || 50*max(mib-c.want, c.want-mib) > c.want {
 			t.Errorf("%s, d %d: measured %d MiB with error %v, want %d", c.algebra, cfg.NEmbd, mib, err, c.want)
+		}
+	}
+	// Shapes that no GPU and no host could hold.
+	for _, shape := range []string{"n_layer = 96\nn_head = 128\nn_embd = 8192\nhidden_dim = 65536\nbatch_size = 524288\n", "n_head = 8192\nn_embd = 1048576\nhidden_dim = 1048576\n"} {
+		useFake(t, new(fake))
+		cfg, err := train.LoadConfig("shape", []byte("dataset = 'x'\n"+shape), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		got, _, err := measure(cfg, verses(t))
+		if took := time.Since(start); took > 10*time.Second || err == nil && got < 1<<40 {
+			t.Errorf("%q: measured %d bytes with error %v in %v", shape, got, err, took)
 		}
 	}
 	// Errors of what runs, and of a GPU that is not there.

@@ -3,7 +3,9 @@
 package cuda
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"unsafe"
 )
 
@@ -36,6 +38,7 @@ func (d *Device) gemm(p product) {
 		return
 	}
 	p.batch, p.chain, p.splits = max(1, p.batch), max(1, p.chain), max(1, p.splits)
+	d.bound(p.m, p.n, p.k, p.lda, p.ldb, p.ldc, p.strideA, p.strideB, p.strideC, p.strideS)
 	aligned := (p.lda|p.ldb|p.strideA|p.strideB)%8 == 0 && (p.a|p.b)%16 == 0
 	switch {
 	case aligned && d.info.Major == 9:
@@ -49,6 +52,13 @@ func (d *Device) gemm(p product) {
 	d.launch(k, grid{x: per(p.m, 128) * per(p.n, 128), y: p.splits, z: p.batch, threads: 256, shared: 98304},
 		uint64(p.a), uint64(p.b), uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.lda), i32(p.ldb), i32(p.ldc),
 		i32(p.strideA), i32(p.strideB), i32(p.strideC), i32(p.strideS), i32(p.chain), flag(p.add))
+}
+
+// bound refuses numbers that kernels, where they are 32 bits, cannot take.
+func (d *Device) bound(numbers ...int) {
+	if n := slices.Max(numbers); n > math.MaxInt32 && d.err == nil {
+		d.err = fmt.Errorf("cuda: a matrix of %d values: the kernels take at most %d; make the model narrower, or use device = cpu", n, math.MaxInt32)
+	}
 }
 
 // variant is a way to compute a product on Hopper: the kernels gemm90_* of

@@ -96,7 +96,9 @@ func NewSession(i int, m *spinfile.Model, o engine.Options) (*Session, error) {
 	if s.gpu, err = openGPU(i); err != nil {
 		return nil, err
 	}
-	s.lower = "set --kv-cache int8 for a smaller cache, or --device cpu"
+	if s.lower = "use --device cpu"; s.numeric == engine.Int8 && !o.Int8Cache {
+		s.lower = "set --kv-cache int8 for a smaller cache, or --device cpu"
+	}
 	s.load()
 	s.allocate(o.Int8Cache)
 	s.tryCluster()

@@ -406,11 +406,16 @@ func fakeSession(t *testing.T, f *fake, c arch.Config, o engine.Options) (*Sessi
 // TestSessionOutOfMemory: what does not fit says how much is needed and which
 // setting lowers it, and gives back what it took.
 func TestSessionOutOfMemory(t *testing.T) {
-	f := &fake{memory: 1 << 20}
-	_, err := fakeSession(t, f, sessionModels()["wide"], engine.Options{})
-	oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "MB more needed beside the ", " of 1.0 MB free", "--kv-cache int8", "--device cpu")
-	if f.used != 0 || len(f.blocks) != 0 {
-		t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
+	for _, o := range []engine.Options{{}, {Int8Cache: true}, {Numeric: engine.Float}} {
+		f := &fake{memory: 1 << 20}
+		_, err := fakeSession(t, f, sessionModels()["wide"], o)
+		oneLine(t, err, "cuda:0 Fake", "OUT_OF_MEMORY", "B more needed beside the ", " of 1.0 MB free", "--device cpu")
+		if smaller := o == (engine.Options{}); strings.Contains(err.Error(), "--kv-cache int8") != smaller {
+			t.Errorf("%+v: got %q, want a smaller cache: %v", o, err, smaller)
+		}
+		if f.used != 0 || len(f.blocks) != 0 {
+			t.Errorf("%d bytes and %d blocks were not given back", f.used, len(f.blocks))
+		}
 	}
 }
 
