@@ -111,14 +111,14 @@ clip(double* out, const double* sums, int chunks, float clip) {
 //	step, float [8]: lr, β₁, 1−β₁, β₂, 1−β₂, 1/c1, 1/√c2, eps
 //	groups, float [tensors, 2]: factor of lr, weight decay
 //
-// and the gradients' factor from clip's out[2]. zero: gradients become 0.
+// and the gradients' factor from clip's out[2].
 // launch: grid chunks, block 256, no dynamic shared; arguments (float* const*
 // w, float* const* g, float* const* m, float* const* v, const uint64* sizes,
 // const float* groups, const int32* chunks, const float* step, const double*
-// clipped, int zero).
+// clipped).
 KERNEL(256, 4)
 adamw(float* const* ws, float* const* gs, float* const* ms, float* const* vs, const uint64_t* sizes, const float* groups, const int* chunks,
-      const float* step, const double* clipped, int zero) {
+      const float* step, const double* clipped) {
   const int tensor = chunks[2 * blockIdx.x];
   const size_t from = (size_t)chunks[2 * blockIdx.x + 1] * kChunk;
   const size_t left = sizes[tensor] - from;
@@ -144,11 +144,9 @@ adamw(float* const* ws, float* const* gs, float* const* ms, float* const* vs, co
     store4(w + i, a);
     store4(m + i, c);
     store4(v + i, d);
-    if (zero) store4(g + i, make_float4(0, 0, 0, 0));
   }
   if ((int)threadIdx.x < n % 4) {
     const int i = n / 4 * 4 + threadIdx.x;
     update(w[i], g[i], m[i], v[i]);
-    if (zero) g[i] = 0;
   }
 }

@@ -265,5 +265,5 @@ func (d *Device) Update(o *tensor.AdamW) {
 	d.launch(clipNorm, grid{x: 1, threads: 1024}, uint64(clipped), uint64(sums), i32(g.chunks), f32(float32(o.Clip)))
 	d.launch(guard, grid{x: 1, threads: 1}, uint64(clipped), uint64(o.Squares.Addr), uint64(o.Loss.Addr))
 	d.launch(adamW, grid{x: g.chunks, threads: 256}, uint64(w.addrs), uint64(g.addrs), uint64(m.addrs), uint64(v.addrs), uint64(g.sizes),
-		uint64(d.groups(o)), uint64(g.chunk), uint64(d.numbers+numberAdamW), uint64(clipped), 0)
+		uint64(d.groups(o)), uint64(g.chunk), uint64(d.numbers+numberAdamW), uint64(clipped))
 }
