@@ -3,9 +3,9 @@
 # what does not disturb each other runs at once.
 #
 #   scripts/gpu_record.sh prepare DIR [DATASETS]    as scripts/gpu_test.sh prepare, with what follows
-#   DIR/scripts/gpu_record.sh measure WORK OUT      there: compiles the kernels, times them beside PyTorch, begins
-#                                                   the run of the 124M shape, and beside it runs tests,
-#                                                   sanitizers and other arms of docs/results
+#   DIR/scripts/gpu_record.sh compile WORK OUT      there: compiles the kernels, runs the tests
+#   DIR/scripts/gpu_record.sh measure WORK OUT      times them beside PyTorch, begins the run of the 124M shape, and
+#                                                   beside it runs the sanitizers and other arms of docs/results
 #   DIR/scripts/gpu_record.sh again WORK SECONDS    kills the long run with SIGKILL, resumes it, waits
 #   DIR/scripts/gpu_record.sh finish WORK OUT SECONDS   waits for its end, at most so long, then stops it with
 #                                                   SIGINT; samples; OUT gets all results
@@ -48,34 +48,47 @@ settle() { # WORK SECONDS
   while running "$1" && [ $SECONDS -lt $end ]; do sleep 1; done
 }
 
-measure() {
-  local work out logs runs
-  mkdir -p "$1" "$2"
+# there makes the folders of a call.
+there() { # WORK OUT
+  mkdir -p "$1/logs" "$1/results" "$2"
   work=$(realpath "$1") out=$(realpath "$2")
   runs=$work/results logs=$work/logs
-  mkdir -p "$logs" "$runs"
+}
+
+compile() {
+  local work out runs logs
+  there "$@"
   say build
   scripts/gpu_test.sh run "$logs" build 2>&1 | tail -3
   tar czf "$out/kernels.tgz" -C "$logs" kernels
+  say tests
+  timeout 200 scripts/gpu_test.sh run "$logs" test 2>&1 | grep -v '^gpu\|^kernels\|^go ' | tail -30
+  cp "$logs/test.log" "$out/"
+  say end
+}
+
+measure() {
+  local work out runs logs others
+  there "$@"
   export SPINNET_CUDA_KERNELS=$logs/kernels
   say timings
   timeout 240 scripts/gpu_peers.sh "$logs/peers" train layers 2>&1 | cut -c1-190
   timeout 60 bin/spinnet bench gpu/decode 2>&1 | tee "$logs/decode.txt"
-  say "the 124M shape begins; tests, sanitizers, runs"
+  say "the 124M shape begins; sanitizers, runs"
   : >"$work/defaults.toml"
   # shellcheck disable=SC2046,SC2086 # the recipe is a list of flags
   train "$work" "$work/defaults.toml" --out_dir="$runs/$arm" --device=cuda --keep_checkpoints=1 --sample_tokens=0 \
     $(scripts/results.sh keys $arm) --max_iters="${RECORD_STEPS:-8000}" ${RECORD_KEYS:-}
   # shellcheck disable=SC2086 # the arms are words
   timeout 240 scripts/results.sh run "$runs" ${RECORD_ARMS:-shakespeare-octonion stories-bytes-classic stories-gpt2-classic} >"$logs/runs.txt" 2>&1 &
-  timeout 300 scripts/gpu_test.sh run "$logs" sanitize >"$logs/sanitize.txt" 2>&1 &
-  timeout 240 scripts/gpu_test.sh run "$logs" test 2>&1 | grep -v '^gpu\|^kernels\|^go ' | tail -20
-  wait %2 %3
+  others=$!
+  timeout 330 scripts/gpu_test.sh run "$logs" sanitize >"$logs/sanitize.txt" 2>&1
+  wait $others
   cat "$logs/runs.txt"
   tail -20 "$logs/sanitize.txt"
   tail -n 2 "$work/long.log"
   tar czf "$out/logs.tgz" -C "$logs" --exclude=kernels .
-  tar czf "$out/results.tgz" -C "$runs" --exclude=checkpoints --exclude='*gpt2*/model.spinnet' .
+  tar czf "$out/results.tgz" -C "$runs" --exclude=checkpoints --exclude='*gpt2*/model.spinnet' --exclude='*124m*' .
   say end
 }
 
@@ -118,8 +131,9 @@ finish() {
 
 case ${1:-}/$# in
 prepare/[23]) prepare "$2" "${3:-}" ;;
+compile/3) compile "$2" "$3" ;;
 measure/3) measure "$2" "$3" ;;
 again/3) again "$2" "$3" ;;
 finish/4) finish "$2" "$3" "$4" ;;
-*) sed -n '2,16p' "$0" >&2; exit 2 ;;
+*) sed -n '2,18p' "$0" >&2; exit 2 ;;
 esac

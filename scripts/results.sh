@@ -48,7 +48,7 @@ arms[stories-gpt2-classic]="$g $classic --algebra=octonion --octonion_attention 
 arms[stories-gpt2-octonion]="$g $ours --algebra=octonion --octonion_attention --learning_rate=6e-3"
 arms[stories-gpt2-walsh]="$g $ours --algebra=walsh --learning_rate=6e-3"
 # The 124M shape on code and the Bible.
-arms[gostd-kjv-124m]="--dataset=datasets/gostd-kjv --vocab_size=50304 --n_layer=24 --n_embd=1280 --n_head=20 --block_size=1024 --batch_size=10 --gradient_accumulation_steps=2 --act_bits=8 --algebra=walsh --learning_rate=3e-3 --min_lr=1e-5 --warmup_iters=200 --weight_decay=0.1 --dropout=0.1 --eval_interval=250 --eval_iters=40 --checkpoint_interval=500"
+arms[gostd-kjv-124m]="--dataset=datasets/gostd-kjv --vocab_size=50304 --n_layer=24 --n_embd=1280 --n_head=20 --block_size=1024 --batch_size=10 --gradient_accumulation_steps=2 --act_bits=8 --algebra=walsh --learning_rate=3e-3 --min_lr=1e-5 --warmup_iters=200 --weight_decay=0.1 --eval_interval=250 --eval_iters=20 --checkpoint_interval=500"
 
 run() { # OUT ARM…
   local out=$1 arm dir failed=0
