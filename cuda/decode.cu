@@ -2,8 +2,11 @@
 //
 // Between two steps of a layer every value is needed by all, and a token has too
 // little work for more than a few multiprocessors: what counts is how fast blocks
-// meet. So a cluster of blocks goes through the layers together, exchanging what
-// it must through L2; what is short (norms, rounding) each block does for itself.
+// meet. So a cluster of blocks goes through the layers together. What a block has
+// computed it sends into the shared memory of all others, which wait for the last
+// byte: no barrier, and nothing goes through L2. What is short (norms, rounding)
+// each block does for itself. Keys and values of the positions before do not wait
+// for the token: they are copied to shared memory while the steps before go on.
 // Clusters are there from sm_90 on; for others, decode_layers_… is empty and
 // prefill.cu does what it would.
 #include "decode.cuh"
@@ -19,253 +22,208 @@
 #endif
 
 #ifdef CLUSTERS
+#include "decode_cluster.cuh"
+
 namespace {
 
-// All blocks meet; what they wrote before is there for load_fresh.
-DEVICE void meet() {
-#ifdef EMULATED
-  emu::grid_barrier();
-#elif defined(CLUSTERS)
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
+// What a step's input needs of a thread's first value, asked for before the values
+// are there: where it is, and the norm's weight.
+struct Early {
+  int place;
+  float weight;
+};
+template <class X>
+DEVICE Early early(const Step<X>& p, const float* w) {
+  const int t = thread();
+  return {t < p.d ? p.place[t] : 0, w && t < p.d ? load_early(w + t) : 0};
 }
 
-// A block's shared memory.
+// Waits for the vector that a step reads, makes of it the rounded input x and
+// returns its scale. With w it is added to the residual stream and the input is
+// norm(h)·w. A negative turn: there is none to add yet.
 template <class X>
-struct Memory {
-  Layer* layer;    // [2]: the current one and the next
-  float *h, *z;    // the residual stream [d], and a layer's input before rounding [max(d, hidden)]
-  float* squares;  // of norm_factor
-  X *xd, *xh, *xm; // inputs of parts of d, of hidden, and of heads
-  float* rot;      // [hd]
-  AttentionMemory a;
-};
-
-template <class X>
-DEVICE Memory<X> arrange(unsigned char* at, const Decode& m, int n) {
-  Memory<X> s;
-  auto take = [&](size_t bytes) {
-    unsigned char* p = at;
-    at += (bytes + 15) / 16 * 16;
-    return p;
-  };
-  s.layer = (Layer*)take(2 * sizeof(Layer)), s.a.scratch = (float*)take(256), s.h = (float*)take(4 * m.d), s.z = (float*)take(4 * max(m.d, m.hidden));
-  s.xd = (X*)take(sizeof(X) * padded_width(n, m.d / n)), s.xh = (X*)take(sizeof(X) * padded_width(n, m.hidden / n));
-  s.xm = (X*)take(sizeof(X) * padded_width(m.heads.heads, m.heads.hd));
-  const int hd = m.heads.hd;
-  s.squares = (float*)take(64 * square_pitch(m.d)), s.rot = (float*)take(4 * hd);
-  s.a.q = (float*)take(4 * whole64(hd)), s.a.k = (float*)take(4 * hd), s.a.p = (float*)take(4 * m.heads.block + 16);
-  s.a.stage = (float*)take(8 * kStage + 32 * hd), s.a.q8 = (int8_t*)take(3 * whole64(hd));
-  return s;
-}
-
-// Inputs of linear layers, in two parts: begin asks for what other blocks have
-// written, of which finish makes x and returns its scale.
-
-// x = the rounded a [d] in parts of K.
-template <class X>
-struct Plain {
-  const Decode& m;
-  const Memory<X>& s;
-  X* x;
-  const float* a;
-  int d, K;
-  bool mixer;
-  float first;
-  DEVICE void begin() { first = (int)threadIdx.x < d ? load_fresh(a + threadIdx.x) : 0; }
-  DEVICE float finish() {
-    float most = 0;
+DEVICE float finish(const Memory<X>& s, const Step<X>& p, int turn, const float* w, Early e) {
+  const int t = thread(), d = p.d;
+  const float* in = p.from.in;
+  float most = 0;
+  if (turn >= 0) receive(p.from, turn);
+  if (w) {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < d; i += kThreads) {
-      const float v = i < kThreads ? first : load_fresh(a + i);
-      s.z[i] = v, most = fmaxf(most, fabsf(v));
-    }
-    return quantize(x, s.z, d, K, block_most(most, s.a.scratch), m.fake8 && !mixer);
-  }
-};
-
-// h += t, unless that is NULL, and x = the rounded norm(h)·w, for the output's
-// table if last.
-template <class X>
-struct Normed {
-  const Decode& m;
-  const Memory<X>& s;
-  X* x;
-  const float *t, *w;
-  int K;
-  bool last;
-  float first, weight;
-  DEVICE void begin() {
-    const int i = threadIdx.x;
-    first = t && i < m.d ? load_fresh(t + i) : 0;
-    weight = i < m.d ? load_early(w + i) : 0;
-  }
-  DEVICE float finish() {
-#pragma unroll 1
-    for (int i = threadIdx.x; i < m.d; i += kThreads) {
+    for (int i = t; i < d; i += kThreads) {
       float v = s.h[i];
-      if (t) s.h[i] = v = add(v, i < kThreads ? first : load_fresh(t + i));
-      square_place(s.squares, m.d, i, v);
+      if (turn >= 0) s.h[i] = v = add(v, in[i < kThreads ? e.place : p.place[i]]);
+      square_place(s.squares, d, i, v);
     }
-    const float r = norm_factor(s.squares, m.d, m.eps, s.a.scratch + 32);
-    float most = 0;
+    const float r = norm_factor(s.squares, d, s.eps, s.scratch + 32);
 #pragma unroll 1
-    for (int i = threadIdx.x; i < m.d; i += kThreads) {
-      const float v = mul(mul(s.h[i], r), i < kThreads ? weight : w[i]);
+    for (int i = t; i < d; i += kThreads) {
+      const float v = mul(mul(s.h[i], r), i < kThreads ? e.weight : w[i]);
       s.z[i] = v, most = fmaxf(most, fabsf(v));
     }
-    return quantize(x, s.z, m.d, K, block_most(most, s.a.scratch), m.fake8 && !last);
+  } else {
+#pragma unroll 1
+    for (int i = t; i < d; i += kThreads) {
+      const float v = in[i < kThreads ? e.place : p.place[i]];
+      s.z[i] = v, most = fmaxf(most, fabsf(v));
+    }
   }
-};
-
-// The rows of one layer, or of three one after another, of one input.
-template <class W, int n, class X, class Input>
-DEVICE void linear(const Linear* l, int count, float* y0, float* y1, float* y2, const X* x, uint32_t minus, Input input) {
-  const int lane = threadIdx.x % 32, each = 32 / n, N0 = l[0].N, N1 = count > 1 ? l[1].N : 0, N2 = count > 1 ? l[2].N : 0;
-  Row<W, n> row;
-  float scale = 0;
-  bool loaded = false;
-  input.begin();
-  for (int i = threadIdx.x / 32 * gridDim.x + blockIdx.x;; i += gridDim.x * kWarps) {
-    int r = i;
-    float* y = y0;
-    const Linear* p = l;
-    if (i >= N0 + N1)
-      r -= N0 + N1, y = y2, p += 2;
-    else if (i >= N0)
-      r -= N0, y = y1, p += 1;
-    const bool more = i < N0 + N1 + N2;
-    if (more) row.open(*p, r);
-    if (!loaded) scale = input.finish(), loaded = true;
-    if (!more) return;
-    typename SumOf<X>::Type sum[1];
-    row.dot(sum, x, 0, 1, minus);
-    if (lane % each == 0) y[(size_t)(lane / each) * p->N + r] = scaled(sum[0], scale, row.gain);
-  }
+  return quantize(p.x, s.z, d, p.K, block_most(most, s.scratch), p.fake8);
 }
 
-// act = silu(gate)∘up.
-template <class W, int n, class X, class Input>
-DEVICE void gate_up(const Linear& gate, const Linear& up, float* act, const X* x, uint32_t minus, Input input) {
-  const int lane = threadIdx.x % 32, each = 32 / n;
-  Row<W, n> a, b;
+// A block's rows of one layer, or of three one after another, of one input.
+template <class W, int n, class X>
+DEVICE void linear(const Memory<X>& s, const Step<X>& p, const Linear* l, int count, uint32_t minus, int turn, const float* w) {
+  const int lane = thread() % 32, each = 32 / n, rows0 = rows_of(l[0].N), rows1 = count > 1 ? rows_of(l[1].N) : 0;
+  Row<W, n> row = {}; // so that nothing of an earlier step stays in registers
   float scale = 0;
   bool loaded = false;
-  input.begin();
-  for (int r = threadIdx.x / 32 * gridDim.x + blockIdx.x;; r += gridDim.x * kWarps) {
-    if (r < gate.N) a.open(gate, r), b.open(up, r);
-    if (!loaded) scale = input.finish(), loaded = true;
-    if (r >= gate.N) return;
+  const Early e = early(p, w);
+#pragma unroll 1
+  for (int i = thread() / 32;; i += kWarps) {
+    int j = i, at = 0, rows = rows0;
+    const Linear* q = l;
+    if (i >= rows0 + rows1)
+      j -= rows0 + rows1, at = n * (whole4(rows0) + whole4(rows1)), q += 2, rows = rows1;
+    else if (i >= rows0)
+      j -= rows0, at = n * whole4(rows0), q += 1, rows = rows1;
+    const int r = block() * rows + j;
+    const bool more = i < rows0 + 2 * rows1, mine = more && r < q->N;
+    if (mine) row.open(*q, r);
+    if (!loaded) scale = finish(s, p, turn, w, e), loaded = true;
+    if (!more) break;
+    if (!mine) continue;
+    typename SumOf<X>::Type sum[1];
+    row.dot(sum, (const X*)p.x, 0, 1, minus);
+    if (lane % each == 0) s.out[at + lane / each * whole4(rows) + j] = scaled(sum[0], scale, row.gain);
+  }
+  send(p.to, s.out);
+}
+
+// silu(gate)∘up.
+template <class W, int n, class X>
+DEVICE void gate_up(const Memory<X>& s, const Step<X>& p, const Linear& gate, const Linear& up, uint32_t minus, int turn, const float* w) {
+  const int lane = thread() % 32, each = 32 / n, rows = rows_of(gate.N);
+  Row<W, n> a = {}, b = {};
+  float scale = 0;
+  bool loaded = false;
+  const Early e = early(p, w);
+#pragma unroll 1
+  for (int j = thread() / 32;; j += kWarps) {
+    const int r = block() * rows + j;
+    const bool mine = j < rows && r < gate.N;
+    if (mine) a.open(gate, r), b.open(up, r);
+    if (!loaded) scale = finish(s, p, turn, w, e), loaded = true;
+    if (!mine) break;
     typename SumOf<X>::Type sa[1], sb[1];
-    a.dot(sa, x, 0, 1, minus), b.dot(sb, x, 0, 1, minus);
+    a.dot(sa, (const X*)p.x, 0, 1, minus), b.dot(sb, (const X*)p.x, 0, 1, minus);
     const float g = scaled(sa[0], scale, a.gain), u = scaled(sb[0], scale, b.gain);
-    if (lane % each == 0) act[(size_t)(lane / each) * gate.N + r] = mul(silu(g), u);
+    if (lane % each == 0) s.out[lane / each * whole4(rows) + j] = mul(silu(g), u);
   }
+  send(p.to, s.out);
 }
 
-// The head mixer's rows of every group of n heads.
-template <class W, int n, class X, class Input>
-DEVICE void mix(const Decode& m, const Linear& l, const X* x, Input input) {
-  const int lane = threadIdx.x % 32, each = 32 / n, groups = m.heads.heads / n, width = padded_width(n, m.heads.hd);
-  Row<W, n> row;
+// The head mixer's rows of every group of n heads, as rows of one layer.
+template <class W, int n, class X>
+DEVICE void mix(const Memory<X>& s, const Step<X>& p, const Linear& l, uint32_t minus, int turn) {
+  const Heads& h = s.heads;
+  const int lane = thread() % 32, each = 32 / n, N = h.heads / n * l.N, rows = rows_of(N), width = padded_width(n, h.hd);
+  Row<W, n> row = {}; // so that nothing of an earlier step stays in registers
   float scale = 0;
   bool loaded = false;
-  input.begin();
-  const uint32_t minus = m.minus[lane / each];
-  for (int i = threadIdx.x / 32 * gridDim.x + blockIdx.x;; i += gridDim.x * kWarps) {
-    const bool more = i < groups * l.N;
-    const int g = i / l.N, r = i % l.N;
-    if (more) row.open(l, r);
-    if (!loaded) scale = input.finish(), loaded = true;
-    if (!more) return;
+  const Early e = early(p, nullptr);
+#pragma unroll 1
+  for (int j = thread() / 32;; j += kWarps) {
+    const int i = block() * rows + j;
+    const bool mine = j < rows && i < N;
+    if (mine) row.open(l, i % l.N);
+    if (!loaded) scale = finish(s, p, turn, nullptr, e), loaded = true;
+    if (!mine) break;
     typename SumOf<X>::Type sum[1];
-    row.dot(sum, x + g * width, 0, 1, minus);
-    if (lane % each == 0) m.m[(size_t)(g * n + lane / each) * l.N + r] = scaled(sum[0], scale, row.gain);
+    row.dot(sum, (const X*)p.x + i / l.N * width, 0, 1, minus);
+    if (lane % each == 0) s.out[lane / each * whole4(rows) + j] = scaled(sum[0], scale, row.gain);
   }
-}
-
-// The share of a unit of attention, of heads in splits.
-DEVICE Share share_of(const Heads& w, int unit, int splits) {
-  const int head = unit / splits, part = unit % splits, c0 = w.hd * part / splits, width = w.hd * (part + 1) / splits - c0;
-  return share(head, c0, width);
-}
-
-// The token's attention in one layer: a block takes a head, or where there are
-// more blocks than heads, some of its channels of the values. It rotates query
-// and key and puts key and value into the cache.
-DEVICE void attention(const Decode& m, const Layer& l, const AttentionMemory& s, const float* rot, const Span& p, int slot, const Share& first) {
-  const Heads& w = m.heads;
-  const int hd = w.hd, half = hd / 2, t = threadIdx.x, per_key = w.heads / w.kv_heads, splits = max(1, (int)gridDim.x / w.heads);
-  for (int unit = blockIdx.x; unit < w.heads * splits; unit += gridDim.x) {
-    const Share h = unit == blockIdx.x ? first : share_of(w, unit, splits);
-    if (!h.width) continue;
-    const int g = per_key == 1 ? h.head : h.head / per_key;
-    const float *q = m.q + (size_t)h.head * hd, *k = m.k + (size_t)g * hd, *v = m.v + (size_t)g * hd;
-    if (t < half)
-      rotate_pair(s.q, load_fresh(q + 2 * t), load_fresh(q + 2 * t + 1), rot, half, t);
-    else if (t >= 256 && t < 256 + half)
-      rotate_pair(s.k, load_fresh(k + 2 * (t - 256)), load_fresh(k + 2 * (t - 256) + 1), rot, half, t - 256);
-    const CacheHead cache = cache_head(l.cache, w, g);
-    float* o = m.o + (size_t)h.head * hd;
-    const bool keep = g * per_key == h.head;
-    if (cache.key_scale) attend<true>(o, cache, w, s, p, h, v, keep, slot);
-    else attend<false>(o, cache, w, s, p, h, v, keep, slot);
-  }
+  send(p.to, s.out);
 }
 
 template <class W, class M, int n, class X>
 DEVICE void token(const Decode& m, unsigned char* shared) {
-  const Memory<X> s = arrange<X>(shared, m, n);
-  const int K = m.d / n, t = threadIdx.x, k = t % 32 / (32 / n);
+  Memory<X>& s = *(Memory<X>*)shared;
+  const Heads& w = m.heads;
+  const int K = m.d / n, t = thread(), k = t % 32 / (32 / n), units = w.heads * splits_of(w);
+  // The host's memory is far: what does not need the state is done meanwhile.
+  const uint32_t* state = (const uint32_t*)m.state;
+  const size_t id = load_early(state);
+  const int pos = (int)load_early(state + 1);
+  const float rot = t < w.hd ? load_early((const float*)(state + 4) + t) : 0;
   let_others_start();
-  const size_t id = m.state[0];
-  const int pos = m.state[1], slot = pos % m.heads.ring, splits = max(1, (int)gridDim.x / m.heads.heads);
-  const Span positions = span(m.heads, pos);
-  const Share first = share_of(m.heads, min((int)blockIdx.x, m.heads.heads * splits - 1), splits);
-  for (int i = m.heads.hd + t; i < whole64(m.heads.hd); i += kThreads) s.a.q[i] = 0;
-#pragma unroll 1
-  for (int i = t; i < m.heads.hd; i += kThreads) s.rot[i] = ((const float*)(m.state + 4))[i];
-#pragma unroll 1
-  for (int i = t; i < padded_width(n, m.hidden / n); i += kThreads) s.xh[i] = 0;
-#pragma unroll 1
-  for (int i = t; i < padded_width(n, K); i += kThreads) s.xd[i] = 0;
-#pragma unroll 1
-  for (int i = t; i < padded_width(m.heads.heads, m.heads.hd); i += kThreads) s.xm[i] = 0;
-#pragma unroll 1
-  for (int i = t; i < m.d; i += kThreads) s.h[i] = table_value(m.embedding, id, i, m.d);
+  if (t == 0) {
+    arrange(s, m, n);
+    for (int i = 0; i < 6; i++) {
+      const Exchange& e = i == 0 ? s.qkv : i == 1 ? s.o : i == 2 ? s.m : i == 3 ? s.act : s.t[i - 4];
+      mbarrier_init(e.bar, 1), expect(e);
+    }
+    mbarrier_init(s.scores, 1), mbarrier_init(s.copies, 1), mbarrier_init(s.copies + 8, 1);
+    mbarrier_fence();
+  }
+  __syncthreads();
+  begin_cluster();
   auto fetch = [&](int i) { // is there after the next barrier
     static_assert(sizeof(Layer) / 4 < kThreads, "a word a thread");
     if (t < (int)sizeof(Layer) / 4 && i < m.n_layer) ((uint32_t*)(s.layer + i % 2))[t] = ((const uint32_t*)(m.layers + i))[t];
   };
   fetch(0);
+#pragma unroll 1
+  for (int i = w.hd + t; i < whole64(w.hd); i += kThreads) s.q[i] = 0;
+#pragma unroll 1
+  for (int i = t; i < padded_width(n, m.hidden / n); i += kThreads) s.xh[i] = 0;
+#pragma unroll 1
+  for (int i = t; i < padded_width(n, K); i += kThreads) s.xd[i] = 0;
+#pragma unroll 1
+  for (int i = t; i < padded_width(w.heads, w.hd); i += kThreads) s.xm[i] = 0;
+#pragma unroll 1
+  for (int i = t; i < whole4(m.d); i += kThreads) {
+    const int c = min(i, m.d - 1); // behind the end, anything
+    s.place_o[i] = unit_place(w, c, s.o.chunk), s.place_t[i] = linear_place(c, K, s.t[0].chunk);
+    if (m.mixer_n) s.place_m[i] = mixer_place(w, m.mixer_n, c, s.m.chunk);
+  }
+#pragma unroll 1
+  for (int i = t; i < whole4(m.hidden); i += kThreads) s.place_act[i] = linear_place(min(i, m.hidden - 1), m.hidden / n, s.act.chunk);
+  if (block() < units) find_own(s, w, n, block());
+#pragma unroll 1
+  for (int i = t; i < whole4(m.d); i += kThreads) s.h[i] = i < m.d ? table_value(m.embedding, id, i, m.d) : 0;
+  if (t < w.hd) s.rot[t] = rot;
+  const int slot = pos % w.ring;
+  const Span positions = span(w, pos);
   __syncthreads();
+  const bool rounded = s.layer[0].cache.key_scale;
+  if (block() < units) {
+    if (t == 0) {
+      if (rounded) describe<true>(s.unit, m, positions, block());
+      else describe<false>(s.unit, m, positions, block());
+      if (const int bytes = scores_of_others(s.unit)) mbarrier_expect(s.scores, bytes);
+    }
+    __syncthreads();
+    prepare(s, w, s.layer[0].cache);
+  }
+  meet_cluster();
+  Turns turns = {};
   for (int i = 0; i < m.n_layer; i++) {
     const Layer& l = s.layer[i % 2];
     const uint32_t minus = l.minus[k];
-    linear<W, n>(&l.q, 3, m.q, m.k, m.v, s.xd, minus, Normed<X>{m, s, s.xd, i ? m.t : nullptr, l.attention_norm, K});
+    linear<W, n>(s, s.steps[kQKV], &l.q, 3, minus, i - 1, l.attention_norm);
     fetch(i + 1); // nobody reads the layer before any more
-    meet();
-    attention(m, l, s.a, s.rot, positions, slot, first);
-    meet();
-    const float* o = m.o;
-    if (l.mixer.w) {
-      const Plain<X> input = {m, s, s.xm, m.o, m.d, m.heads.hd, true};
-      mix<M, 8>(m, l.mixer, s.xm, input);
-      meet();
-      o = m.m;
-    }
-    linear<W, n>(&l.o, 1, m.t, m.t, m.t, s.xd, minus, Plain<X>{m, s, s.xd, o, m.d, K});
-    meet();
-    gate_up<W, n>(l.gate, l.up, m.act, s.xd, minus, Normed<X>{m, s, s.xd, m.t, l.ffn_norm, K});
-    meet();
-    linear<W, n>(&l.down, 1, m.t, m.t, m.t, s.xh, minus, Plain<X>{m, s, s.xh, m.act, m.hidden, m.hidden / n});
-    meet();
+    if (rounded) attention<true>(m, s, i, n, positions, slot, turns);
+    else attention<false>(m, s, i, n, positions, slot, turns);
+    if (l.mixer.w) mix<M, 8>(s, s.steps[kMix], l.mixer, m.minus[t % 32 / 4], i);
+    linear<W, n>(s, s.steps[kO], &l.o, 1, minus, i, nullptr);
+    gate_up<W, n>(s, s.steps[kGateUp], l.gate, l.up, minus, i, l.ffn_norm);
+    linear<W, n>(s, s.steps[kDown], &l.down, 1, minus, i, nullptr);
   }
-  // The output's input, by one block.
-  if (blockIdx.x) return;
-  Normed<X> input = {m, s, s.xd, m.t, m.norm, m.d, true};
-  input.begin();
-  const float scale = input.finish();
+  // The output's input, by one block. A block ends when all that is sent to it
+  // has come.
+  if (block()) return receive(s.t[1], m.n_layer - 1);
+  const Step<X>& last = s.steps[kLast];
+  const float scale = finish(s, last, m.n_layer - 1, m.norm, early(last, m.norm));
 #pragma unroll 1
   for (int i = t; i < m.d; i += kThreads) ((X*)m.x)[i] = s.xd[i];
   if (t == 0) *m.scale = scale;
@@ -333,6 +291,43 @@ DEVICE void table_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, 
     }
   }
 }
+// The same for an input in float, with the rows' scales; d is a multiple of 16.
+template <int R>
+DEVICE void table_dot(float (&acc)[R], const Table& t, size_t row0, size_t vocab, const float* x, int d) {
+  const int lane = threadIdx.x % 32;
+  const int4* rows[R];
+  int4 w[R];
+#pragma unroll
+  for (int r = 0; r < R; r++) {
+    rows[r] = (const int4*)((const int8_t*)t.data + (row0 + r < vocab ? row0 + r : vocab - 1) * d);
+    if (lane * 16 < d) w[r] = load_early(rows[r] + lane);
+  }
+  after_others();
+  for (int c = lane; c < d / 16; c += 32) {
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      const float4 a = load_fresh((const float4*)x + 4 * c + e);
+#pragma unroll
+      for (int r = 0; r < R; r++) {
+        if (e == 0 && c >= 32) w[r] = load_early(rows[r] + c);
+        const int u = e == 0 ? w[r].x : e == 1 ? w[r].y : e == 2 ? w[r].z : w[r].w;
+        acc[r] += (float)(int8_t)u * a.x + (float)(int8_t)(u >> 8) * a.y + (float)(int8_t)(u >> 16) * a.z + (float)(u >> 24) * a.w;
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < R; r++)
+    if (row0 + r < vocab) acc[r] *= t.scale[row0 + r];
+}
+// Of any table.
+template <int R>
+DEVICE void any_dot(float (&acc)[R], const Table& t, size_t row0, size_t vocab, const float* x, int d) {
+  after_others();
+  for (int c = threadIdx.x % 32; c < d; c += 32)
+#pragma unroll
+    for (int r = 0; r < R; r++)
+      if (row0 + r < vocab) acc[r] += table_value(t, row0 + r, c, d) * load_fresh(x + c);
+}
 // Groups: a lane a group of 32.
 template <int R>
 DEVICE void group_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, const int8_t* x, int d) {
@@ -373,23 +368,32 @@ DEVICE void group_dot(int (&acc)[R], const Table& t, size_t row0, size_t vocab, 
     }
   }
 }
-// Writes a block's 32 logits.
-DEVICE void put_out(float* y, const float* out, int vocab) {
+// Writes a block's 32 logits, and if tops is not NULL once more for decode_weigh,
+// with their greatest.
+DEVICE void put_out(float* y, float* again, float* tops, const float* out, int vocab) {
   __syncthreads();
   const int r = blockIdx.x * 32 + threadIdx.x;
-  if (threadIdx.x < 32 && r < vocab) y[r] = out[threadIdx.x];
+  if (threadIdx.x >= 32) return;
+  const float v = r < vocab ? out[threadIdx.x] : -INFINITY;
+  if (r < vocab) y[r] = v;
+  if (!tops) return;
+  if (r < vocab) again[r] = v;
+  const float top = warp_max(v);
+  if (threadIdx.x == 0) tops[blockIdx.x] = top;
 }
 
 } // namespace
 
 // decode_logits: y = float32(table·x)·(scale·the row's scale), exact but for that
 // product; x [d], 16-byte aligned like the table.
+// For one row, again and tops if not NULL are what decode_weigh reads.
 // launch: grid (⌈vocab/32⌉, rows), block 256, no dynamic shared; arguments (float* y
-// [rows][vocab], Table, const int8* x, [rows][stride], const float* scale [rows],
+// [rows][vocab], float* again [vocab], float* tops [⌈vocab/32⌉], Table, const int8* x, [rows][stride], const float* scale [rows],
 // int vocab, int d, int stride).
 KERNEL(256, 4)
-decode_logits(float* y, const PARAM Table table, const int8_t* x, const float* scale, int vocab, int d, int stride) {
+decode_logits(float* y, float* again, float* tops, const PARAM Table table, const int8_t* x, const float* scale, int vocab, int d, int stride) {
   constexpr int R = 4;
+  let_others_start();
   SHARED float out[32]; // y may be the host's memory, to which single values are slow
   const int lane = threadIdx.x % 32, row0 = (blockIdx.x * 8 + threadIdx.x / 32) * R;
   int acc[R] = {0, 0, 0, 0};
@@ -402,26 +406,57 @@ decode_logits(float* y, const PARAM Table table, const int8_t* x, const float* s
     const int sum = warp_add(acc[r]);
     if (lane == 0 && row0 + r < vocab) out[row0 % 32 + r] = mul((float)sum, mul(s, table.scale[row0 + r]));
   }
-  put_out(y, out, vocab);
+  put_out(y, again, tops, out, vocab);
 }
 
 // decode_logits_float: y = table·x in float32, of any table.
 // launch: as decode_logits; arguments the same, but float* x.
 KERNEL(256, 4)
-decode_logits_float(float* y, const PARAM Table table, const float* x, const float* scale, int vocab, int d, int stride) {
-  const int lane = threadIdx.x % 32, row0 = (blockIdx.x * 8 + threadIdx.x / 32) * 4;
+decode_logits_float(float* y, float* again, float* tops, const PARAM Table table, const float* x, const float* scale, int vocab, int d, int stride) {
+  constexpr int R = 4;
+  let_others_start();
   SHARED float out[32];
+  const int lane = threadIdx.x % 32, row0 = (blockIdx.x * 8 + threadIdx.x / 32) * R;
   x += (size_t)blockIdx.y * stride, y += (size_t)blockIdx.y * vocab;
-  float acc[4] = {0, 0, 0, 0};
-  wait_for_others();
-  for (int c = lane; c < d; c += 32)
+  float acc[R] = {0, 0, 0, 0};
+  if (table.bits == 8 && d % 16 == 0) table_dot<R>(acc, table, row0, vocab, x, d);
+  else any_dot<R>(acc, table, row0, vocab, x, d);
 #pragma unroll
-    for (int r = 0; r < 4; r++)
-      if (row0 + r < vocab) acc[r] += table_value(table, row0 + r, c, d) * load_fresh(x + c);
-#pragma unroll
-  for (int r = 0; r < 4; r++) {
+  for (int r = 0; r < R; r++) {
     const float sum = warp_sum(acc[r]);
     if (lane == 0 && row0 + r < vocab) out[row0 % 32 + r] = sum;
   }
-  put_out(y, out, vocab);
+  put_out(y, again, tops, out, vocab);
+}
+
+// decode_weigh: what the choice of a token needs of the first n logits (engine.Summary):
+// of every 64 the greatest, NaN if one is NaN, and Σ exp((y − top)·inv) in the order
+// of kernel.ExactExpScaled, where top is the greatest of all. n and inv are state[2]
+// and, by its bits, state[3]; without n it does nothing.
+// launch: grid ⌈⌈vocab/64⌉/32⌉, block 256, no dynamic shared; arguments (float* maxima,
+// float* sums, const float* y, const float* tops, const int* state).
+KERNEL(256, 1)
+decode_weigh(float* maxima, float* sums, const float* y, const float* tops, const int* state) {
+  SHARED float scratch[32], out[2][32];
+  const int n = state[2], t = threadIdx.x, lane = t % 32, blocks = (n + 63) / 64, first = blockIdx.x * 32;
+  const float inv = __uint_as_float((uint32_t)state[3]);
+  after_others();
+  if (first >= blocks) return;
+  float top = -INFINITY;
+#pragma unroll 4
+  for (int i = t; i < n / 32; i += 256) top = fmaxf(top, load_fresh(tops + i));
+  if (t < n % 32) top = fmaxf(top, load_fresh(y + n / 32 * 32 + t));
+  top = block_max(top, scratch);
+#pragma unroll
+  for (int u = 0; u < 4; u++) {
+    const int at = t / 32 * 4 + u, i = (first + at) * 64 + lane;
+    const float a = i < n ? load_fresh(y + i) : -INFINITY, b = i + 32 < n ? load_fresh(y + i + 32) : -INFINITY;
+    float most = warp_max(fmaxf(a, b));
+    if (warp_any(a != a || b != b)) most = __uint_as_float(0x7fc00000);
+    const float e = exp_exact(mul(add(a, -top), inv)), f = exp_exact(mul(add(b, -top), inv));
+    const float sum = fold16(add(add(add(e, shuffle_xor(e, 16)), f), shuffle_xor(f, 16)));
+    if (lane == 0) out[0][at] = most, out[1][at] = sum;
+  }
+  __syncthreads();
+  if (t < 64 && first + lane < blocks) (t < 32 ? maxima : sums)[first + lane] = out[t / 32][lane];
 }

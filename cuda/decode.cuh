@@ -13,13 +13,25 @@ DEVICE float mul(float a, float b) { return __fmul_rn(a, b); }
 DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 
 #ifndef EMULATED
+// The place of a thread and of a block, asked for anew in every step: what follows
+// from it would else be kept in registers through all steps, of which there are too
+// few.
+DEVICE int thread() {
+  int i;
+  asm volatile("mov.u32 %0, %tid.x;" : "=r"(i));
+  return i;
+}
+DEVICE int block() {
+  int i;
+  asm volatile("mov.u32 %0, %ctaid.x;" : "=r"(i));
+  return i;
+}
 #define PARAM __grid_constant__ // a struct that stays where parameters are
 DEVICE float load_fresh(const float* p) { return __ldcg(p); } // what another block has written
 DEVICE float4 load_fresh(const float4* p) { return __ldcg(p); }
 DEVICE int4 load_fresh(const int4* p) { return __ldcg(p); }
 DEVICE int load_fresh(const int* p) { return __ldcg(p); }
 DEVICE int8_t load_fresh(const int8_t* p) { return (int8_t)__ldcg((const signed char*)p); }
-DEVICE float load_any(const float* p) { return *(const volatile float*)p; } // or what is in shared memory
 DEVICE uint32_t load_early(const uint32_t* p) { // now, not where the value is needed
   uint32_t x;
   asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(x) : "l"(p));
@@ -34,10 +46,11 @@ DEVICE int4 load_early(const int4* p) {
 DEVICE int warp_add(int x) { return __reduce_add_sync(0xffffffffu, x); }
 DEVICE float warp_most(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); } // x ≥ 0
 #else
+DEVICE int thread() { return (int)threadIdx.x; }
+DEVICE int block() { return (int)blockIdx.x; }
 #define PARAM
 template <class T>
 DEVICE T load_fresh(const T* p) { return *p; }
-DEVICE float load_any(const float* p) { return *p; }
 DEVICE uint32_t load_early(const uint32_t* p) { return *p; }
 DEVICE float load_early(const float* p) { return *p; }
 DEVICE int4 load_early(const int4* p) { return *p; }
@@ -77,9 +90,9 @@ DEVICE float fold16(float s) {
 // be used again after the next barrier.
 DEVICE float block_most(float x, float* scratch) {
   x = warp_most(x);
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+  if (thread() % 32 == 0) scratch[thread() / 32] = x;
   __syncthreads();
-  x = scratch[threadIdx.x % 32 < blockDim.x / 32 ? threadIdx.x % 32 : 0];
+  x = scratch[thread() % 32 < blockDim.x / 32 ? thread() % 32 : 0];
   return warp_most(x);
 }
 
@@ -89,24 +102,31 @@ DEVICE float block_most(float x, float* scratch) {
 // holds one value.
 DEVICE int square_pitch(int d) { return (d + 63) / 64 * 4 + 4; }
 DEVICE void square_place(float* squares, int d, int i, float z) { squares[i % 16 * square_pitch(d) + i / 16] = mul(z, z); }
+DEVICE float norm_of(const float* squares, int d, float eps) { // for a warp
+  const float* own = squares + thread() % 16 * square_pitch(d);
+  const int count = (d - thread() % 16 + 15) / 16;
+  float s = 0;
+  int i = 0;
+#pragma unroll 1
+  for (; i + 16 <= count; i += 16) {
+    float4 x[4];
+#pragma unroll
+    for (int u = 0; u < 4; u++) x[u] = *(const float4*)(own + i + 4 * u);
+#pragma unroll
+    for (int u = 0; u < 4; u++) s = add(add(add(add(s, x[u].x), x[u].y), x[u].z), x[u].w);
+  }
+#pragma unroll 1
+  for (; i < count; i++) s = add(s, own[i]);
+  s = fold16(s);
+  // By a power of two a product is as exact, and sooner there.
+  const float mean = d & (d - 1) ? s / (float)d : mul(s, __uint_as_float(0x7f000000u - __float_as_uint((float)d)));
+  return 1 / sqrtf(add(mean, eps));
+}
 DEVICE float norm_factor(const float* squares, int d, float eps, float* scratch) {
   __syncthreads();
-  if (threadIdx.x < 32) {
-    const float* own = squares + threadIdx.x % 16 * square_pitch(d);
-    const int count = (d - (int)threadIdx.x % 16 + 15) / 16;
-    float s = 0;
-    int i = 0;
-    for (; i + 16 <= count; i += 16) {
-      float4 x[4];
-#pragma unroll
-      for (int u = 0; u < 4; u++) x[u] = *(const float4*)(own + i + 4 * u);
-#pragma unroll
-      for (int u = 0; u < 4; u++) s = add(add(add(add(s, x[u].x), x[u].y), x[u].z), x[u].w);
-    }
-#pragma unroll 1
-    for (; i < count; i++) s = add(s, own[i]);
-    s = fold16(s);
-    if (threadIdx.x == 0) *scratch = 1 / sqrtf(add(s / (float)d, eps));
+  if (thread() < 32) {
+    const float r = norm_of(squares, d, eps);
+    if (thread() == 0) *scratch = r;
   }
   __syncthreads();
   return *scratch;
@@ -129,7 +149,7 @@ DEVICE float quantize(int8_t* q, const float* z, int d, int K, float most, bool)
   const bool none = most < 4e-37f;
   const float inv = none ? 0 : 127 / most;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < d; i += blockDim.x)
+  for (int i = thread(); i < d; i += blockDim.x)
     q[padded_place(i, K)] = none ? 0 : (int8_t)(int)rintf(fminf(fmaxf(mul(z[i], inv), -127.f), 127.f));
   __syncthreads();
   return none ? 0 : most / 127;
@@ -140,7 +160,7 @@ DEVICE float quantize(float* q, const float* z, int d, int K, float most, bool f
   const bool none = most < 4e-37f;
   const float inv = none ? 0 : 127 / most, scale = none ? 0 : most / 127;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < d; i += blockDim.x)
+  for (int i = thread(); i < d; i += blockDim.x)
     q[padded_place(i, K)] = fake8 ? mul(scale, rintf(fminf(fmaxf(mul(z[i], inv), -127.f), 127.f))) : z[i];
   __syncthreads();
   return 1;
@@ -234,13 +254,12 @@ struct Row {
   int words, first;
   float gain;
   DEVICE void open(const Linear& l, int r) {
-    const int lane = threadIdx.x % 32;
+    const int lane = thread() % 32;
     gain = l.gain ? load_early(l.gain + r) : 1;
     words = (l.K + 15) / 16, first = lane % each;
     p = (const typename W::Word*)l.w + ((size_t)r * n + lane / each) * words;
 #pragma unroll
-    for (int s = 0; s < EARLY; s++)
-      if (first + s * each < words) early[s] = W::early(p + first + s * each);
+    for (int s = 0; s < EARLY; s++) early[s] = first + s * each < words ? W::early(p + first + s * each) : typename W::Word(); // not what was there before
   }
   // The products with tokens rows of x, stride apart, of n parts of words·16
   // values: output lane/each, in each lane. Rows behind count are left out.
@@ -286,18 +305,8 @@ DEVICE float table_value(const Table& t, size_t id, int c, int d) {
   return mul(t.scale[id], (float)q);
 }
 
-// Attention: a block of kThreads threads a head and token.
+// Attention: a block of kThreads threads a head, or a part of one, and token.
 constexpr int kThreads = 512, kWarps = kThreads / 32;
-constexpr int kStage = 8 * kThreads; // values of which a thread has eight under way
-
-// The shared memory of attention.
-struct AttentionMemory {
-  float *q, *k;   // the rotated query, with zeros up to whole 64, and the token's own key [hd]
-  float* p;       // weights [block + 4]
-  float* stage;   // 2·kStage + 8·hd
-  int8_t* q8;     // of an int8 cache: the rounded query, with zeros up to whole 64, key and value
-  float* scratch; // [64]
-};
 DEVICE int whole64(int n) { return (n + 63) / 64 * 64; }
 
 // What the last block positions are for a token.
@@ -307,16 +316,6 @@ struct Span {
 DEVICE Span span(const Heads& w, int pos) {
   const int n = min(pos + 1, w.block);
   return {n, (pos - n + 1) % w.ring};
-}
-
-// A block's share of a head: channels c0 … c0 + width − 1; a thread has channel c0
-// + c and, of every 4·groups positions, four.
-struct Share {
-  int head, c0, width, groups, group, c;
-};
-DEVICE Share share(int head, int c0, int width) {
-  const int groups = kThreads / width;
-  return {head, c0, width, groups, (int)threadIdx.x / width, (int)threadIdx.x % width};
 }
 
 // The rotation of pair i by rot (cosines, then sines, [half] each).
@@ -332,12 +331,12 @@ struct CacheHead {
 };
 DEVICE CacheHead cache_head(const Cache& c, const Heads& w, int g) {
   const size_t at = (size_t)g * w.ring, hd16 = (w.hd + 15) / 16 * 16;
-  if (c.key_scale) return {(int8_t*)c.keys + at * hd16, (int8_t*)c.values + at * w.hd, c.key_scale + at, c.value_scale + at};
-  return {(float*)c.keys + at * hd16, (float*)c.values + at * w.hd, nullptr, nullptr};
+  if (c.key_scale) return {(int8_t*)c.keys + at * hd16, (int8_t*)c.values + at * hd16, c.key_scale + at, c.value_scale + at};
+  return {(float*)c.keys + at * hd16, (float*)c.values + at * hd16, nullptr, nullptr};
 }
-// Where value e of a slot's key is.
+// Where element e of a slot's key or value is.
 template <class T>
-DEVICE size_t key_place(int ring, int slot, int e) {
+DEVICE size_t cache_place(int ring, int slot, int e) {
   constexpr int each = 16 / sizeof(T);
   return ((size_t)(e / each) * ring + slot) * each + e % each;
 }
@@ -345,17 +344,21 @@ DEVICE size_t key_place(int ring, int slot, int e) {
 // Puts key and value [hd] of a position into the cache; an int8 one rounds them.
 // For one warp.
 DEVICE void store(const CacheHead& c, const Heads& w, int slot, const float* key, const float* value) {
-  const int lane = threadIdx.x % 32, hd = w.hd;
+  const int lane = thread() % 32, hd = w.hd;
   if (!c.key_scale) {
-    for (int e = lane; e < hd; e += 32)
-      ((float*)c.keys)[key_place<float>(w.ring, slot, e)] = key[e], ((float*)c.values)[(size_t)slot * hd + e] = value[e];
+    for (int e = lane; e < hd; e += 32) {
+      const size_t at = cache_place<float>(w.ring, slot, e);
+      ((float*)c.keys)[at] = key[e], ((float*)c.values)[at] = value[e];
+    }
     return;
   }
   float a = 0, b = 0;
   for (int e = lane; e < hd; e += 32) a = fmaxf(a, fabsf(key[e])), b = fmaxf(b, fabsf(value[e]));
   a = warp_most(a), b = warp_most(b);
-  for (int e = lane; e < hd; e += 32)
-    ((int8_t*)c.keys)[key_place<int8_t>(w.ring, slot, e)] = rounded8(key[e], a), ((int8_t*)c.values)[(size_t)slot * hd + e] = rounded8(value[e], b);
+  for (int e = lane; e < hd; e += 32) {
+    const size_t at = cache_place<int8_t>(w.ring, slot, e);
+    ((int8_t*)c.keys)[at] = rounded8(key[e], a), ((int8_t*)c.values)[at] = rounded8(value[e], b);
+  }
   if (lane == 0) c.key_scale[slot] = scale8(a), c.value_scale[slot] = scale8(b);
 }
 
@@ -392,165 +395,5 @@ struct Kept<true> {
   typedef int4 Keys;
   typedef int Sums[1];
 };
-
-// out = softmax(scale·q·Kᵀ)·V of a share of a head's channels, over the positions
-// of a span. The rotated query is in m.q. Where the cache has not got the token's
-// own key and value yet, the key is in m.k and own is the value [hd], and keep
-// says to put them into the cache, at slot; else own is NULL. All threads of a
-// block, which read and write m after a barrier at the beginning.
-template <bool ROUNDED>
-DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const AttentionMemory& m, const Span& p, const Share& s, const float* own, bool keep,
-                   int slot) {
-  typedef Kept<ROUNDED> T;
-  const int hd = w.hd, ring = w.ring, t = threadIdx.x, n = p.n, kept = own ? n - 1 : n, hd16 = (hd + 15) / 16 * 16;
-  const typename T::Value* values = (const typename T::Value*)cache.values + s.c0 + s.c;
-  auto place = [&](int i) { // the slot of position i, or of the last there is
-    const int at = p.start + max(0, min(i, kept - 1));
-    return at >= ring ? at - ring : at;
-  };
-  // Values of the first stage are under way while the weights are made.
-  const int positions = 8 * s.groups, pitch = positions + 4;
-  float v[2][4], scale[2][4];
-  auto lift = [&](int from) {
-#pragma unroll
-    for (int u = 0; u < 2; u++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        const int at = place(from + 4 * (s.group + u * s.groups) + e);
-        v[u][e] = (float)load_fresh(values + (size_t)at * hd);
-        if (ROUNDED) scale[u][e] = load_fresh(cache.value_scale + at);
-      }
-  };
-  lift(0);
-  float last = own ? load_fresh(own + s.c0 + s.c) : 0, last_scale = 0; // the token's own value
-  __syncthreads();
-  float factor = w.scale;
-  if (ROUNDED) {
-    const int pitch8 = whole64(hd);
-    if (t < 96 && (t < 32 || own)) {
-      const float* x = t < 32 ? m.q : t < 64 ? m.k : own;
-      float a = 0;
-#pragma unroll 1
-      for (int e = t % 32; e < hd; e += 32) a = fmaxf(a, fabsf(load_any(x + e)));
-      a = warp_most(a);
-#pragma unroll 1
-      for (int e = t % 32; e < pitch8; e += 32) m.q8[t / 32 * pitch8 + e] = e < hd ? rounded8(load_any(x + e), a) : 0;
-      if (t % 32 == 0) m.scratch[40 + t / 32] = scale8(a);
-    }
-    __syncthreads();
-    factor = mul(m.scratch[40], w.scale);
-    last = (float)m.q8[2 * pitch8 + s.c0 + s.c], last_scale = m.scratch[42];
-  }
-  if (keep && t < s.width) { // nobody reads the slot before the next token
-    const int e = s.c0 + t;
-    if (ROUNDED)
-      ((int8_t*)cache.keys)[key_place<int8_t>(ring, slot, e)] = m.q8[whole64(hd) + e], ((int8_t*)cache.values)[(size_t)slot * hd + e] = (int8_t)(int)last;
-    else
-      ((float*)cache.keys)[key_place<float>(ring, slot, e)] = m.k[e], ((float*)cache.values)[(size_t)slot * hd + e] = last;
-    if (ROUNDED && e == 0) cache.key_scale[slot] = m.scratch[41], cache.value_scale[slot] = m.scratch[42];
-  }
-  // Four lanes a position, each with four of the sixteen accumulators; 256
-  // positions are under way at a time. Behind the end of q are zeros.
-  const int quarter = t % 32 / 8;
-  float top = -INFINITY;
-  for (int i0 = t / 32 * 8; i0 < kept; i0 += 16 * kWarps) {
-    const int at[2] = {place(i0 + t % 8), place(i0 + 8 * kWarps + t % 8)};
-    typename T::Sums a[2] = {};
-    float key_scale[2];
-    if (ROUNDED) key_scale[0] = load_fresh(cache.key_scale + at[0]), key_scale[1] = load_fresh(cache.key_scale + at[1]);
-    constexpr int PER = ROUNDED ? 1 : 4;
-    const int steps = hd16 * (int)sizeof(typename T::Value) / 16; // of 16 bytes of a key
-    for (int e0 = 0; e0 < steps; e0 += 4 * PER) {
-      typename T::Keys k[2][PER];
-#pragma unroll
-      for (int u = 0; u < 2; u++)
-#pragma unroll
-        for (int e = 0; e < PER; e++)
-          k[u][e] = load_fresh((const typename T::Keys*)cache.keys + (size_t)min(e0 + 4 * e + quarter, steps - 1) * ring + at[u]);
-#pragma unroll
-      for (int e = 0; e < PER; e++) {
-        const typename T::Keys q = ((const typename T::Keys*)(ROUNDED ? (const void*)m.q8 : (const void*)m.q))[e0 + 4 * e + quarter];
-        key_step(a[0], q, k[0][e]), key_step(a[1], q, k[1][e]);
-      }
-    }
-#pragma unroll
-    for (int u = 0; u < 2; u++) {
-      const int i = i0 + 8 * kWarps * u + t % 8;
-      const float x = mul((float)key_fold(a[u]), ROUNDED ? mul(factor, key_scale[u]) : factor);
-      if (i < kept) {
-        top = fmaxf(top, x);
-        if (quarter == 0) m.p[i] = x;
-      }
-    }
-  }
-  if (own && t / 32 == kWarps - 1) { // the token's own key by a warp
-    float x = 0;
-    if (ROUNDED) {
-      int dot = 0;
-#pragma unroll 1
-      for (int e = t % 32; e < hd; e += 32) dot += (int)m.q8[e] * m.q8[whole64(hd) + e];
-      x = mul((float)warp_add(dot), mul(factor, m.scratch[41]));
-    } else {
-#pragma unroll 1
-      for (int e = t % 16; e < hd; e += 16) x = add(x, mul(m.q[e], m.k[e]));
-      x = mul(factor, fold16(x));
-    }
-    if (t % 32 == 0) m.p[n - 1] = x;
-    top = fmaxf(top, x);
-  }
-  top = warp_max(top);
-  if (t % 32 == 0) m.scratch[t / 32] = top;
-  __syncthreads();
-  top = warp_max(m.scratch[t % kWarps]);
-#pragma unroll 1
-  for (int i = t; i < n; i += kThreads) m.p[i] = exp_exact(add(m.p[i], -top));
-  __syncthreads();
-  if (t < 32) {
-    float sum = 0;
-#pragma unroll 8
-    for (int i = t % 16; i < n; i += 16) sum = add(sum, m.p[i]);
-    sum = fold16(sum);
-    if (t == 0) m.scratch[32] = 1 / sum;
-  }
-  __syncthreads();
-  const float inv = m.scratch[32];
-  // Products by all, stage by stage [width][positions]; one thread a channel adds
-  // them up in order.
-  float sum = 0;
-  for (int from = 0, turn = 0; from < n; from += positions, turn ^= 1) {
-    float* stage = m.stage + turn * (kStage + 4 * hd);
-#pragma unroll
-    for (int u = 0; u < 2; u++) {
-      const int at = 4 * (s.group + u * s.groups), i = from + at;
-      if (s.group >= s.groups || i >= n) continue;
-      const float4 x = *(const float4*)(m.p + i);
-      float y[4] = {mul(x.x, inv), mul(x.y, inv), mul(x.z, inv), mul(x.w, inv)};
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        const bool mine = i + e >= kept;
-        if (ROUNDED) y[e] = mul(y[e], mine ? last_scale : scale[u][e]);
-        y[e] = mul(y[e], mine ? last : v[u][e]);
-      }
-      *(float4*)(stage + s.c * pitch + at) = make_float4(y[0], y[1], y[2], y[3]);
-    }
-    __syncthreads();
-    if (from + positions < n) lift(from + positions);
-    if (t < s.width) {
-      const float* row = stage + t * pitch;
-      const int count = min(positions, n - from);
-      int i = 0;
-      for (; i + 16 <= count; i += 16) {
-        float4 x[4];
-#pragma unroll
-        for (int u = 0; u < 4; u++) x[u] = *(const float4*)(row + i + 4 * u);
-#pragma unroll
-        for (int u = 0; u < 4; u++) sum = add(add(add(add(sum, x[u].x), x[u].y), x[u].z), x[u].w);
-      }
-#pragma unroll 1
-      for (; i < count; i++) sum = add(sum, row[i]);
-    }
-  }
-  if (t < s.width) out[s.c0 + t] = sum;
-}
 
 } // namespace

@@ -15,10 +15,11 @@ struct Linear {
 };
 
 // The keys and values of a layer, a ring of positions: position p is in slot p mod
-// ring, and ring ≥ block. Keys are padded with zeros to hd16 = 16·⌈hd/16⌉ values.
+// ring, and ring ≥ block. Both are padded with zeros to hd16 = 16·⌈hd/16⌉ and stand
+// in rows of 16 bytes a position.
 //
-//	float   keys [kv_heads][hd16/4][ring][4], values [kv_heads][ring][hd]
-//	int8    keys [kv_heads][hd16/16][ring][16], values [kv_heads][ring][hd], a scale each [kv_heads][ring]
+//	float   [kv_heads][hd16/4][ring][4]
+//	int8    [kv_heads][hd16/16][ring][16], and a scale each [kv_heads][ring]
 struct Cache {
   void *keys, *values;
   float *key_scale, *value_scale; // NULL: float
@@ -52,7 +53,6 @@ struct Decode {
   const Layer* layers;
   const float* norm; // [d]
   Table embedding;
-  float *q, *k, *v, *o, *m, *act, *t; // activations
   void* x;                            // out: the output table's input [d], int8 or float
   float* scale;                       // out: its scale, of int8
   const int* state;                   // token, position, two unused, then the position's cosines and sines [hd/2]
@@ -60,8 +60,9 @@ struct Decode {
   int n_layer, d, hidden, mixer_n;
   Heads heads;
   float eps;
-  int fake8; // float numerics: linear layers' inputs are rounded to int8 levels
+  int fake8;   // float numerics: linear layers' inputs are rounded to int8 levels
+  int area[2]; // bytes of shared memory for keys and for values, eight positions of them at least, a multiple of 16
 };
 
-static_assert(sizeof(Linear) == 24 && sizeof(Cache) == 32 && sizeof(Layer) == 304 && sizeof(Table) == 40 && sizeof(Heads) == 24 && sizeof(Decode) == 248,
+static_assert(sizeof(Linear) == 24 && sizeof(Cache) == 32 && sizeof(Layer) == 304 && sizeof(Table) == 40 && sizeof(Heads) == 24 && sizeof(Decode) == 200,
               "as in cuda/session_weights.go");

@@ -141,21 +141,159 @@ prefill_store(float* q, const float* k, const float* v, const float* rot, const 
   store(cache_head(cache, w, h), w, (state[1] + row) % w.ring, key, v);
 }
 
+namespace {
+
+// The shared memory of attention, which begins with scratch [64].
+constexpr int kStage = 4096; // values under way
+struct AttentionMemory {
+  float* scratch;
+  float* stage; // [2][kStage + 4·hd16]
+  float* q;     // the rotated query, with zeros up to whole 64
+  int8_t* q8;   // of an int8 cache: the same, rounded
+  float* p;     // weights [block + 4]
+};
+
+// out [hd] = softmax(scale·q·Kᵀ)·V over the positions of a span, all in the cache.
+// All threads of a block.
+template <bool ROUNDED>
+DEVICE void attend(float* out, const CacheHead& cache, const Heads& w, const AttentionMemory& m, const Span& p) {
+  typedef Kept<ROUNDED> T;
+  typedef typename T::Value Value;
+  constexpr int EACH = 16 / sizeof(Value), PER = ROUNDED ? 1 : 4;
+  const int hd = w.hd, ring = w.ring, t = threadIdx.x, n = p.n, hd16 = (hd + 15) / 16 * 16, rows = hd16 / EACH;
+  auto place = [&](int i) { // the slot of position i, or of the last there is
+    const int at = p.start + min(i, n - 1);
+    return at >= ring ? at - ring : at;
+  };
+  // A stage of values: [hd16][positions] at a pitch; a thread has a row of some
+  // positions, which are under way while the weights are made.
+  constexpr int ITEMS = kStage / EACH / kThreads > 1 ? kStage / EACH / kThreads : 1;
+  const int positions = kStage / hd16 / 4 * 4, pitch = positions + 4;
+  typename T::Keys v[ITEMS];
+  float scale[ITEMS];
+  auto lift = [&](int from) {
+#pragma unroll
+    for (int u = 0; u < ITEMS; u++) {
+      const int item = t + u * kThreads, at = place(from + item % positions);
+      if (item >= rows * positions) continue;
+      v[u] = load_fresh((const typename T::Keys*)cache.values + (size_t)(item / positions) * ring + at);
+      if (ROUNDED) scale[u] = load_fresh(cache.value_scale + at);
+    }
+  };
+  lift(0);
+  __syncthreads();
+  float factor = w.scale;
+  if (ROUNDED) {
+    if (t < 32) {
+      float a = 0;
+#pragma unroll 1
+      for (int e = t; e < hd; e += 32) a = fmaxf(a, fabsf(m.q[e]));
+      a = warp_most(a);
+#pragma unroll 1
+      for (int e = t; e < whole64(hd); e += 32) m.q8[e] = e < hd ? rounded8(m.q[e], a) : 0;
+      if (t == 0) m.scratch[40] = scale8(a);
+    }
+    __syncthreads();
+    factor = mul(m.scratch[40], w.scale);
+  }
+  // Four lanes a position, each with four of the sixteen accumulators; 256
+  // positions are under way at a time. Behind the end of q are zeros.
+  const int quarter = t % 32 / 8;
+  float top = -INFINITY;
+  for (int i0 = t / 32 * 8; i0 < n; i0 += 16 * kWarps) {
+    const int at[2] = {place(i0 + t % 8), place(i0 + 8 * kWarps + t % 8)};
+    typename T::Sums a[2] = {};
+    float key_scale[2];
+    if (ROUNDED) key_scale[0] = load_fresh(cache.key_scale + at[0]), key_scale[1] = load_fresh(cache.key_scale + at[1]);
+    for (int e0 = 0; e0 < rows; e0 += 4 * PER) {
+      typename T::Keys k[2][PER];
+#pragma unroll
+      for (int u = 0; u < 2; u++)
+#pragma unroll
+        for (int e = 0; e < PER; e++) k[u][e] = load_fresh((const typename T::Keys*)cache.keys + (size_t)min(e0 + 4 * e + quarter, rows - 1) * ring + at[u]);
+#pragma unroll
+      for (int e = 0; e < PER; e++) {
+        const typename T::Keys q = ((const typename T::Keys*)(ROUNDED ? (const void*)m.q8 : (const void*)m.q))[e0 + 4 * e + quarter];
+        key_step(a[0], q, k[0][e]), key_step(a[1], q, k[1][e]);
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < 2; u++) {
+      const int i = i0 + 8 * kWarps * u + t % 8;
+      const float x = mul((float)key_fold(a[u]), ROUNDED ? mul(factor, key_scale[u]) : factor);
+      if (i < n) {
+        top = fmaxf(top, x);
+        if (quarter == 0) m.p[i] = x;
+      }
+    }
+  }
+  top = warp_max(top);
+  if (t % 32 == 0) m.scratch[t / 32] = top;
+  __syncthreads();
+  top = warp_max(m.scratch[t % kWarps]);
+#pragma unroll 1
+  for (int i = t; i < n; i += kThreads) m.p[i] = exp_exact(add(m.p[i], -top));
+  __syncthreads();
+  if (t < 32) {
+    float sum = 0;
+#pragma unroll 8
+    for (int i = t % 16; i < n; i += 16) sum = add(sum, m.p[i]);
+    sum = fold16(sum);
+    if (t == 0) m.scratch[32] = 1 / sum;
+  }
+  __syncthreads();
+  const float inv = m.scratch[32];
+  // Products by all, stage by stage; one thread a channel adds them up in order.
+  float sum = 0;
+  for (int from = 0, turn = 0; from < n; from += positions, turn ^= 1) {
+    float* stage = m.stage + turn * (kStage + 4 * hd16);
+#pragma unroll
+    for (int u = 0; u < ITEMS; u++) {
+      const int item = t + u * kThreads, i = item % positions;
+      if (item >= rows * positions || from + i >= n) continue;
+      float x = mul(m.p[from + i], inv);
+      if (ROUNDED) x = mul(x, scale[u]);
+      const Value* y = (const Value*)&v[u];
+#pragma unroll
+      for (int e = 0; e < EACH; e++) stage[(item / positions * EACH + e) * pitch + i] = mul(x, (float)y[e]);
+    }
+    __syncthreads();
+    if (from + positions < n) lift(from + positions);
+    if (t < hd) {
+      const float* row = stage + t * pitch;
+      const int count = min(positions, n - from);
+      int i = 0;
+      for (; i + 16 <= count; i += 16) {
+        float4 x[4];
+#pragma unroll
+        for (int u = 0; u < 4; u++) x[u] = *(const float4*)(row + i + 4 * u);
+#pragma unroll
+        for (int u = 0; u < 4; u++) sum = add(add(add(add(sum, x[u].x), x[u].y), x[u].z), x[u].w);
+      }
+#pragma unroll 1
+      for (; i < count; i++) sum = add(sum, row[i]);
+    }
+  }
+  if (t < hd) out[t] = sum;
+}
+
+} // namespace
+
 // prefill_attend: o [rows][heads][hd] of rotated queries, with keys and values in
 // the cache.
-// launch: grid (heads, rows), block 512, dynamic shared 256 + 32768 + 32·hd + 16·hd64
-// + 4·block + 16 where hd64 is hd rounded up to 64; arguments (float* o, const
+// launch: grid (heads, rows), block 512, dynamic shared 256 + 32768 + 32·hd16 + 8·hd64
+// + 4·block + 16 where hd16 and hd64 are hd rounded up to those; arguments (float* o, const
 // float* q, const int* state, Cache, Heads).
 KERNEL(512, 1)
 prefill_attend(float* o, const float* q, const int* state, const PARAM Cache cache, const PARAM Heads w) {
   DYNAMIC_SHARED(shared);
-  AttentionMemory s = {};
-  const int hd64 = whole64(w.hd), h = blockIdx.x, row = blockIdx.y;
-  s.scratch = (float*)shared, s.stage = s.scratch + 64, s.q = s.stage + 2 * kStage + 8 * w.hd, s.q8 = (int8_t*)(s.q + hd64), s.p = s.q + 2 * hd64;
-  const size_t at = ((size_t)row * w.heads + h) * w.hd;
-  for (int i = threadIdx.x; i < hd64; i += kThreads) s.q[i] = i < w.hd ? q[at + i] : 0;
+  const int hd16 = (w.hd + 15) / 16 * 16, hd64 = whole64(w.hd), h = blockIdx.x, row = blockIdx.y;
+  float* stage = (float*)shared + 64;
+  float* at = stage + 2 * (kStage + 4 * hd16);
+  const AttentionMemory s = {(float*)shared, stage, at, (int8_t*)(at + hd64), at + 2 * hd64};
+  q += ((size_t)row * w.heads + h) * w.hd, o += ((size_t)row * w.heads + h) * w.hd;
+  for (int i = threadIdx.x; i < hd64; i += kThreads) s.q[i] = i < w.hd ? q[i] : 0;
   const CacheHead head = cache_head(cache, w, h / (w.heads / w.kv_heads));
-  const Span p = span(w, state[1] + row);
-  if (head.key_scale) attend<true>(o + at, head, w, s, p, share(h, 0, w.hd), nullptr, false, 0);
-  else attend<false>(o + at, head, w, s, p, share(h, 0, w.hd), nullptr, false, 0);
+  if (head.key_scale) attend<true>(o, head, w, s, span(w, state[1] + row));
+  else attend<false>(o, head, w, s, span(w, state[1] + row));
 }

@@ -34,20 +34,40 @@ type Session struct {
 	cache     uint64
 
 	host  []byte    // pinned: what the device is told, as state
-	state uintptr   // token, position, 2 unused; rotations [chunk][hd]; ids [chunk]
+	state uintptr   // token, position, what summary is wanted; rotations [chunk][hd]; ids [chunk]
 	last  []float32 // pinned [vocab]: the logits given out, which the GPU writes there
+	draw  drawing
+	ahead struct { // the rotary angles of a position
+		pos      int
+		rotation []float32 // [hd]
+	}
 	model decodeModel
 	buf   buffers
 	step  func()
 	many  manyLogits // of Score
 
 	fast            bool // single tokens in one launch
+	int8Cache       bool
+	decodeShared    int // dynamic shared memory of layers
 	layers          kernel
-	output          kernel
+	output, weigh   kernel
 	embed, input    kernel
 	store, attend   kernel
 	linears         map[linearKind]kernel
 	layersAt, minus uintptr // on the device: the layers, and the signs of the mixer
+}
+
+// drawing is what the GPU does for the choice of the next token.
+type drawing struct {
+	wanted, made summaryKind    // from the next single token on; of what summary is
+	summary      engine.Summary // pinned, as many blocks as the vocabulary has
+	logits, tops uintptr        // on the device, for it
+}
+
+// summaryKind is what engine.Sampler.Summarized says; no logits: no summary.
+type summaryKind struct {
+	vocab int
+	inv   float32
 }
 
 // linearKind tells prefill.cu's linear kernels apart.
@@ -84,11 +104,13 @@ func NewSession(i int, m *spinfile.Model, o engine.Options) (*Session, error) {
 		return nil, err
 	}
 	c := m.Config
-	s := &Session{config: c, numeric: o.NumericOf(m), rotations: engine.NewRotations(c), chunk: min(prefillChunk, c.BlockSize)}
+	s := &Session{config: c, numeric: o.NumericOf(m), rotations: engine.NewRotations(c), chunk: min(prefillChunk, c.BlockSize), int8Cache: o.Int8Cache}
 	s.ring = c.BlockSize + s.chunk - 1
 	if err := s.check(o); err != nil {
 		return nil, err
 	}
+	s.ahead.rotation = make([]float32, c.HeadDim())
+	s.lookAhead(0)
 	var err error
 	if s.p, err = pack(m, s.numeric); err != nil {
 		return nil, err
@@ -100,7 +122,7 @@ func NewSession(i int, m *spinfile.Model, o engine.Options) (*Session, error) {
 		s.lower = "set --kv-cache int8 for a smaller cache, or --device cpu"
 	}
 	s.load()
-	s.allocate(o.Int8Cache)
+	s.allocate()
 	s.tryCluster()
 	s.sync()
 	if s.err != nil {
@@ -162,7 +184,7 @@ func (s *Session) load() {
 	find := func(module uintptr, name string) kernel { return kernel{name, s.function(module, name)} }
 	s.embed, s.input = find(prefill, "prefill_embed"), find(prefill, "prefill_input"+suffix)
 	s.store, s.attend = find(prefill, "prefill_store"), find(prefill, "prefill_attend")
-	s.output = find(decode, "decode_logits"+suffix)
+	s.output, s.weigh = find(decode, "decode_logits"+suffix), find(decode, "decode_weigh")
 	s.linears = map[linearKind]kernel{}
 	for _, n := range s.p.dims {
 		s.linears[linearKind{n, false}] = find(prefill, fmt.Sprintf("prefill_linear_%d%s", n, form))
@@ -179,13 +201,13 @@ func (s *Session) load() {
 			n = 0
 		}
 	}
-	if n == 0 || n > 8 || s.info.Major != 9 || s.p.form != formTernary || mixerN != 0 && mixerN != 8 || s.decodeShared(n) > s.mostShared() {
+	if n == 0 || n > 8 || s.info.Major != 9 || s.p.form != formTernary || mixerN != 0 && mixerN != 8 || !s.divideShared(n) {
 		return
 	}
 	s.fast = true
 	s.layers = find(decode, fmt.Sprintf("decode_layers_%d%s", n, suffix))
 	s.do(cuFuncSetAttribute, s.layers.f, funcWideClusters, 1)
-	s.allow(s.layers, s.decodeShared(n))
+	s.allow(s.layers, s.decodeShared)
 }
 
 // tryCluster launches the layers once: a part of a GPU may have no room for the
@@ -212,16 +234,47 @@ func (g *gpu) allow(k kernel, shared int) {
 	}
 }
 
-// decodeShared is the shared memory of decode_layers, as arrange in decode.cu.
-func (s *Session) decodeShared(n int) int {
+// divideShared sets the shared memory of decode_layers, as arrange in decode.cu has
+// it, and reports whether a block can have so much.
+func (s *Session) divideShared(n int) bool {
 	c := &s.config
 	up := func(b int) int { return (b + 15) / 16 * 16 }
-	size := s.inputSize()
-	padded := func(parts, k int) int { return up(size * parts * 16 * words(k)) }
+	rows := func(n int) int { return per(n, decodeBlocks) }
+	whole4 := func(n int) int { return (n + 3) / 4 * 4 }
+	padded := func(parts, k int) int { return up(s.inputSize() * parts * 16 * words(k)) }
+	chunk := func(n, outputs int) int { return n * whole4(rows(outputs)) }
 	hd := c.HeadDim()
-	return up(2*int(unsafe.Sizeof(decodeLayer{}))) + 256 + up(4*c.NEmbd) + up(4*max(c.NEmbd, c.HiddenDim)) +
+	splits := max(1, min(decodeBlocks/c.NHead, hd))
+	d, act := chunk(n, c.NEmbd/n), chunk(n, c.HiddenDim/n)
+	qkv := d + 2*chunk(n, c.KVDim()/n)
+	o, mixed := rows(c.NHead*splits)*whole4(per(hd, splits)), 0
+	if c.OctonionAttention {
+		n := arch.AlgebraDim(c.MixerAlgebra)
+		mixed = chunk(n, c.NHead/n*hd)
+	}
+	fixed := 1152 + up(2*int(unsafe.Sizeof(decodeLayer{}))) + 256 + up(4*c.NEmbd) + up(4*max(c.NEmbd, c.HiddenDim)) +
 		padded(n, c.NEmbd/n) + padded(n, c.HiddenDim/n) + padded(c.NHead, hd) + squares(c.NEmbd) +
-		2*up(4*hd) + 4*whole64(hd) + up(4*c.BlockSize+16) + stageBytes(hd) + up(3*whole64(hd))
+		3*up(4*hd) + 7*whole64(hd) + up(4*c.BlockSize+16) + up(6*hd) +
+		4*decodeBlocks*(qkv+o+mixed+2*d+act) + up(4*max(qkv, o, mixed, act)) + 3*up(2*c.NEmbd) + up(2*c.HiddenDim)
+
+	// Keys of the positions that are a block's, and its share of all values, as far
+	// as there is room: at odd pitches, and beginning anywhere in a row.
+	each := 4 // values in a row of 16 bytes
+	if s.int8Cache {
+		each = 16
+	}
+	keyRows := 16 * words(hd) / each
+	valueRows := min(keyRows, per(per(hd, splits), each)+1)
+	if per(hd, splits)%each == 0 && hd%splits == 0 {
+		valueRows--
+	}
+	room := s.mostShared() - fixed
+	keys, values := 16*keyRows*(whole4(per(c.BlockSize, splits))+4), 16*valueRows*(whole4(c.BlockSize)+4)
+	keys = min(keys, max(room/4*3, room-values)/16*16)
+	values = min(values, (room-keys)/16*16)
+	s.model.area = [2]int32{int32(keys), int32(values)}
+	s.decodeShared = fixed + keys + values
+	return keys >= 16*8*keyRows && values >= 16*8*valueRows
 }
 
 // whole64 rounds up to a multiple of 64.
@@ -230,8 +283,8 @@ func whole64(n int) int { return (n + 63) / 64 * 64 }
 // squares is what a norm of a width needs.
 func squares(d int) int { return 64 * (whole64(d)/16 + 4) }
 
-// stageBytes is what attention's products need.
-func stageBytes(hd int) int { return 8*8*decodeThreads + 32*hd }
+// stageBytes is what prefill_attend's products need.
+func stageBytes(hd int) int { return 8*4096 + 32*16*words(hd) }
 
 // attendShared is the shared memory of prefill_attend, inputShared of
 // prefill_input.
@@ -251,7 +304,7 @@ func (s *Session) inputSize() int {
 }
 
 // allocate takes all memory but that of Score.
-func (s *Session) allocate(int8Cache bool) {
+func (s *Session) allocate() {
 	c, rows := &s.config, s.chunk
 	if most := s.mostShared(); s.err == nil && (s.attendShared() > most || s.inputShared(max(c.NEmbd, c.HiddenDim)) > most) {
 		s.err = fmt.Errorf("cuda: block_size = %d and width %d need more shared memory than the %d KB of %s; use --device cpu",
@@ -268,19 +321,19 @@ func (s *Session) allocate(int8Cache bool) {
 
 	// The cache, in one piece.
 	hd, kv := c.HeadDim(), c.NKVHead*s.ring
-	keys, values, scales := 4*kv*16*words(hd), 4*kv*hd, 0
-	if int8Cache {
-		keys, values, scales = kv*16*words(hd), kv*hd, 4*kv
+	half, scales := 4*kv*16*words(hd), 0 // half: keys or values
+	if s.int8Cache {
+		half, scales = kv*16*words(hd), 4*kv
 	}
 	up := func(b int) int { return (b + 255) / 256 * 256 }
-	layer := up(keys) + up(values) + 2*up(scales)
+	layer := 2*up(half) + 2*up(scales)
 	at := uint64(s.malloc(layer * c.NLayer))
 	s.cache = s.used - s.weights
 	for i := range s.p.layers {
 		k := &s.p.layers[i].cache
-		k.keys, k.values = at, at+uint64(up(keys))
-		if int8Cache {
-			k.keyScale = k.values + uint64(up(values))
+		k.keys, k.values = at, at+uint64(up(half))
+		if s.int8Cache {
+			k.keyScale = k.values + uint64(up(half))
 			k.valueScale = k.keyScale + uint64(up(scales))
 		}
 		at += uint64(layer)
@@ -301,11 +354,14 @@ func (s *Session) allocate(int8Cache bool) {
 	s.state = s.malloc(s.stateSize(rows))
 	s.host = s.pin(s.stateSize(rows))
 	s.last = floatsOf(s.pin(4 * c.VocabSize))
+	blocks := per(c.VocabSize, engine.SummaryBlock)
+	s.draw.summary = engine.Summary{Maxima: floatsOf(s.pin(4 * blocks)), Sums: floatsOf(s.pin(4 * blocks))}
+	s.draw.logits, s.draw.tops = s.malloc(4*c.VocabSize), s.malloc(4*per(c.VocabSize, 32))
 
 	s.layersAt, s.minus = s.constant(bytesOf(s.p.layers)), s.constant(bytesOf(s.p.minus[:]))
 	m := &s.model
-	*m = decodeModel{layers: uint64(s.layersAt), norm: s.p.norm, embedding: s.p.embedding, q: uint64(b.q), k: uint64(b.k), v: uint64(b.v), o: uint64(b.o),
-		m: uint64(b.m), act: uint64(b.gate), t: uint64(b.t), x: uint64(b.x), scale: uint64(b.scale), state: uint64(uintptr(unsafe.Pointer(&s.host[0]))), minus: s.p.minus,
+	*m = decodeModel{layers: uint64(s.layersAt), norm: s.p.norm, embedding: s.p.embedding, x: uint64(b.x), scale: uint64(b.scale),
+		state: uint64(uintptr(unsafe.Pointer(&s.host[0]))), minus: s.p.minus, area: m.area,
 		nLayer: int32(c.NLayer), d: int32(c.NEmbd), hidden: int32(c.HiddenDim), eps: float32(c.NormEps),
 		heads: decodeHeads{int32(c.NHead), int32(c.NKVHead), int32(hd), int32(s.ring), int32(c.BlockSize), float32(1 / math.Sqrt(float64(hd)))}}
 	if c.OctonionAttention {
@@ -330,12 +386,24 @@ func (s *Session) tell(ids []int32) {
 	hd := s.config.HeadDim()
 	head := unsafe.Slice((*int32)(unsafe.Pointer(&s.host[0])), 4)
 	head[0], head[1] = ids[0], int32(s.pos)
+	head[2], head[3] = int32(s.draw.wanted.vocab), int32(math.Float32bits(s.draw.wanted.inv))
 	rot := floatsOf(s.host[16:])
 	for i := range ids {
 		r := rot[i*hd : (i+1)*hd]
+		if i == 0 && s.pos == s.ahead.pos {
+			copy(r, s.ahead.rotation)
+			continue
+		}
 		s.rotations.At(r[:hd/2], r[hd/2:], s.pos+i)
 	}
 	copy(unsafe.Slice((*int32)(unsafe.Pointer(&s.host[s.idsAt()])), s.chunk), ids)
+}
+
+// lookAhead finds the angles of the next position while the GPU works.
+func (s *Session) lookAhead(pos int) {
+	r := s.ahead.rotation
+	s.rotations.At(r[:len(r)/2], r[len(r)/2:], pos)
+	s.ahead.pos = pos
 }
 
 // Prefill reads ids and returns the logits of the token after them.
@@ -352,14 +420,17 @@ func (s *Session) Prefill(ids []int32) ([]float32, error) {
 	for len(ids) > 0 {
 		n := min(len(ids), s.chunk)
 		s.tell(ids[:n])
+		s.draw.made = summaryKind{}
 		if n == 1 {
 			s.step()
+			s.draw.made = s.draw.wanted
 		} else {
 			s.forward(n)
 			if n == len(ids) {
 				s.logitRows(n-1, 1, s.lastAt())
 			}
 		}
+		s.lookAhead(s.pos + n)
 		if s.sync(); s.err != nil { // host is free again
 			return nil, s.err
 		}
@@ -369,30 +440,50 @@ func (s *Session) Prefill(ids []int32) ([]float32, error) {
 	return s.last, nil
 }
 
+// Draw draws the next token from the logits that the last call has given, with the
+// summary that the GPU has made of them from the second token on.
+func (s *Session) Draw(from *engine.Sampler) int32 {
+	vocab, inv := from.Summarized()
+	s.draw.wanted = summaryKind{vocab, inv}
+	if s.draw.made != s.draw.wanted {
+		return from.Next(s.last)
+	}
+	blocks, m := per(vocab, engine.SummaryBlock), s.draw.summary
+	return from.NextOf(s.last, engine.Summary{Maxima: m.Maxima[:blocks], Sums: m.Sums[:blocks]})
+}
+
 // lastAt is where the GPU writes the logits: host memory, which it can address.
 func (s *Session) lastAt() uintptr { return uintptr(unsafe.Pointer(&s.last[0])) }
 
-// token is one token's way from state to the logits.
+// token is one token's way from state to the logits and their summary.
 func (s *Session) token() {
-	if !s.fast {
+	c, d := &s.config, &s.draw
+	if s.fast {
+		s.startLayers()
+		s.outputs(s.buf.x, s.buf.scale, c.NEmbd, 1, s.lastAt(), true)
+	} else {
 		s.forward(1)
 		s.logitRows(0, 1, s.lastAt())
-		return
 	}
-	s.startLayers()
-	s.outputs(s.buf.x, s.buf.scale, s.config.NEmbd, 1, s.lastAt(), true)
+	at := func(v []float32) uintptr { return uintptr(unsafe.Pointer(&v[0])) }
+	s.start(s.weigh, grid{x: per(len(d.summary.Sums), 32), threads: 256}, true, word(at(d.summary.Maxima)), word(at(d.summary.Sums)), word(d.logits), word(d.tops),
+		word(uintptr(unsafe.Pointer(&s.host[0]))))
 }
 
 // startLayers launches the layers for the token of state.
 func (s *Session) startLayers() {
-	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared(s.p.dims[0])}, false, wordsOf(&s.model))
+	s.start(s.layers, grid{x: decodeBlocks, threads: decodeThreads, shared: s.decodeShared}, false, wordsOf(&s.model))
 }
 
-// outputs computes rows of logits from inputs stride apart; early while the
-// layers' launch is still under way.
+// outputs computes rows of logits from inputs stride apart, and what their summary
+// needs if they are the ones given out; early while the layers' launch is still
+// under way.
 func (s *Session) outputs(x, scale uintptr, stride, rows int, y uintptr, early bool) {
-	c := &s.config
-	s.start(s.output, grid{x: per(c.VocabSize, 32), y: rows, threads: 256}, early, word(y), wordsOf(&s.p.output), word(x), word(scale),
+	c, d := &s.config, drawing{}
+	if y == s.lastAt() {
+		d = s.draw
+	}
+	s.start(s.output, grid{x: per(c.VocabSize, 32), y: rows, threads: 256}, early, word(y), word(d.logits), word(d.tops), wordsOf(&s.p.output), word(x), word(scale),
 		word(c.VocabSize), word(c.NEmbd), word(stride))
 }
 
@@ -490,6 +581,7 @@ func (s *Session) Score(logProbs []float32, ids, targets []int32) ([]float32, er
 		s.many.rows, s.many.device = rows, s.malloc(4*rows*vocab)
 		s.many.host = floatsOf(s.pin(4 * rows * vocab))
 	}
+	s.draw.made = summaryKind{}
 	for len(ids) > 0 {
 		n := min(len(ids), s.chunk)
 		s.tell(ids[:n])

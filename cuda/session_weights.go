@@ -42,13 +42,13 @@ type decodeHeads struct {
 type decodeModel struct {
 	layers, norm              uint64
 	embedding                 decodeTable
-	q, k, v, o, m, act, t     uint64
 	x, scale, state           uint64
 	minus                     [16]uint32
 	nLayer, d, hidden, mixerN int32
 	heads                     decodeHeads
 	eps                       float32
 	fake8                     int32
+	area                      [2]int32 // bytes of shared memory for keys and values
 }
 
 // How a linear layer's weights are stored (decode.cuh).

@@ -48,6 +48,9 @@ func (s *Session) Reset() {}
 // Prefill reads ids.
 func (s *Session) Prefill([]int32) ([]float32, error) { return nil, ErrLeftOut }
 
+// Draw draws the next token.
+func (s *Session) Draw(*engine.Sampler) int32 { return 0 }
+
 // Score reads ids.
 func (s *Session) Score([]float32, []int32, []int32) ([]float32, error) { return nil, ErrLeftOut }
 

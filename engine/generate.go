@@ -55,7 +55,7 @@ func Generate(ctx context.Context, s Text, tok tokenizer.Tokenizer, prompt []int
 		}
 		if g.read < len(g.ids) {
 			ids := g.ids[g.read:min(len(g.ids), g.read+8*prefillChunk)]
-			if g.logits, err = s.Prefill(ids); err != nil {
+			if _, err := s.Prefill(ids); err != nil {
 				return r, err
 			}
 			if g.hasRead(len(ids)); r.PromptTokens == 0 && g.read == len(g.ids) {
@@ -64,7 +64,7 @@ func Generate(ctx context.Context, s Text, tok tokenizer.Tokenizer, prompt []int
 			}
 			continue
 		}
-		if err := g.draw(emit); err != nil {
+		if err := g.take(s.Draw(g.sampler), emit); err != nil {
 			return r, err
 		}
 	}

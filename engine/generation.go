@@ -18,8 +18,7 @@ type Generation struct {
 	prompt  int     // how many of ids are the prompt
 	read    int     // how many of ids the session has read
 	out     stream
-	reason  string    // "" until it is done
-	logits  []float32 // after the last of ids, when Generate has them
+	reason  string // "" until it is done
 }
 
 // NewGeneration prepares to continue a prompt in a session, from where it is.
@@ -106,8 +105,7 @@ func (g *Generation) Do(most int, emit func(text []byte) error) error {
 			g.hasRead(n)
 		}
 	case Draw:
-		g.logits = g.s.Logits()
-		return g.draw(emit)
+		return g.take(g.sampler.Next(g.s.Logits()), emit)
 	}
 	return nil
 }
@@ -119,9 +117,9 @@ func (g *Generation) hasRead(n int) {
 	}
 }
 
-// draw chooses the next token from the logits.
-func (g *Generation) draw(emit func(text []byte) error) error {
-	id, last := g.sampler.Next(g.logits), g.ids[len(g.ids)-1]
+// take takes up the token that was drawn.
+func (g *Generation) take(id int32, emit func(text []byte) error) error {
+	last := g.ids[len(g.ids)-1]
 	g.ids = append(g.ids, id)
 	g.sampler.Accept(id)
 	end, hasEnd := tokenizer.End(g.tok)
@@ -168,7 +166,7 @@ func (g *Generation) Options() GenerateOptions { return g.o }
 
 // Detach gives the session up for others. Attach brings another.
 func (g *Generation) Detach() {
-	g.s, g.sampler.sampleMemory, g.logits, g.read = nil, nil, nil, 0
+	g.s, g.sampler.sampleMemory, g.read = nil, nil, 0
 }
 
 // Attach lets a detached generation that began with an empty session go on in

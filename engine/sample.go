@@ -67,7 +67,7 @@ type Sampler struct {
 // sampleMemory is what a choice needs, and nothing that the next one does.
 type sampleMemory struct {
 	logits []float32 // a copy, where they must be changed
-	maxima []float32 // of each block of the logits, for top-k and top-p
+	maxima []float32 // of each SummaryBlock of the logits, for top-k and top-p
 	sorted []float32 // the maxima in ascending order
 	order  []int32   // candidate ids
 	weight []float32
@@ -75,14 +75,10 @@ type sampleMemory struct {
 }
 
 func newSampleMemory(vocab int) *sampleMemory {
-	blocks := (vocab + sampleBlock - 1) / sampleBlock
+	blocks := (vocab + SummaryBlock - 1) / SummaryBlock
 	return &sampleMemory{logits: make([]float32, vocab), order: make([]int32, vocab), weight: make([]float32, vocab),
 		maxima: make([]float32, blocks), sorted: make([]float32, blocks), sums: make([]float32, blocks)}
 }
-
-// sampleBlock is how many logits are looked at together: most blocks hold
-// nothing that can be drawn, and are passed over.
-const sampleBlock = 64
 
 // NewSampler returns a sampler over the first vocab logits: ids from vocab on
 // are never drawn, which leaves out the padding of a vocabulary.
@@ -124,6 +120,56 @@ func (s *Sampler) Accept(id int32) {
 	}
 }
 
+// SummaryBlock is how many logits a Summary takes together: most blocks hold
+// nothing that can be drawn, and are passed over.
+const SummaryBlock = 64
+
+// Summary is what a device can find out about logits while it has them: of every
+// block of SummaryBlock of those that are drawn from, the last one maybe shorter,
+// the greatest, NaN if one is NaN, and the sum that
+// kernel.ExactExpScaled(…, top, inv) gives, where top is the greatest of all.
+type Summary struct{ Maxima, Sums []float32 }
+
+// Summarized says of what a Summary must be: the first vocab logits, and inv, 0
+// if the sums are not used.
+func (s *Sampler) Summarized() (vocab int, inv float32) {
+	if s.o.Temperature > 0 {
+		inv = float32(1 / s.o.Temperature)
+	}
+	return len(s.logits), inv
+}
+
+// NextOf is Next for logits with their summary, most of which it need not look at.
+func (s *Sampler) NextOf(logits []float32, m Summary) int32 {
+	l := logits[:len(s.logits)]
+	weighs := s.o.MinP > 0 || s.o.TopP > 0 && s.o.TopP < 1 // it needs every weight
+	if len(s.recent) > 0 || weighs || kernel.HasNaN(m.Maxima) {
+		return s.Next(logits)
+	}
+	i := kernel.ArgMax(m.Maxima)
+	lo, hi := s.block(i, len(l))
+	best := int32(lo + kernel.ArgMax(l[lo:hi]))
+	top, inv := l[best], float32(1/s.o.Temperature)
+	if s.certain(top, inv) {
+		return best
+	}
+	if s.o.TopK > 0 && s.o.TopK < len(l) {
+		copy(s.maxima, m.Maxima)
+		return s.drawCandidate(s.candidates(l, top, inv))
+	}
+	i, u := s.drawBlock(m.Sums)
+	lo, hi = s.block(i, len(l))
+	kernel.ExactExpScaled(s.weight[lo:hi], l[lo:hi], top, inv)
+	return int32(lo + find(s.weight[lo:hi], u))
+}
+
+// certain reports whether the best logit is the only choice: with a temperature of
+// 0 or too small for float32, or an infinity in front, no differences are left to
+// draw from.
+func (s *Sampler) certain(top, inv float32) bool {
+	return s.o.Temperature == 0 || math.IsInf(float64(inv), 0) || math.IsInf(float64(top), 0)
+}
+
 // Next draws the next token from logits, which it leaves as they are. Ties
 // go to the lower id; a NaN counts as impossible.
 func (s *Sampler) Next(logits []float32) int32 {
@@ -140,12 +186,14 @@ func (s *Sampler) Next(logits []float32) int32 {
 	}
 	best := int32(kernel.ArgMax(l))
 	top, inv := l[best], float32(1/s.o.Temperature)
-	// With a temperature too small for float32, or an infinity in front, no
-	// differences are left to draw from.
-	if s.o.Temperature == 0 || math.IsInf(float64(inv), 0) || math.IsInf(float64(top), 0) {
+	if s.certain(top, inv) {
 		return best
 	}
 	if s.o.TopK > 0 && s.o.TopK < len(l) || s.o.TopP > 0 && s.o.TopP < 1 {
+		for i := range s.maxima {
+			lo, hi := s.block(i, len(l))
+			s.maxima[i] = kernel.MaxOf(l[lo:hi])
+		}
 		ids := s.candidates(l, top, inv)
 		return s.drawCandidate(ids)
 	}
@@ -154,7 +202,7 @@ func (s *Sampler) Next(logits []float32) int32 {
 }
 
 // block is the range of block i of n logits.
-func (s *Sampler) block(i, n int) (lo, hi int) { return i * sampleBlock, min(n, (i+1)*sampleBlock) }
+func (s *Sampler) block(i, n int) (lo, hi int) { return i * SummaryBlock, min(n, (i+1)*SummaryBlock) }
 
 // penalise applies the repetition penalty once to each recent token.
 func (s *Sampler) penalise(l []float32) {
@@ -185,12 +233,9 @@ func (s *Sampler) weigh(l []float32, top, inv float32) float64 {
 }
 
 // candidates gives the ids that top-k and top-p keep, in descending order of
-// l, ties to the lower id, and sets their weights in that order.
+// l, ties to the lower id, and sets their weights in that order. The blocks'
+// maxima are there.
 func (s *Sampler) candidates(l []float32, top, inv float32) []int32 {
-	for i := range s.maxima {
-		lo, hi := s.block(i, len(l))
-		s.maxima[i] = kernel.MaxOf(l[lo:hi])
-	}
 	copy(s.sorted, s.maxima)
 	slices.Sort(s.sorted)
 	k, p, mass := len(l), s.o.TopP, 0.0
@@ -306,17 +351,24 @@ func (s *Sampler) drawAny() int32 {
 			}
 		}
 	}
-	sum := 0.0
-	for _, v := range s.sums {
-		sum += float64(v)
-	}
-	u := s.rng.Float64() * sum
-	i := find(s.sums, u)
-	for _, v := range s.sums[:i] {
-		u -= float64(v)
-	}
+	i, u := s.drawBlock(s.sums)
 	lo, hi := s.block(i, len(s.weight))
 	return int32(lo + find(s.weight[lo:hi], u))
+}
+
+// drawBlock draws a block in proportion to the sums of its weights, and where in
+// that sum.
+func (s *Sampler) drawBlock(sums []float32) (block int, u float64) {
+	sum := 0.0
+	for _, v := range sums {
+		sum += float64(v)
+	}
+	u = s.rng.Float64() * sum
+	block = find(sums, u)
+	for _, v := range sums[:block] {
+		u -= float64(v)
+	}
+	return block, u
 }
 
 // find gives the place in which u falls when the weights are laid end to end;

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"spinnet/kernel"
 )
 
 func newSampler(t testing.TB, o SampleOptions, vocab int) *Sampler {
@@ -243,5 +245,55 @@ func BenchmarkSampler(b *testing.B) {
 				s.Next(logits)
 			}
 		})
+	}
+}
+
+// summaryOf is a Summary by its definition.
+func summaryOf(s *Sampler, logits []float32) (m Summary) {
+	vocab, inv := s.Summarized()
+	l := logits[:vocab]
+	top, weight := kernel.MaxOf(l), make([]float32, SummaryBlock)
+	for len(l) > 0 {
+		n := min(len(l), SummaryBlock)
+		most := kernel.MaxOf(l[:n])
+		if kernel.HasNaN(l[:n]) {
+			most = float32(math.NaN())
+		}
+		m.Maxima = append(m.Maxima, most)
+		m.Sums = append(m.Sums, kernel.ExactExpScaled(weight[:n], l[:n], top, inv))
+		l = l[n:]
+	}
+	return m
+}
+
+// TestSamplerSummary: with a summary the choices are the same.
+func TestSamplerSummary(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 3))
+	for _, o := range []SampleOptions{
+		{}, {Temperature: 0.8}, {Temperature: 1e-60}, {Temperature: 2, TopK: 5}, {Temperature: 1, TopK: 1000}, {Temperature: 1, TopP: 0.5},
+		{Temperature: 1, TopK: 40, TopP: 0.7}, {Temperature: 1, TopP: 1}, {Temperature: 1, MinP: 0.1}, {Temperature: 0.5, RepetitionPenalty: 1.3},
+	} {
+		for _, vocab := range []int{1, 64, 301} {
+			o.Seed = rng.Uint64()
+			plain, summed := newSampler(t, o, vocab), newSampler(t, o, vocab)
+			logits := make([]float32, vocab+3) // with padding
+			for round := range 50 {
+				for i := range logits {
+					logits[i] = float32(math.Round(rng.NormFloat64()*20) / 10) // with ties
+				}
+				switch round {
+				case 10:
+					logits[rng.IntN(vocab)] = float32(math.NaN())
+				case 11:
+					logits[rng.IntN(vocab)] = float32(math.Inf(1))
+				}
+				got, want := summed.NextOf(logits, summaryOf(summed, logits)), plain.Next(logits)
+				if got != want {
+					t.Fatalf("%+v of %d, round %d: got %d, want %d", o, vocab, round, got, want)
+				}
+				plain.Accept(want)
+				summed.Accept(got)
+			}
+		}
 	}
 }

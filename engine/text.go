@@ -18,6 +18,8 @@ type Text interface {
 	// valid until the next call. No ids, or one outside the vocabulary, is an
 	// error, and then nothing is read; so is a failure of the device.
 	Prefill(ids []int32) (logits []float32, err error)
+	// Draw draws the next token from the logits that the last call has given.
+	Draw(from *Sampler) int32
 	// Score reads ids, writes the log-probability of targets[i] after ids[i] to
 	// logProbs[i], and returns the logits after the last.
 	Score(logProbs []float32, ids, targets []int32) (logits []float32, err error)
@@ -25,6 +27,9 @@ type Text interface {
 
 // Config is the model's configuration.
 func (s *Session) Config() arch.Config { return s.e.config }
+
+// Draw draws the next token from the logits that the last call has given.
+func (s *Session) Draw(from *Sampler) int32 { return from.Next(s.last) }
 
 // Score is Prefill with the log-probabilities of targets.
 func (s *Session) Score(logProbs []float32, ids, targets []int32) ([]float32, error) {

@@ -175,14 +175,13 @@ func decodeTime(s engine.Text, at int) (float64, error) {
 	var times []float64
 	for round := range 12 {
 		s.Reset()
-		logits, err := s.Prefill(ids)
-		if err != nil {
+		if _, err := s.Prefill(ids); err != nil {
 			return 0, err
 		}
 		for range 33 {
 			start := time.Now()
-			one[0] = sampler.Next(logits)
-			if logits, err = s.Prefill(one); err != nil {
+			one[0] = s.Draw(sampler)
+			if _, err := s.Prefill(one); err != nil {
 				return 0, err
 			}
 			if round > 1 {

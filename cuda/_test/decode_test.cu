@@ -102,7 +102,8 @@ static void zero(Array<float>& a) {
 
 struct Shape {
   int layers, d, hidden, heads, kv_heads, n, mixer_n, vocab, ring, block;
-  bool rounded = false; // an int8 cache
+  bool rounded = false;            // an int8 cache
+  int area[2] = {0, 0};            // of shared memory for keys and values; 0: the least
   std::string name() const {
     std::string s;
     for (int x : {layers, d, hidden, heads, kv_heads, n, mixer_n, vocab, ring, block}) s += " " + std::to_string(x);
@@ -117,7 +118,7 @@ struct Model {
   Decode m = {};
   std::vector<Weights> w; // eight a layer
   std::vector<Array<float>> norms, caches;
-  Array<float> norm, scales, q, k, v, o, mixed, act, t, scale, y;
+  Array<float> norm, scales, scale, y, again, tops;
   Array<int8_t> table, x;
   Array<Layer> layers;
   Array<int> state;
@@ -142,7 +143,7 @@ struct Model {
       if (c.mixer_n) p.mixer = w.back().device();
       for (int k = 0; k < 16; k++) p.minus[k] = (uint32_t)rng();
       caches.emplace_back((size_t)c.kv_heads * hd16 * c.ring), zero(caches.back()), p.cache.keys = caches.back().d;
-      caches.emplace_back((size_t)c.kv_heads * hd * c.ring), p.cache.values = caches.back().d;
+      caches.emplace_back((size_t)c.kv_heads * hd16 * c.ring), p.cache.values = caches.back().d;
       if (c.rounded)
         for (float** scale : {&p.cache.key_scale, &p.cache.value_scale}) caches.emplace_back((size_t)c.kv_heads * c.ring), *scale = caches.back().d;
     }
@@ -151,22 +152,29 @@ struct Model {
     normal(scales.h, 0.01f), scales.up();
     for (auto& b : table.h) b = (int8_t)(rng() % 255 - 127);
     table.up();
-    q = Array<float>(c.d), k = Array<float>(kv), v = Array<float>(kv), o = Array<float>(c.d), mixed = Array<float>(c.d);
-    act = Array<float>(c.hidden), t = Array<float>(c.d), scale = Array<float>(1), x = Array<int8_t>(c.d), y = Array<float>(c.vocab);
+    scale = Array<float>(1), x = Array<int8_t>(c.d), y = Array<float>(c.vocab), again = Array<float>(c.vocab), tops = Array<float>(ceil_div(c.vocab, 32));
     state = Array<int>(4 + hd);
     m.layers = layers.d, m.norm = norm.d, m.embedding = {table.d, nullptr, nullptr, scales.d, 8};
-    m.q = q.d, m.k = k.d, m.v = v.d, m.o = o.d, m.m = mixed.d, m.act = act.d, m.t = t.d, m.x = x.d, m.scale = scale.d, m.state = state.d;
+    m.x = x.d, m.scale = scale.d, m.state = state.d;
+    for (int a = 0; a < 2; a++) m.area[a] = c.area[a] ? c.area[a] : 8 * 16 * hd16 / (c.rounded ? 16 : 4);
     for (auto& b : m.minus) b = (uint32_t)rng();
     m.n_layer = c.layers, m.d = c.d, m.hidden = c.hidden, m.mixer_n = c.mixer_n, m.eps = 1e-6f;
     m.heads = {c.heads, c.kv_heads, hd, c.ring, c.block, (float)(1 / std::sqrt((double)hd))};
     keys.resize(c.layers), values.resize(c.layers);
   }
+  // As arrange in decode.cu.
   size_t shared() const {
     auto up = [](size_t n) { return (n + 15) / 16 * 16; };
+    auto rows = [](int N) { return (N + (int)BLOCKS - 1) / (int)BLOCKS; };
+    auto whole4 = [](int n) { return (n + 3) / 4 * 4; };
     auto padded = [](int parts, int K) { return (size_t)parts * ((K + 15) / 16 * 16); };
-    const int hd64 = (hd + 63) / 64 * 64, pitch = (c.d + 63) / 64 * 4 + 4;
-    return 2 * sizeof(Layer) + 256 + up(4 * c.d) + up(4 * std::max(c.d, c.hidden)) + padded(c.n, c.d / c.n) + padded(c.n, c.hidden / c.n) +
-           padded(c.heads, hd) + 64 * pitch + 2 * up(4 * hd) + 4 * hd64 + up(4 * c.block + 16) + 32768 + 32 * hd + up(3 * hd64);
+    auto chunk = [&](int n, int N) { return n * whole4(rows(N)); };
+    const int hd64 = (hd + 63) / 64 * 64, pitch = (c.d + 63) / 64 * 4 + 4, splits = std::max(1, std::min((int)BLOCKS / c.heads, hd));
+    const int d = chunk(c.n, c.d / c.n), act = chunk(c.n, c.hidden / c.n), qkv = d + 2 * chunk(c.n, c.kv_heads * hd / c.n);
+    const int o = rows(c.heads * splits) * whole4((hd + splits - 1) / splits), mixed = c.mixer_n ? chunk(c.mixer_n, c.heads / c.mixer_n * hd) : 0;
+    return 1152 + up(2 * sizeof(Layer)) + 256 + up(4 * c.d) + up(4 * std::max(c.d, c.hidden)) + padded(c.n, c.d / c.n) + padded(c.n, c.hidden / c.n) +
+           padded(c.heads, hd) + 64 * pitch + 3 * up(4 * hd) + 4 * hd64 + 3 * hd64 + up(4 * c.block + 16) + up(6 * hd) +
+           64 * (qkv + o + mixed + 2 * d + act) + up(4 * std::max({qkv, o, mixed, act})) + 3 * up(2 * c.d) + up(2 * c.hidden) + m.area[0] + m.area[1];
   }
   void put(int id, int pos) {
     state.h[0] = id, state.h[1] = pos;
@@ -188,7 +196,7 @@ struct Model {
   }
   void run() {
     layer_launch();
-    launch("decode_logits", {ceil_div(c.vocab, 32)}, 256, 0, y.d, m.embedding, (const int8_t*)x.d, (const float*)scale.d, c.vocab, c.d, c.d);
+    launch("decode_logits", {ceil_div(c.vocab, 32)}, 256, 0, y.d, again.d, tops.d, m.embedding, (const int8_t*)x.d, (const float*)scale.d, c.vocab, c.d, c.d);
   }
   std::vector<float> normed(const std::vector<float>& h, const Array<float>& w) const {
     float s[16] = {};
@@ -279,19 +287,54 @@ struct Model {
   }
 };
 
+// The summary of the first n logits: kernel.MaxOf and kernel.ExactExpScaled.
+static void test_weigh(Model& m, int n, const std::string& name) {
+  const unsigned blocks = ceil_div(m.c.vocab, 64);
+  Array<float> maxima(blocks), sums(blocks);
+  const float inv = n % 2 ? 1 / 0.8f : 3.f;
+  m.state.h[2] = n, memcpy(&m.state.h[3], &inv, 4), m.state.up();
+  launch("decode_weigh", {ceil_div(blocks, 32)}, 256, 0, maxima.d, sums.d, (const float*)m.again.d, (const float*)m.tops.d, (const int*)m.state.d);
+  maxima.down(), sums.down();
+  const std::vector<float>& y = m.again.h;
+  const float top = n ? *std::max_element(y.begin(), y.begin() + n) : 0;
+  for (int b = 0; b < (int)blocks; b++) {
+    float s[16] = {}, most = -INFINITY;
+    for (int i = 64 * b; i < std::min(n, 64 * b + 64); i++) s[i % 16] += exp32(product(y[i] - top, inv)), most = std::max(most, y[i]);
+    const bool made = 64 * b < n;
+    check(made ? maxima.h[b] == most && sums.h[b] == fold16(s) : maxima.h[b] != maxima.h[b], name + " summary of " + std::to_string(n));
+  }
+}
+
 static void test_tokens(Shape c, int tokens) {
   Model m(c);
   const std::string name = "decode" + c.name();
   for (int pos = 0; pos < tokens; pos++) {
     m.put((int)(rng() % c.vocab), pos);
-    m.y.poison(), m.t.poison(), m.o.poison(), m.act.poison();
+    m.y.poison(), m.x.poison();
     m.run();
     const std::vector<float> want = m.want();
-    check(m.y.down() == want, name + " at " + std::to_string(pos));
+    check(m.y.down() == want && m.again.down() == want, name + " at " + std::to_string(pos));
+    for (int n : {c.vocab, 1 + (int)(rng() % c.vocab), 0}) test_weigh(m, n, name);
   }
-  bool guards = m.y.guards() && m.q.guards() && m.k.guards() && m.v.guards() && m.o.guards() && m.mixed.guards() && m.act.guards() && m.t.guards() && m.x.guards();
+  bool guards = m.y.guards() && m.x.guards();
   for (auto& a : m.caches) guards &= a.guards();
   check(guards, name + " guards");
+}
+
+// Logits of float numerics, of a table in int8.
+static void test_logits_float(int vocab, int d) {
+  Array<int8_t> table((size_t)vocab * d);
+  Array<float> scales(vocab), x(d), y(vocab);
+  for (auto& b : table.h) b = (int8_t)(rng() % 256);
+  normal(scales.h), normal(x.h), table.up(), scales.up(), x.up();
+  const Table t = {table.d, nullptr, nullptr, scales.d, 8};
+  launch("decode_logits_float", {ceil_div(vocab, 32)}, 256, 0, y.d, (float*)nullptr, (float*)nullptr, t, (const float*)x.d, (const float*)nullptr, vocab, d, d);
+  std::vector<double> want(vocab);
+  for (int r = 0; r < vocab; r++) {
+    for (int i = 0; i < d; i++) want[r] += (double)table.h[(size_t)r * d + i] * x.h[i];
+    want[r] *= scales.h[r];
+  }
+  near(y.down(), want, 1e-5, "logits in float " + std::to_string(vocab) + " " + std::to_string(d));
 }
 
 // Reads a text in pieces of several tokens with prefill.cu and compares every
@@ -331,7 +374,7 @@ static void test_rows(Shape c, std::vector<int> pieces) {
       linear(q.d, p.q, c.n, signs, false), linear(k.d, p.k, c.n, signs, false), linear(v.d, p.v, c.n, signs, false);
       launch("prefill_store", {(unsigned)c.heads, (unsigned)rows}, 32, 4 * hd, q.d, (const float*)k.d, (const float*)v.d, (const float*)rot.d,
              (const int*)m.state.d, p.cache, m.m.heads);
-      launch("prefill_attend", {(unsigned)c.heads, (unsigned)rows}, 512, 256 + 32768 + 32 * hd + 8 * ((hd + 63) / 64 * 64) + 4 * c.block + 16, o.d,
+      launch("prefill_attend", {(unsigned)c.heads, (unsigned)rows}, 512, 256 + 32768 + 32 * ((hd + 15) / 16 * 16) + 8 * ((hd + 63) / 64 * 64) + 4 * c.block + 16, o.d,
              (const float*)q.d, (const int*)m.state.d, p.cache, m.m.heads);
       float* from = o.d;
       if (c.mixer_n) input(0, o.d, nullptr, nullptr, d, hd), linear(from = mixed.d, p.mixer, c.mixer_n, minus.d, true);
@@ -340,7 +383,7 @@ static void test_rows(Shape c, std::vector<int> pieces) {
       input(2, g.d, u.d, nullptr, F, F / c.n), linear(t.d, p.down, c.n, signs, false);
     }
     input(1, h.d, t.d, m.norm.d, d, d);
-    launch("decode_logits", {ceil_div(c.vocab, 32), (unsigned)rows}, 256, 0, y.d, m.m.embedding, (const int8_t*)x.d, (const float*)scale.d, c.vocab, d,
+    launch("decode_logits", {ceil_div(c.vocab, 32), (unsigned)rows}, 256, 0, y.d, (float*)nullptr, (float*)nullptr, m.m.embedding, (const int8_t*)x.d, (const float*)scale.d, c.vocab, d,
            (d + 15) / 16 * 16);
     y.down();
     for (int i = 0; i < rows; i++)
@@ -354,8 +397,10 @@ static void test_rows(Shape c, std::vector<int> pieces) {
 #ifndef EMULATED
 // A whole token of 8 layers of 512, 8 heads, hidden width 1408, with the head
 // mixer, as one graph.
-static void bench(int vocab, int block, int position) {
-  Model m({8, 512, 1408, 8, 8, 8, 8, vocab, block, block});
+static void bench(int vocab, int block, int position, bool rounded) {
+  Shape c = {8, 512, 1408, 8, 8, 8, 8, vocab, block, block, rounded, {132096, 53248}};
+  if (rounded) c.area[0] = 33024, c.area[1] = 32896;
+  Model m(c);
   for (auto& a : m.caches) normal(a.h), a.up();
   m.put(1, position);
   m.run(); // loads the kernels
@@ -383,8 +428,8 @@ static void bench(int vocab, int block, int position) {
     }
     std::sort(times.begin(), times.end());
     const float ms = times[times.size() / 2];
-    printf("%s, 8 layers of 512, mixer, vocab %d, position %d: %.4f ms, %.0f tokens/s (warm L2, one graph)\n", part ? "layers alone" : "token", vocab, position, ms,
-           1000 / ms);
+    printf("%s, 8 layers of 512, mixer, vocab %d, position %d%s: %.4f ms, %.0f tokens/s (warm L2, one graph)\n", part ? "layers alone" : "token", vocab, position,
+           rounded ? ", int8 cache" : "", ms, 1000 / ms);
   }
   stream = nullptr;
 }
@@ -399,7 +444,8 @@ int main(int n, char** args) {
   if (n > 1 && !strcmp(args[1], "bench")) {
     if (!clusters) return 0;
     for (int vocab : {65, 50304})
-      for (int position : {10, 255, 1000}) bench(vocab, 1024, position);
+      for (int position : {10, 255, 1000})
+        for (bool rounded : {false, true}) bench(vocab, 1024, position, rounded);
     return 0;
   }
 #else
@@ -407,14 +453,19 @@ int main(int n, char** args) {
 #endif
   if (clusters) {
     test_tokens({2, 64, 176, 8, 8, 8, 8, 65, 16, 16}, 5);
-    test_tokens({1, 64, 48, 4, 2, 8, 0, 65, 16, 16, true}, 20);
+    test_tokens({1, 64, 48, 4, 2, 8, 0, 4165, 16, 16, true}, 20);
     test_tokens({1, 96, 48, 6, 3, 8, 0, 33, 8, 7}, 12);
     test_tokens({1, 32, 48, 16, 8, 8, 8, 33, 8, 7}, 3);
+    test_tokens({1, 80, 48, 20, 20, 8, 0, 33, 40, 30}, 12); // more heads than blocks
+    test_tokens({2, 64, 48, 4, 4, 8, 0, 33, 40, 30, false, {1024, 4096}}, 12);
 #ifndef EMULATED
     test_tokens({2, 512, 1408, 8, 8, 8, 8, 300, 40, 33}, 90);
+    test_tokens({1, 512, 1408, 8, 8, 8, 8, 300, 450, 400, false, {40960, 16384}}, 430);
+    test_tokens({1, 512, 1408, 8, 8, 8, 8, 300, 450, 400, true, {16384, 16384}}, 430);
     test_tokens({1, 1280, 3456, 20, 20, 8, 0, 300, 400, 400}, 410);
 #endif
   }
+  for (int d : {64, 72, 1280}) test_logits_float(101, d);
   test_rows({2, 64, 176, 8, 8, 8, 8, 65, 23, 16}, {5, 1, 8, 7});
   test_rows({1, 96, 48, 6, 3, 2, 0, 33, 11, 7, true}, {3, 5, 4});
   test_rows({1, 32, 48, 8, 8, 16, 4, 33, 11, 7}, {2, 5, 4});

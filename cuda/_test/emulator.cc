@@ -21,6 +21,9 @@ unsigned char* shared;
 
 namespace {
 
+unsigned char* memory; // of all blocks, each so far from the next
+size_t each;
+
 constexpr size_t kStack = 128 << 10;
 
 struct Meeting {
@@ -95,8 +98,8 @@ void run_blocks(uint3 grid, int first, int count, size_t bytes) {
     room = kStack * n;
     stacks = (unsigned char*)aligned_alloc(4096, room);
   }
-  const size_t each = (bytes + 64 + 1023) / 1024 * 1024;
-  unsigned char* memory = (unsigned char*)aligned_alloc(1024, each * count);
+  each = (bytes + 64 + 1023) / 1024 * 1024;
+  memory = (unsigned char*)aligned_alloc(1024, each * count);
   memset(memory, 0xff, each * count); // NaN in every format
   warps.resize(count * perBlock), computing.resize(count), blocks.resize(count), fibers.resize(n);
   for (int b = 0; b < count; b++) {
@@ -143,6 +146,7 @@ void run_blocks(uint3 grid, int first, int count, size_t bytes) {
 
 } // namespace
 
+unsigned char* shared_of(unsigned block) { return memory + each * block; }
 void yield() { emu_switch(&fibers[current].sp, scheduler); }
 void changed() { moved = true; }
 

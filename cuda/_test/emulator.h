@@ -48,6 +48,7 @@ extern uint3 threadIdx, blockIdx, gridDim, blockDim;
 
 namespace emu {
 extern unsigned char* shared; // of the running block, at a multiple of 1024
+unsigned char* shared_of(unsigned block); // of one that runs together with it
 
 // Those who meet: a warp, the first 256 threads, a block, all blocks.
 enum Kind { WARP, COMPUTING, BLOCK, GRID };
