@@ -66,6 +66,9 @@ func sessionModel(t testing.TB, c arch.Config) *spinfile.Model {
 			default:
 				w[i] = float32(rng.NormFloat64())
 			}
+			if p.Kind == arch.Ternary && c.Quantizer == arch.AbsMean { // as trained ones are: attention that is all or nothing makes much of little
+				w[i] /= float32(math.Sqrt(float64(c.NEmbd)))
+			}
 			if p.Kind == arch.MixerWeight || c.Quantizer == arch.None && p.Kind == arch.Ternary {
 				w[i] *= 0.1
 			}
