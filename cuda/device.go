@@ -33,7 +33,7 @@ type Device struct {
 	blas    *blas              // nil: without cuBLASLt
 	forced  variant            // of all products on Hopper that it can do; variants: choose
 
-	fusedMost int // see walsh.go; 0 in tests
+	fusedMost, octonionFrom int // see form.go; others in tests
 
 	// What one operation leaves for the next (see flush and copyOf).
 	pending pending
@@ -73,7 +73,7 @@ func Open(number int) (tensor.Device, error) {
 }
 
 func newDevice(g *gpu) *Device {
-	return &Device{gpu: g, maps: map[mapKey]*tensorMap{}, orders: map[*tensor.Ints]*order{}, signs: map[string]uintptr{}, forced: variants, fusedMost: fusedMost}
+	return &Device{gpu: g, maps: map[mapKey]*tensorMap{}, orders: map[*tensor.Ints]*order{}, signs: map[string]uintptr{}, forced: variants, fusedMost: fusedMost, octonionFrom: octonionFrom}
 }
 
 // begin takes what every device needs.
@@ -294,6 +294,7 @@ const (
 	scratchWalshX
 	scratchWalshY
 	scratchWalshDY
+	scratchCounters // zeros between launches
 	scratchSums
 	scratchGroups
 	scratchSlots // how many there are

@@ -219,6 +219,8 @@ func TestLinear(t *testing.T) {
 		{"sedenion", "absmean", 33, 8, 24, false, false},
 		{"random:3", "absmean", 1000, 24, 32, false, true},
 		{"octonion", "absmean", 2048, 64, 176, false, false},
+		{"octonion", "absmean", 4200, 72, 80, false, true},
+		{"octonion", "classic", 1, 264, 72, false, false},
 	} {
 		name := fmt.Sprintf("%s %s %d×%d→%d", c.alg, c.quantizer, c.rows, c.in, c.out)
 		if c.transposed {
@@ -229,6 +231,7 @@ func TestLinear(t *testing.T) {
 				t.Skip("large")
 			}
 			b := newBoth(t)
+			b.gpu.octonionFrom = 576 // what wide layers do, on narrower
 			g, w := b.weight(c.alg, c.quantizer, c.out, c.in, c.transposed, c.beta)
 			n := w.Algebra.N
 			b.gpu.Refresh([]*tensor.Weight{g}, true)

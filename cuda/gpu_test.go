@@ -68,7 +68,7 @@ func TestDriver(t *testing.T) {
 		t.Fatal(g.err)
 	}
 	step := func() {
-		g.launchFunction(add, grid{x: (n + 255) / 256, threads: 256}, false, nil, nil, uint64(y), uint64(x), i32(n), f32(2), uint64(b))
+		g.launchFunction(add, grid{x: (n + 255) / 256, threads: 256}, false, [4]*tensorMap{}, uint64(y), uint64(x), i32(n), f32(2), uint64(b))
 	}
 	check := func(what string, times int, bias float32) {
 		t.Helper()
@@ -139,7 +139,7 @@ func TestKernelFault(t *testing.T) {
 	g := needGPU(t)
 	wild := g.function(g.loadModule([]byte(testPTX)), "wild")
 	g.last = "wild"
-	g.launchFunction(wild, grid{x: 1, threads: 1}, false, nil, nil)
+	g.launchFunction(wild, grid{x: 1, threads: 1}, false, [4]*tensorMap{})
 	g.sync()
 	if g.err == nil || !strings.Contains(g.err.Error(), "wild") || !strings.Contains(g.err.Error(), g.info.Name) {
 		t.Errorf("got %v, want the kernel and the device", g.err)

@@ -117,10 +117,12 @@ type grid struct {
 
 // launch starts a kernel. Arguments are pointers, integers, and floats by
 // their bits, in the order of the kernel's parameters.
-func (g *gpu) launch(k kernelID, s grid, args ...uint64) { g.launchMaps(k, s, nil, nil, args...) }
+func (g *gpu) launch(k kernelID, s grid, args ...uint64) {
+	g.launchMaps(k, s, [4]*tensorMap{}, args...)
+}
 
-// launchMaps is launch for kernels whose first two parameters are tensor maps.
-func (g *gpu) launchMaps(k kernelID, s grid, a, b *tensorMap, args ...uint64) {
+// launchMaps is launch for kernels whose first parameters are tensor maps.
+func (g *gpu) launchMaps(k kernelID, s grid, maps [4]*tensorMap, args ...uint64) {
 	if g.err != nil {
 		return
 	}
@@ -129,7 +131,7 @@ func (g *gpu) launchMaps(k kernelID, s grid, a, b *tensorMap, args ...uint64) {
 		g.shared[k] = s.shared
 	}
 	g.last = kernelTable[k].name
-	g.launchFunction(g.kernels[k], s, g.early(k), a, b, args...)
+	g.launchFunction(g.kernels[k], s, g.early(k), maps, args...)
 }
 
 // launchConfig is CUlaunchConfig with the one attribute we use: that a kernel
@@ -147,13 +149,13 @@ type launchConfig struct {
 
 const attributeProgrammaticSerialization = 6
 
-func (g *gpu) launchFunction(f uintptr, s grid, early bool, mapA, mapB *tensorMap, args ...uint64) {
+func (g *gpu) launchFunction(f uintptr, s grid, early bool, maps [4]*tensorMap, args ...uint64) {
 	if s.x == 0 || g.err != nil {
 		return
 	}
 	n := 0
-	if mapA != nil {
-		g.params[0], g.params[1], n = uintptr(mapA.address()), uintptr(mapB.address()), 2
+	for ; n < len(maps) && maps[n] != nil; n++ {
+		g.params[n] = uintptr(maps[n].address())
 	}
 	for i, a := range args {
 		g.args[i] = a

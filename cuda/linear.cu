@@ -14,12 +14,14 @@
 // consecutive groups lie one after the other), W [8, K, N], quantizer none.
 //
 // Walsh layers use the same kernels with batch = 8 on transformed operands
-// (walsh.cu).
+// (walsh.cu). Wide octonion layers have a kernel of their own for the forward
+// (octonion.cuh).
 //
 // Layers that read the same input go together: wq, wk, wv with their D one
 // after the other and outputs one after the other are a batch of 3 that shares
 // A; their dX is one chain of 3; their P a batch of 3 that shares B.
 #include "gemm90.cuh"
+#include "octonion.cuh"
 
 // ---- sm_80 and later -----------------------------------------------------
 //
@@ -87,6 +89,49 @@ GEMM90(nt_bf16_128r, 128, RESIDENT, false, false, bf16)
 GEMM90(nt_f32_128r, 128, RESIDENT, false, false, float)
 GEMM90(nn_bf16_128r, 128, RESIDENT, false, true, bf16)
 GEMM90(nn_f32_128r, 128, RESIDENT, false, true, float)
+
+// ---- octonions, sm_90a ---------------------------------------------------
+//
+// octonion90_nt: y = the layer's output, x [M, 8, K], y [M, 8, N]; mapX of x as
+// [M, 8, K], mapXh of xh likewise, mapW of W: Ŵ [8, N, K], then 2·W [8, N, K].
+// octonion90_nn: y = dx (+ y when add is not 0) with N and K of the contraction
+// exchanged: x = dy [M, 8, K], y [M, 8, N], mapW of Ŵg and 2·Wg [16, K, N]; scale
+// is not used, as add is not by the other.
+// N and K multiples of 8. chunk: rows of tiles of 128 that make a chunk; xh
+// [3·128·chunk, 8, K] and p [4·128·chunk, 8, N] are scratch memory. counters: at
+// least 2 + 3·ceil(M/(128·chunk)) zeros, which the kernel leaves as zeros.
+// Only in the sm_90a image; empty in others.
+//
+// launch: grid multiprocessors, or fewer, so that all blocks run together;
+//   block 384, dynamic shared 197632 (raise the function's limit first);
+//   (TensorMap mapX, TensorMap mapXh, TensorMap mapW, bf16 *x, bf16 *xh, bf16 *p, bf16 *y,
+//    float *scale, int *counters, int M, int N, int K, int chunk, int add)
+#define OCTONION90(name, DX)                                                                                             \
+    KERNEL(384, 1)                                                                                                       \
+    octonion90_##name(const __grid_constant__ TensorMap mapX, const __grid_constant__ TensorMap mapXh,                   \
+                      const __grid_constant__ TensorMap mapW, const bf16 *x, bf16 *xh, bf16 *p, bf16 *y,                 \
+                      const float *scale, int *counters, int M, int N, int K, int chunk, int add) {                      \
+        octonion90_rows<DX>(&mapX, &mapXh, &mapW, x, xh, p, y, scale, counters, M, N, K, chunk, add);                    \
+    }
+OCTONION90(nt, false)
+OCTONION90(nn, true)
+
+// octonion90_tn: P_k = Ĝ_kᵀ X̂_k and C_k = Σ dy_iᵀ x_{i xor k}, of each of splits
+// parts of the rows: p [splits, 16, N, K] float32, P then C. x [M, 8, K], dy
+// [M, 8, N]; xh and gh, like x and dy, are scratch memory; a map of each. N and K
+// multiples of 8. Each part has each·128·chunk rows, the last what is left, which
+// must be some. counters: at least 2 + ceil(M/(128·chunk)) zeros, which the kernel
+// leaves as zeros. Only in the sm_90a image; empty in others.
+//
+// launch: as above;
+//   (TensorMap mapX, TensorMap mapDY, TensorMap mapXh, TensorMap mapGh, bf16 *x, bf16 *dy, bf16 *xh, bf16 *gh, float *p,
+//    int *counters, int M, int N, int K, int chunk, int each, int splits)
+KERNEL(384, 1)
+octonion90_tn(const __grid_constant__ TensorMap mapX, const __grid_constant__ TensorMap mapDY, const __grid_constant__ TensorMap mapXh,
+              const __grid_constant__ TensorMap mapGh, const bf16 *x, const bf16 *dy, bf16 *xh, bf16 *gh, float *p, int *counters, int M,
+              int N, int K, int chunk, int each, int splits) {
+    octonion90_sums(&mapX, &mapDY, &mapXh, &mapGh, x, dy, xh, gh, p, counters, M, N, K, chunk, each, splits);
+}
 
 // ---- folding -------------------------------------------------------------
 
@@ -157,8 +202,8 @@ KERNEL(256) fold(float *g0, float *g1, float *g2, float *g3, const float *p, con
         fold_block<1>(g, p, signs, n, rows, cols, splits, stride, transposed);
 }
 
-template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size, int splits, int stride) {
-    __shared__ float part[8][32 * V];
+template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size, int splits, int stride, bool octonion) {
+    __shared__ float part[8][32 * V], more[8][32 * V];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int at = (blockIdx.x * 32 + lane) * V;
     float sum[V];
@@ -167,7 +212,11 @@ template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size
     if (at < size) fold_sum<V>(sum, p + (size_t)warp * size + at, splits, stride);
 #pragma unroll
     for (int v = 0; v < V; v++) part[warp][lane * V + v] = sum[v];
+    if (octonion && at < size) fold_sum<V>(sum, p + (size_t)(8 + warp) * size + at, splits, stride);
+#pragma unroll
+    for (int v = 0; v < V; v++) more[warp][lane * V + v] = octonion ? 2.f * sum[v] : 0.f;
     __syncthreads();
+    float factor = octonion && warp ? -0.125f : 0.125f;
 #pragma unroll
     for (int v = 0; v < V; v++) {
         int e = lane + 32 * v, to = blockIdx.x * 32 * V + e;
@@ -175,20 +224,22 @@ template <int V> DEVICE void fold_walsh_block(float *g, const float *p, int size
             float total = 0.f;
 #pragma unroll
             for (int l = 0; l < 8; l++) total += __popc(warp & l) & 1 ? -part[l][e] : part[l][e];
-            g[(size_t)warp * size + to] += 0.125f * total;
+            g[(size_t)warp * size + to] += factor * total + more[warp][e];
         }
     }
 }
 
 // fold_walsh: G_k += Σ_l H[k][l]/8 Σ_part P[part][l] with P_l = (H dY)_lᵀ (H X)_l,
-// size = N·K values each; G [8, N, K].
+// size = N·K values each; G [8, N, K]. octonion: G_k += ±Σ_l … + 2 Σ_part P[part][8+k]
+// with + for k = 0 alone (octonion.cuh).
 //
 // launch: grid ceil(size/(32·V)), V = 4 if size is a multiple of 4, else 1; block 256, no dynamic shared;
-//   (float *G, float *P, int size, int splits, int stride); stride: from one part to the next, 8·size for one layer
-KERNEL(256) fold_walsh(float *g, const float *p, int size, int splits, int stride) {
+//   (float *G, float *P, int size, int splits, int stride, int octonion);
+//   stride: from one part to the next, 8·size for one layer, octonion: 16·size
+KERNEL(256) fold_walsh(float *g, const float *p, int size, int splits, int stride, int octonion) {
     after_others();
     if (size % 4 == 0)
-        fold_walsh_block<4>(g, p, size, splits, stride);
+        fold_walsh_block<4>(g, p, size, splits, stride, octonion != 0);
     else
-        fold_walsh_block<1>(g, p, size, splits, stride);
+        fold_walsh_block<1>(g, p, size, splits, stride, octonion != 0);
 }

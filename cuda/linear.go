@@ -66,14 +66,6 @@ type layerTable struct {
 	rows     int // the largest N
 }
 
-// matrix is the bytes of d, and of dg.
-func (s *weight) matrix() int {
-	if s.form == dense {
-		return round(2 * s.n * s.out * s.n * s.in)
-	}
-	return round(2 * s.n * s.out * s.in)
-}
-
 // round is up to whole cache lines.
 func round(bytes int) int { return per(bytes, 128) * 128 }
 
@@ -155,7 +147,7 @@ func (d *Device) table(ws []*tensor.Weight, backward bool) *layerTable {
 		s := state(w)
 		all[i] = layer{w: addr(w.W), beta: addr(w.Beta), dw: addr(w.DW), dbeta: addr(w.DBeta), d: uint64(s.d), dg: uint64(s.dg),
 			scale: uint64(s.scale), gamma: uint64(s.gamma), zeros: uint64(w.Zeros.Addr), signs: uint64(s.signs),
-			n: int32(s.n), walsh: int32(flag(s.form != dense)), out: int32(w.Out), in: int32(w.In),
+			n: int32(s.n), walsh: s.form.kind(), out: int32(w.Out), in: int32(w.In),
 			quantizer: map[string]int32{"classic": 1, "absmean": 2}[w.Quantizer], transposed: int32(flag(w.Transposed))}
 		t.pieces, t.rows = max(t.pieces, s.n*w.Out*per(w.In, 8)), max(t.rows, w.Out)
 	}
@@ -226,8 +218,8 @@ func (d *Device) addresses(ts []*tensor.Tensor) []uintptr {
 	return d.addrs
 }
 
-// Linear is the forward of hypercomplex layers: Y = (X·Dᵀ)∘scale, or by Walsh
-// transforms (walsh.go).
+// Linear is the forward of hypercomplex layers: Y = (X·Dᵀ)∘scale, or by
+// transforms (form.go).
 func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weight) {
 	d.flush()
 	to := d.addresses(ys)
@@ -240,6 +232,9 @@ func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weig
 		case transformed:
 			many = 1
 			d.walshForward(to[0], x.Addr, s, m)
+		case corrected:
+			many = 1
+			d.octonionForward(to[0], x.Addr, s, m)
 		default:
 			p := product{kind: nt, a: x.Addr, b: s.d, c: to[0], scale: s.scale, m: m, n: wide, k: narrow, lda: narrow, ldb: narrow, ldc: wide, batch: many}
 			if many > 1 {
@@ -274,6 +269,10 @@ func (d *Device) LinearBackward(dx *tensor.Tensor, acc bool, dys []*tensor.Tenso
 		case transformed:
 			many = 1
 			d.walshBackward(&walsh, from[0], x.Addr, ws[0], m)
+		case corrected:
+			many = 1
+			d.octonionBackward(dx.Addr, acc, from[0], x.Addr, ws[0], m)
+			acc = true
 		default:
 			apart := 0
 			if many > 1 {

@@ -132,7 +132,7 @@ func (d *Device) gemm90(p product) {
 	if v == resident128 {
 		blocks = columns * max(1, min(rows, d.multi/columns))
 	}
-	d.launchMaps(k, grid{x: blocks, threads: 288, shared: 197632 + 32*v.width()}, a, b,
+	d.launchMaps(k, grid{x: blocks, threads: 288, shared: 197632 + 32*v.width()}, [4]*tensorMap{a, b},
 		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), i32(p.batch), i32(p.chain), i32(p.splits),
 		i32(p.strideC), i32(p.strideS), i32(sharing), flag(p.add))
 }

@@ -327,8 +327,9 @@ func (d *Device) microseconds(b *testing.B, f func()) float64 {
 }
 
 // BenchmarkLayers times whole layers in microseconds: quantising and expanding
-// the weight, forward, the two together, backward, and all of a training
-// step's work but the optimiser's. Inputs and outputs go round three sets.
+// the weight, forward, the two together (inference: without the matrices of the
+// backward), backward, and all of a training step's work but the optimiser's.
+// Inputs and outputs go round three sets.
 func BenchmarkLayers(b *testing.B) {
 	normals, r := make([]float32, 1_000_003), tensor.MakeRandom(tensor.Key{Seed: testSeed})
 	for i := range normals {
@@ -340,7 +341,8 @@ func BenchmarkLayers(b *testing.B) {
 		other           bool // the form that is not chosen
 	}{
 		{"octonion", 16384, 512, 512, false}, {"octonion", 16384, 512, 1408, false}, {"octonion", 16384, 1408, 512, false},
-		{"octonion", 8192, 1280, 1280, false}, {"octonion", 8192, 4096, 4096, false},
+		{"octonion", 8192, 1280, 1280, false}, {"octonion", 8192, 1280, 1280, true}, {"octonion", 8192, 2048, 2048, false}, {"octonion", 8192, 2048, 2048, true},
+		{"octonion", 8192, 4096, 4096, false}, {"octonion", 8192, 4096, 4096, true},
 		{"walsh", 16384, 512, 512, false}, {"walsh", 16384, 512, 512, true}, {"walsh", 16384, 512, 1408, false}, {"walsh", 16384, 512, 1408, true},
 		{"walsh", 16384, 1408, 512, false}, {"walsh", 16384, 1408, 512, true}, {"walsh", 8192, 1280, 1280, false}, {"walsh", 8192, 1280, 1280, true},
 		{"walsh", 8192, 4096, 4096, false},
@@ -352,7 +354,11 @@ func BenchmarkLayers(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			d := needDevice(b)
 			if c.other {
-				d.fusedMost = 0
+				if d.fusedMost = 0; d.octonionFrom <= c.in {
+					d.octonionFrom = 1 << 20
+				} else {
+					d.octonionFrom = 0
+				}
 			}
 			random := func(t *tensor.Tensor) *tensor.Tensor {
 				x := make([]float32, t.Len())
@@ -379,11 +385,14 @@ func BenchmarkLayers(b *testing.B) {
 			n := 0
 			refresh := func() { d.Refresh(ws, true) }
 			forward := func() { n++; d.Linear(y[n%3:n%3+1], x[n%3], ws) }
+			d.Refresh(ws, false) // what the forward needs alone
+			inference := d.microseconds(b, func() { d.Refresh(ws, false); forward() })
 			backward := func() { d.LinearBackward(dx[n%3], false, dy[n%3:n%3+1], x[n%3], ws) }
 			refresh()
 			for b.Loop() {
 			}
 			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(inference, "inference")
 			b.ReportMetric(d.microseconds(b, refresh), "refresh")
 			b.ReportMetric(d.microseconds(b, forward), "forward")
 			b.ReportMetric(d.microseconds(b, func() { refresh(); forward() }), "refresh+forward")

@@ -9,13 +9,17 @@ struct Layer {
     const float *beta;     // [N] or nil
     float *dw;             // G, shape of w
     float *dbeta;          // [N] or nil
-    bf16 *d;               // [n·N, n·K] signed Wq; Walsh: Ŵ = H Wq/8 [8, N, K]
-    bf16 *dg;              // the same with rows multiplied by scale; nil: not wanted
+    bf16 *d;               // as walsh says
+    bf16 *dg;              // nil: not wanted
     float *scale;          // [n·N] γ·beta[r], repeated n times
     float *gamma;          // [1]
     int *zeros;            // [1] how many Wq are 0
     const uint16_t *signs; // [n] bit j of signs[i]: s[i][j] = −1
-    int n, walsh;          // walsh 1: build Ŵ instead of D; needs n = 8, not transposed
+    int n;
+    int walsh;             // 0: d = D, the signed Wq [n·N, n·K], dg = D with rows times scale
+                           // 1: d = Ŵ = H Wq/8 [8, N, K], dg = Ŵ with rows times scale
+                           // 2: d = H (Wq_0, −Wq_1, …)/8, then 2·Wq, [16, N, K], dg = d with rows times scale
+                           // 1 and 2 need n = 8, not transposed
     int out, in;           // N, K
     int quantizer;         // 0 none, 1 classic, 2 absmean
     int transposed;
@@ -81,7 +85,7 @@ DEVICE void write_scale(const Layer &l, float gamma) {
     for (int i = threadIdx.x; i < l.n * l.out; i += 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
 }
 
-// refresh_walsh: Ŵ and Ŵg; a thread does four columns of all 8 blocks.
+// refresh_walsh: d and dg of walsh 1 and 2; a thread does four columns of all 8 blocks.
 DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch, int *counts) {
     int per_row = (l.in + 3) / 4, pieces = l.out * per_row;
     if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
@@ -116,6 +120,15 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
                 w[k][e] = quantized(w[k][e], gamma, l.quantizer);
                 zeros += c + e < l.in && w[k][e] == 0.f;
             }
+        if (l.walsh == 2)
+#pragma unroll
+            for (int k = 0; k < 8; k++) {
+                size_t to = ((size_t)(8 + k) * l.out + r) * l.in + c;
+                store4(l.d + to, w[k], 2.f, l.in - c, vector);
+                if (l.dg) store4(l.dg + to, w[k], 2.f * g, l.in - c, vector);
+#pragma unroll
+                for (int e = 0; e < 4; e++) w[k][e] = k ? -w[k][e] : w[k][e];
+            }
 #pragma unroll
         for (int s = 1; s < 8; s *= 2)
 #pragma unroll
@@ -139,7 +152,7 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
     if (threadIdx.x == 0 && zeros) atomicAdd(l.zeros, zeros); // integers: any order
 }
 
-// refresh: γ, scale, zeros, D and Dg (or Ŵ, Ŵg) from the latents. The second
+// refresh: γ, scale, zeros, d and dg from the latents. The second
 // launch. D[i·N+r, j·K+c] = s[i][j]·Wq[i xor j][r][c].
 //
 // launch: grid (X, layers), block 256, no dynamic shared; (Layer *layers, double *partial);

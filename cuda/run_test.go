@@ -199,7 +199,7 @@ func TestKernelFaultInARun(t *testing.T) {
 		err = tr.Run(context.Background(), train.Observer{Step: func(s train.StepInfo) {
 			if s.Step == stopAt() {
 				d.last = "wild"
-				d.launchFunction(wild, grid{x: 1, threads: 1}, false, nil, nil)
+				d.launchFunction(wild, grid{x: 1, threads: 1}, false, [4]*tensorMap{})
 			}
 		}})
 		oneLine(t, err, "after step", d.name(), "CUDA_ERROR", "a kernel failed", "the checkpoint of step", "is good")

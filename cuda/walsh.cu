@@ -14,21 +14,7 @@
 // On sm_90a walsh90_{nt,nn} do the transforms and the products of parts that are
 // not too wide in one launch, so that only X and Y, or dY and dX, move through
 // device memory.
-#include "gemm90.cuh"
-
-// walsh8: 24·E additions.
-template <int E> DEVICE void walsh8(float (&x)[8][E]) {
-#pragma unroll
-    for (int s = 1; s < 8; s *= 2)
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            if (!(i & s))
-#pragma unroll
-                for (int e = 0; e < E; e++) {
-                    float a = x[i][e], b = x[i + s][e];
-                    x[i][e] = a + b, x[i + s][e] = a - b;
-                }
-}
+#include "walsh.cuh"
 
 DEVICE void walsh_out(bf16 *y, const float (&v)[8], int count, bool add) {
     float f[8];

@@ -4,35 +4,6 @@ package cuda
 
 import "spinnet/tensor"
 
-// form is how a layer is computed.
-type form int
-
-const (
-	dense       form = iota // as the product with the signed matrix: any algebra
-	inOne                   // Walsh, Hopper: transforms and products in one launch (walsh90_* of walsh.cu)
-	transformed             // Walsh: launches for transforms and for 8 block products
-)
-
-// From which width on, or up to which width of a part, a form is quickest, as
-// measured on an H100 (docs/benchmarks.md).
-const (
-	walshFrom = 2048
-	fusedMost = 448
-)
-
-// formOf chooses.
-func (d *Device) formOf(w *tensor.Weight) form {
-	if w.Algebra.Name == "walsh" && !w.Transposed {
-		if d.info.Major == 9 && (w.In|w.Out)%8 == 0 && max(w.In, w.Out) <= d.fusedMost {
-			return inOne
-		}
-		if 8*min(w.In, w.Out) >= walshFrom {
-			return transformed
-		}
-	}
-	return dense
-}
-
 // walshLinear is the forward of layers of one shape that read x, whose results
 // lie at equal distances, and says how many it did.
 func (d *Device) walshLinear(to []uintptr, x uintptr, ws []*tensor.Weight, m int) int {
@@ -54,7 +25,7 @@ func (d *Device) launchWalsh90(k kernelID, a, b *tensorMap, y, scale uintptr, m,
 	if contraction <= 64 && chain == 1 {
 		columns = per(columns, per(columns, shares))
 	}
-	d.launchMaps(k, grid{x: min(d.multi, columns*rows), threads: 288, shared: 230400}, a, b, uint64(y), uint64(scale), i32(m), i32(n), i32(contraction),
+	d.launchMaps(k, grid{x: min(d.multi, columns*rows), threads: 288, shared: 230400}, [4]*tensorMap{a, b}, uint64(y), uint64(scale), i32(m), i32(n), i32(contraction),
 		i32(rowsA), i32(batch), i32(chain), i32(strideY), i32(strideS), i32(shares), flag(add))
 }
 
@@ -156,6 +127,6 @@ func (d *Device) walshGradient(sum *walshSum, dy, x uintptr, w *tensor.Weight, m
 	p.c = d.need(scratchParts, 32*p.splits*p.strideC)
 	d.gemm(p)
 	v := vector(p.strideC)
-	d.launch(foldWalsh, grid{x: per(p.strideC, 32*v), threads: 256}, uint64(w.DW.Addr), uint64(p.c), i32(p.strideC), i32(p.splits), i32(8*p.strideC))
+	d.launch(foldWalsh, grid{x: per(p.strideC, 32*v), threads: 256}, uint64(w.DW.Addr), uint64(p.c), i32(p.strideC), i32(p.splits), i32(8*p.strideC), 0)
 	return g
 }

@@ -260,6 +260,11 @@ static inline void tma_load(uint32_t dst, const TensorMap* map, uint32_t bar, in
 // Products happen when they are issued, warp by warp: a missing fence or wait is
 // not seen.
 static inline void async_fence() {}
+static inline void tma_fence() {}
+static inline void wait_count(const int* counter, int least) {
+  while (*counter < least) emu::yield();
+}
+static inline void count_up(int* counter) { ++*counter, emu::changed(); }
 static inline void wgmma_fence() {}
 static inline void wgmma_commit() {}
 template <int N>

@@ -1,4 +1,4 @@
-// Tests and times cuda/linear.cu, walsh.cu and quantize.cu against double
+// Tests and times cuda/linear.cu, octonion.cuh, walsh.cu and quantize.cu against double
 // precision on fresh random inputs: scripts/gpu_linear.sh on a GPU,
 // scripts/emulate.sh linear without one. "linear_test bench" times.
 #include "harness.h"
@@ -223,7 +223,7 @@ static std::vector<std::vector<int>> cayley_dickson(int n) { // s[i][j]
     return s;
 }
 
-struct Case { int n, out, in, tokens, quantizer, transposed, beta, walsh; };
+struct Case { int n, out, in, tokens, quantizer, transposed, beta, walsh; }; // walsh as in quantize.cu
 
 static int pieces(const Case &c) { return c.n * c.out * ((c.in + 7) / 8); }
 
@@ -240,10 +240,10 @@ struct Weights {
     Weights(Case c)
         : c(c), w(normal((size_t)c.n * c.out * c.in, c.quantizer == 1 ? 1.0f : 0.3f)), beta(normal(c.out)), s(cayley_dickson(c.n)), bits(c.n),
           W(w), Beta(beta), DW(normal(w.size())), DBeta(normal(c.out)), Scale(c.n * c.out), Gamma(1), Zeros(1),
-          D((c.walsh ? 1 : c.n) * w.size()), Dg((c.walsh ? 1 : c.n) * w.size()), Signs(c.n) {
+          D((c.walsh ? c.walsh : c.n) * w.size()), Dg((c.walsh ? c.walsh : c.n) * w.size()), Signs(c.n) {
         for (int i = 0; i < c.n; i++)
             for (int j = 0; j < c.n; j++) {
-                if (c.walsh) s[i][j] = 1;
+                if (c.walsh == 1) s[i][j] = 1;
                 bits[i] |= (s[i][j] < 0) << j;
             }
         Signs.put(bits);
@@ -271,6 +271,68 @@ struct Weights {
 
 static int popcount(unsigned v) { return __builtin_popcount(v); }
 
+static_assert(Octonion90::shared == 197632, "as octonion.cuh says");
+
+// octonion is the form with 30 products: y of x, or for dx with dy as x, added to
+// old if there is any. Two runs are the same, and each leaves zeros in the counters.
+static std::vector<uint16_t> octonion(bool dx, int T, int N, int K, const Array<uint16_t> &X, const Array<uint16_t> &W, const Array<float> &scale,
+                                      const std::vector<uint16_t> &old, const std::string &label) {
+    int chunk = 1 + rng() % 2, add = !old.empty();
+    typedef Octonion90 O;
+    Array<uint16_t> Xh((size_t)O::keep_x * 128 * chunk * 8 * K), P((size_t)O::keep_p * 128 * chunk * 8 * N);
+    std::vector<int> zeros(2 + 3 * ((T + 128 * chunk - 1) / (128 * chunk)));
+    Array<int> Counters(zeros);
+    TensorMap mx = tensor_map(X.d, K, T, 8 * K, 8, K), mh = tensor_map(Xh.d, K, O::keep_x * 128 * chunk, 8 * K, 8, K);
+    TensorMap mw = dx ? tensor_map(W.d, N, K, N, 16, N * K) : tensor_map(W.d, K, N, K, 16, N * K);
+    std::vector<uint16_t> runs[2];
+    for (auto &r : runs) {
+        Xh.poison(), P.poison();
+        Array<uint16_t> Y((size_t)T * 8 * N);
+        if (add) Y.put(old);
+#ifdef EMULATED
+        together = true;
+#endif
+        if (dx)
+            LAUNCH(octonion90_nn, Dim(multiprocessors()), O::threads, O::shared, mx, mh, mw, X.d, Xh.d, P.d, Y.d, nullptr, Counters.d, T, N, K, chunk, add);
+        else
+            LAUNCH(octonion90_nt, Dim(multiprocessors()), O::threads, O::shared, mx, mh, mw, X.d, Xh.d, P.d, Y.d, scale.d, Counters.d, T, N, K, chunk, 0);
+#ifdef EMULATED
+        together = false;
+#endif
+        r = Y.down();
+        check(Counters.down() == zeros, label + ": counters");
+    }
+    same(runs[0], runs[1], label);
+    return runs[0];
+}
+
+// octonion_gradient adds to the folded gradient.
+static void octonion_gradient(const Case &c, const Array<uint16_t> &X, const Array<uint16_t> &DY, float *G, const std::string &label) {
+    int T = c.tokens, N = c.out, K = c.in, chunk = 1 + rng() % 2, chunks = (T + 128 * chunk - 1) / (128 * chunk), each = 1 + rng() % chunks, splits = (chunks + each - 1) / each;
+    typedef Octonion90 O;
+    Array<uint16_t> Xh((size_t)T * 8 * K), Gh((size_t)T * 8 * N);
+    std::vector<int> zeros(2 + chunks);
+    Array<int> Counters(zeros);
+    Array<float> P((size_t)splits * 16 * N * K);
+    auto parts = [&](const uint16_t *p, int part) { return tensor_map(p, part, T, 8 * part, 8, part); };
+    TensorMap mx = parts(X.d, K), md = parts(DY.d, N), mh = parts(Xh.d, K), mg = parts(Gh.d, N);
+    std::vector<float> runs[2];
+    for (auto &r : runs) {
+        Xh.poison(), Gh.poison(), P.poison();
+#ifdef EMULATED
+        together = true;
+#endif
+        LAUNCH(octonion90_tn, Dim(multiprocessors()), O::threads, O::shared, mx, md, mh, mg, X.d, DY.d, Xh.d, Gh.d, P.d, Counters.d, T, N, K, chunk, each, splits);
+#ifdef EMULATED
+        together = false;
+#endif
+        r = P.down();
+        check(Counters.down() == zeros, label + " dW: counters");
+    }
+    same(runs[0], runs[1], label + " dW");
+    LAUNCH(fold_walsh, Dim((N * K + 127) / 128), 256, 0, G, P.d, N * K, splits, 16 * N * K, 1);
+}
+
 static void test_layers(const std::vector<Case> &cases) {
     std::vector<Weights *> ws;
     std::vector<Layer> table;
@@ -290,7 +352,7 @@ static void test_layers(const std::vector<Case> &cases) {
         Case c = l.c;
         char name[200];
         snprintf(name, sizeof name, "layer n %d N %d K %d tokens %d quantizer %d%s%s%s", c.n, c.out, c.in, c.tokens, c.quantizer,
-                 c.transposed ? " transposed" : "", c.beta ? " beta" : "", c.walsh ? " walsh" : "");
+                 c.transposed ? " transposed" : "", c.beta ? " beta" : "", c.walsh == 1 ? " walsh" : c.walsh ? " 30 products" : "");
         std::string label = name;
         float gamma = l.gamma();
         check(l.Gamma.down()[0] == gamma, std::string(label) + ": gamma");
@@ -326,8 +388,13 @@ static void test_layers(const std::vector<Case> &cases) {
                 for (int r = 0; r < c.out; r++)
                     for (int q = 0; q < c.in; q++) {
                         double v = 0;
-                        for (int j = 0; j < 8; j++) v += (popcount(k & j) & 1 ? -1 : 1) * l.quant(l.at(j, r, q), gamma) / 8;
+                        for (int j = 0; j < 8; j++) v += (popcount(k & j) & 1 ? -1 : 1) * (c.walsh == 2 && j ? -1 : 1) * l.quant(l.at(j, r, q), gamma) / 8;
                         size_t at = l.at(k, r, q);
+                        if (c.walsh == 2) {
+                            double two = 2 * l.quant(at, gamma), twog = two * g[r];
+                            good &= as_double(d[l.w.size() + at]) == as_double(round_bf16(two));
+                            good &= std::fabs(as_double(dg[l.w.size() + at]) - twog) <= std::fabs(twog) / 250 + 1e-6;
+                        }
                         good &= c.quantizer ? as_double(d[at]) == v : std::fabs(as_double(d[at]) - v) <= std::fabs(v) / 250 + 1e-6;
                         good &= std::fabs(as_double(dg[at]) - v * g[r]) <= std::fabs(v * g[r]) / 250 + 1e-6;
                     }
@@ -367,19 +434,33 @@ static void test_layers(const std::vector<Case> &cases) {
             l.DW.put(before);
             std::string which = label + " path " + std::to_string(path);
             int splits = 1 + rng() % 4;
-            if (!c.walsh) {
+            if (c.walsh == 2 && path != 256) continue;
+            if (c.walsh != 1) {
                 Gemm f{NT, T, nN, nK}, b{NN, T, nK, nN}, h{TN, nN, nK, T};
                 f.layout(), b.layout();
                 if (c.transposed) std::swap(h.M, h.N);
                 h.splits = splits;
                 h.layout();
                 auto on = [&](const Gemm &g) { return possible(g, path) ? path : 128; };
-                launch_gemm(f, on(f), X.d, l.D.d, Y.d, l.Scale.d, 0);
-                launch_gemm(b, on(b), DY.d, l.Dg.d, DX.d, nullptr, 0);
+                if (c.walsh) {
+                    Y.put(octonion(false, T, c.out, c.in, X, l.D, l.Scale, {}, which + " y"));
+                    DX.put(octonion(true, T, c.in, c.out, DY, l.Dg, l.Scale, {}, which + " dx"));
+                    auto old = as_bf16(normal(dx.size()));
+                    std::vector<double> sum = dx, summ = dxm;
+                    for (size_t i = 0; i < old.size(); i++) sum[i] += as_double(old[i]), summ[i] += std::fabs(as_double(old[i]));
+                    compare(which + " dx added", octonion(true, T, c.in, c.out, DY, l.Dg, l.Scale, old, which + " dx added"), sum, summ, 1.0 / 250, 6e-3);
+                } else {
+                    launch_gemm(f, on(f), X.d, l.D.d, Y.d, l.Scale.d, 0);
+                    launch_gemm(b, on(b), DY.d, l.Dg.d, DX.d, nullptr, 0);
+                }
+                if (c.walsh) {
+                    octonion_gradient(c, X, DY, l.DW.d, which);
+                } else {
                 Array<float> P((size_t)splits * nN * nK);
                 launch_gemm(h, on(h), c.transposed ? X.d : DY.d, c.transposed ? DY.d : X.d, P.d, nullptr, 0);
                 int rows = c.transposed ? c.in : c.out, cols = c.transposed ? c.out : c.in, v = cols % 4 ? 1 : 4;
                 LAUNCH(fold, Dim((rows * cols + 32 * v - 1) / (32 * v), c.n), 256, 0, l.DW.d, nullptr, nullptr, nullptr, P.d, l.Signs.d, c.n, rows, cols, splits, h.strideC, c.transposed);
+                }
                     } else {
                 Array<uint16_t> Xh(x.size()), P(y.size()), DYh(dy.size()), DXh(dx.size());
                 auto transform = [&](uint16_t *to, uint16_t *from, float *s, int part) {
@@ -404,13 +485,13 @@ static void test_layers(const std::vector<Case> &cases) {
                 compare(which + " dx added", Sum.down(), sum, summ, 1.0 / 250, 6e-3);
                 launch_gemm(h, on(h), DYh.d, Xh.d, Q.d, nullptr, 0);
                 int v = c.out * c.in % 4 ? 1 : 4;
-                LAUNCH(fold_walsh, Dim((c.out * c.in + 32 * v - 1) / (32 * v)), 256, 0, l.DW.d, Q.d, c.out * c.in, splits, 8 * c.out * c.in);
+                LAUNCH(fold_walsh, Dim((c.out * c.in + 32 * v - 1) / (32 * v)), 256, 0, l.DW.d, Q.d, c.out * c.in, splits, 8 * c.out * c.in, 0);
                     }
-            // bf16 of Wq, D's products and the output; Walsh rounds X̂ and P too
+            // bf16 of Wq, D's products and the output; Walsh rounds X̂ and P too, octonions with 30 products C too
             double slack = c.walsh ? 6e-3 : 2e-6;
             compare(which + " y", Y.down(), y, ym, 1.0 / 250, slack);
             compare(which + " dx", DX.down(), dx, dxm, 1.0 / 250, c.walsh ? 6e-3 : c.beta || c.quantizer != 1 ? 2e-3 : 2e-6);
-            compare(which + " G", l.DW.down(), G, Gm, 1e-6, c.walsh ? 3e-3 : 2e-6);
+            compare(which + " G", l.DW.down(), G, Gm, 1e-6, c.walsh == 2 ? 1e-2 : c.walsh ? 3e-3 : 2e-6);
         }
     }
     // finish_gradient from known G
@@ -563,7 +644,7 @@ int main(int argc, char **argv) {
     }
     test_gemms(quick);
     if (quick) {
-        test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}});
+        test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}, {8, 40, 24, 130, 2, 0, 1, 2}});
         printf("linear: %d checks, %d failed\n", checks, failures);
         return failures > 0;
     }
@@ -571,9 +652,10 @@ int main(int argc, char **argv) {
     test_layers({{8, 8, 8, 7, 2, 0, 0, 0}, {8, 64, 64, 33, 2, 0, 0, 0}, {8, 22, 171, 33, 1, 0, 1, 0}, {8, 171, 22, 7, 2, 0, 1, 0},
                  {4, 16, 24, 130, 1, 0, 1, 0}, {2, 24, 40, 33, 2, 0, 0, 0}, {1, 33, 65, 7, 1, 0, 1, 0}, {16, 8, 16, 33, 2, 0, 0, 0},
                  {8, 16, 16, 130, 0, 1, 1, 0}, {8, 8, 8, 33, 0, 1, 1, 0}, {8, 64, 64, 33, 0, 1, 1, 0}, {8, 3, 5, 7, 2, 1, 0, 0},
-                 {8, 8, 8, 33, 2, 0, 0, 1}, {8, 64, 64, 33, 1, 0, 1, 1}, {8, 24, 176, 33, 2, 0, 1, 1}, {8, 22, 3, 7, 2, 0, 0, 1}, {8, 3, 9, 7, 0, 0, 0, 1}});
+                 {8, 8, 8, 33, 2, 0, 0, 1}, {8, 64, 64, 33, 1, 0, 1, 1}, {8, 24, 176, 33, 2, 0, 1, 1}, {8, 22, 3, 7, 2, 0, 0, 1}, {8, 3, 9, 7, 0, 0, 0, 1},
+                 {8, 8, 72, 1000, 2, 0, 1, 2}, {8, 264, 16, 33, 1, 0, 0, 2}, {8, 16, 264, 1, 0, 0, 1, 2}});
 #ifndef EMULATED
-    test_layers({{8, 176, 64, 130, 2, 0, 0, 0}, {8, 64, 176, 130, 1, 0, 1, 0}, {8, 160, 160, 200, 2, 0, 0, 0}, {8, 176, 64, 300, 2, 0, 0, 1}, {8, 64, 64, 1000, 0, 1, 1, 0}});
+    test_layers({{8, 176, 64, 130, 2, 0, 0, 0}, {8, 64, 176, 130, 1, 0, 1, 0}, {8, 160, 160, 200, 2, 0, 0, 0}, {8, 176, 64, 300, 2, 0, 0, 1}, {8, 64, 64, 1000, 0, 1, 1, 0}, {8, 128, 192, 1111, 2, 0, 1, 2}});
 #endif
     printf("linear: %d checks, %d failed\n", checks, failures);
     return failures > 0;
