@@ -104,6 +104,7 @@ inline void device_free(void* p) { cuMemFree((CUdeviceptr)p); }
 inline void to_device(void* d, const void* h, size_t n) {
   must(cuStreamSynchronize(stream), "run");
   must(cuMemcpyHtoD((CUdeviceptr)d, h, n), "copy to device");
+  must(cuStreamSynchronize(nullptr), "copy to device"); // it may return before the last of the copy
 }
 inline void to_host(void* h, const void* d, size_t n) {
   must(cuStreamSynchronize(stream), "run");
