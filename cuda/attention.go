@@ -64,8 +64,16 @@ func (d *Device) dropMask(a tensor.Attention) (mask uintptr, keep float32) {
 	return mask, 1 / (1 - a.Dropout)
 }
 
-// RotaryAttention rotates q and k, then attends.
+// RotaryAttention rotates q and k, then attends. The products that make q and k
+// rotate them if they can; else rope does k, the attention q.
 func (d *Device) RotaryAttention(o, lse, q, k, v *tensor.Tensor, rot *tensor.Rotation, a tensor.Attention) {
+	cos, sin := rot.Cos.Addr, rot.Sin.Addr
+	if l := d.pending.linear; l != nil && l.ys[0] == q && l.ys[1] == k && d.rotates(*l, a.HeadDim) {
+		d.join()
+		d.pending = pending{}
+		d.linear(*l, rotary{cos, sin, a.T, 2})
+		cos, sin = 0, 0
+	}
 	d.flush()
 	w := d.attentionOf(a.HeadDim)
 	qRow, kRow := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
@@ -73,12 +81,14 @@ func (d *Device) RotaryAttention(o, lse, q, k, v *tensor.Tensor, rot *tensor.Rot
 	if a.HeadDim%8 == 0 {
 		piece = 8
 	}
-	d.launch(rope, grid{x: per(rows*a.KVHeads*(a.HeadDim/piece), 256), threads: 256}, uint64(q.Addr), uint64(k.Addr),
-		uint64(rot.Cos.Addr), uint64(rot.Sin.Addr), i32(rows), i32(a.T), 0, i32(a.KVHeads), i32(a.HeadDim),
-		i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
+	if cos != 0 {
+		d.launch(rope, grid{x: per(rows*a.KVHeads*(a.HeadDim/piece), 256), threads: 256}, uint64(q.Addr), uint64(k.Addr),
+			uint64(cos), uint64(sin), i32(rows), i32(a.T), 0, i32(a.KVHeads), i32(a.HeadDim),
+			i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
+	}
 	mask, keep := d.dropMask(a)
 	d.launch(w.forward, grid{x: per(a.T, w.rows), y: a.Heads, z: a.Batch, threads: 128, shared: w.sharedForward},
-		uint64(o.Addr), uint64(lse.Addr), uint64(q.Addr), uint64(k.Addr), uint64(v.Addr), uint64(rot.Cos.Addr), uint64(rot.Sin.Addr),
+		uint64(o.Addr), uint64(lse.Addr), uint64(q.Addr), uint64(k.Addr), uint64(v.Addr), uint64(cos), uint64(sin),
 		uint64(mask), f32(keep), i32(a.T), i32(a.Heads), i32(a.KVHeads), i32(a.HeadDim), i32(qRow), i32(a.HeadDim), i32(kRow), i32(a.HeadDim))
 }
 

@@ -421,6 +421,74 @@ func TestAttention(t *testing.T) {
 	}
 }
 
+// TestRotatedByLayers: layers whose first two results the attention rotates.
+func TestRotatedByLayers(t *testing.T) {
+	for _, c := range []struct {
+		alg         string
+		T, heads    int
+		kvHeads, hd int
+	}{{"octonion", 65, 8, 8, 64}, {"octonion", 40, 8, 2, 64}, {"octonion", 33, 8, 8, 32}, {"walsh", 64, 8, 8, 64}} {
+		b := newBoth(t)
+		a := tensor.Attention{Batch: 3, T: c.T, Heads: c.heads, KVHeads: c.kvHeads, HeadDim: c.hd}
+		rows, in := a.Batch*a.T, 64
+		x := b.make(tensor.Activation, rows, 8*in)
+		rg, rc := tensor.NewRotation(b.gpu, a.T+3, a.HeadDim), tensor.NewRotation(b.cpu, a.T+3, a.HeadDim)
+		var g, w []*tensor.Weight
+		var ys []pair
+		var gy, cy []*tensor.Tensor
+		for _, heads := range []int{c.heads, c.kvHeads, c.kvHeads} {
+			wide := heads * c.hd
+			gw, cw := b.weight(c.alg, "absmean", wide/8, in, false, true)
+			y := b.poisoned(tensor.Activation, rows, wide)
+			g, w, ys, gy, cy = append(g, gw), append(w, cw), append(ys, y), append(gy, y.gpu), append(cy, y.cpu)
+		}
+		b.gpu.Refresh(g, true)
+		b.cpu.Refresh(w, true)
+		o, lse := b.poisoned(tensor.Activation, rows, c.heads*c.hd), b.poisoned(tensor.Statistic, a.Batch, a.Heads, a.T)
+		b.gpu.Linear(gy, x.gpu, g)
+		b.gpu.RotaryAttention(o.gpu, lse.gpu, gy[0], gy[1], gy[2], rg, a)
+		b.cpu.Linear(cy, x.cpu, w)
+		b.cpu.RotaryAttention(o.cpu, lse.cpu, cy[0], cy[1], cy[2], rc, a)
+		for i, y := range ys {
+			b.check(fmt.Sprintf("%v: y %d", c, i), y, twice)
+		}
+	}
+}
+
+// TestGatedByLayers: two layers with the SwiGLU of their results, and its rounding.
+func TestGatedByLayers(t *testing.T) {
+	for _, alg := range []string{"octonion", "walsh"} {
+		for _, c := range [][3]int{{300, 64, 40}, {130, 64, 176}, {65, 22, 9}} {
+			b := newBoth(t)
+			rows, in, out := c[0], c[1], c[2]
+			var g, w []*tensor.Weight
+			var gy, cy []*tensor.Tensor
+			var ys []pair
+			for range 2 {
+				gw, cw := b.weight(alg, "absmean", out, in, false, true)
+				y := b.poisoned(tensor.Activation, rows, 8*out)
+				g, w, ys, gy, cy = append(g, gw), append(w, cw), append(ys, y), append(gy, y.gpu), append(cy, y.cpu)
+			}
+			b.gpu.Refresh(g, true)
+			b.cpu.Refresh(w, true)
+			x := b.make(tensor.Activation, rows, 8*in)
+			y, q := b.poisoned(tensor.Activation, rows, 8*out), b.poisoned(tensor.Activation, rows, 8*out)
+			b.gpu.Linear(gy, x.gpu, g)
+			b.gpu.SwiGLU(y.gpu, gy[0], gy[1])
+			b.cpu.Linear(cy, x.cpu, w)
+			b.cpu.SwiGLU(y.cpu, cy[0], cy[1])
+			b.check(fmt.Sprint(alg, c, " y"), y, 2*twice)
+			b.check(fmt.Sprint(alg, c, " gate"), ys[0], twice)
+			b.check(fmt.Sprint(alg, c, " up"), ys[1], twice)
+			b.gpu.Linear(gy, x.gpu, g)
+			b.gpu.SwiGLU(y.gpu, gy[0], gy[1])
+			b.gpu.FakeQuant8(q.gpu, y.gpu)
+			b.cpu.FakeQuant8(q.cpu, y.cpu)
+			b.check(fmt.Sprint(alg, c, " in int8"), q, 4*twice)
+		}
+	}
+}
+
 func TestElementwise(t *testing.T) {
 	for _, c := range [][2]int{{130, 1408}, {7, 22}, {33, 171}, {1, 1}, {9, 3456}, {3, 4608}} {
 		b := newBoth(t)

@@ -60,20 +60,22 @@ GEMM(tn_f32, true, true, float)
 // Only in the sm_90a image; empty in others. Which is quickest when,
 // docs/benchmarks.md says and variantOf of product.go chooses.
 //
-// launch: grid min(multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits), block 288;
+// launch: grid min(multiprocessors, ceil(M/128)·ceil(N/width)·batch·splits, for 256 twice that), block 384;
 //   (128r: columns·max(1, min(ceil(M/128), multiprocessors / columns)) with columns = ceil(N/128)·batch);
-//   dynamic shared 197632 + 32·width (raise the function's limit first);
-//   (TensorMap mapA, TensorMap mapB, T *C, float *scale, int M, int N, int K, int ldc, int batch,
-//    int chain, int splits, int strideC, int strideS, int shared, int add)
+//   dynamic shared 230400 (raise the function's limit first);
+//   (TensorMap mapA, TensorMap mapB, TensorMap mapC, T *C, float *scale, int M, int N, int K, int ldc, int batch,
+//    int chain, int splits, int strideC, int strideS, int shared, int how,
+//    {float *cos, float *sin, int period, int count})
 //   The maps are 128 bytes by value, 64-byte aligned. shared: bit 0, all products use matrix 0 of mapA;
-//   bit 1, of mapB.
+//   bit 1, of mapB. how: bit 0, add the old C; bit 1, instead, C is bf16 and written through mapC, which
+//   need not be one otherwise. The rotation (nt with C in bf16): see Rotary; count 0 for none.
 #define GEMM90(name, WIDTH, MODE, TA, TB, T)                                                                          \
-    KERNEL(288, 1)                                                                                                    \
-    gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, T *C,               \
-                  const float *scale, int M, int N, int K, int ldc, int batch, int chain, int splits, int strideC,    \
-                  int strideS, int shared, int add) {                                                                 \
-        gemm90_tiles<WIDTH, MODE, TA, TB>(&mapA, &mapB, C, scale, M, N, K, ldc, batch, chain, splits, strideC, strideS, \
-                                            shared, add);                                                             \
+    KERNEL(gemm90_threads, 1)                                                                                         \
+    gemm90_##name(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB,                     \
+                  const __grid_constant__ TensorMap mapC, T *C, const float *scale, int M, int N, int K, int ldc,     \
+                  int batch, int chain, int splits, int strideC, int strideS, int shared, int how, Rotary rotary) {   \
+        gemm90_tiles<WIDTH, MODE, TA, TB>(&mapA, &mapB, &mapC, nullptr, C, scale, M, N, K, ldc, batch, chain, splits, strideC, \
+                                          strideS, shared, how, rotary);                                              \
     }
 #define GEMM90_WIDTHS(name, TA, TB, T)           \
     GEMM90(name##_256, 256, TOGETHER, TA, TB, T) \
@@ -89,6 +91,19 @@ GEMM90(nt_bf16_128r, 128, RESIDENT, false, false, bf16)
 GEMM90(nt_f32_128r, 128, RESIDENT, false, false, float)
 GEMM90(nn_bf16_128r, 128, RESIDENT, false, true, bf16)
 GEMM90(nn_f32_128r, 128, RESIDENT, false, true, float)
+
+// gemm90_gated: gate = scale ∘ A·Bᵀ and up, the same of the next matrix of mapB, and
+// y = silu(gate)∘up; all bf16 with N a multiple of 8, tiles of 128 × 128 of all three.
+// B [2, N, K], scale strideS apart.
+//
+// launch: as gemm90_nt_bf16_256, with 2·ceil(M/128)·ceil(N/128) the bound of the grid;
+//   (TensorMap mapA, TensorMap mapB, TensorMap mapC [M, 2, N], TensorMap mapY [M, N], float *scale,
+//    int M, int N, int K, int strideS)
+KERNEL(gemm90_threads, 1)
+gemm90_gated(const __grid_constant__ TensorMap mapA, const __grid_constant__ TensorMap mapB, const __grid_constant__ TensorMap mapC,
+             const __grid_constant__ TensorMap mapY, const float *scale, int M, int N, int K, int strideS) {
+    gemm90_tiles<256, GATED, false, false>(&mapA, &mapB, &mapC, &mapY, (bf16 *)nullptr, scale, M, N, K, 0, 1, 1, 1, 0, strideS, 0, BOXES, Rotary{});
+}
 
 // ---- octonions, sm_90a ---------------------------------------------------
 //

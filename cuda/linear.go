@@ -218,10 +218,50 @@ func (d *Device) addresses(ts []*tensor.Tensor) []uintptr {
 	return d.addrs
 }
 
-// Linear is the forward of hypercomplex layers: Y = (X·Dᵀ)∘scale, or by
-// transforms (form.go).
+// Linear is the forward of hypercomplex layers. Those of one input wait for the
+// operation after them.
 func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weight) {
 	d.flush()
+	l := linear{ys, x, ws}
+	if len(ys) > 1 {
+		d.pending.linear = &l
+		return
+	}
+	d.linear(l, rotary{})
+}
+
+// rotates says whether the products of layers can rotate results with heads of
+// that width.
+func (d *Device) rotates(l linear, headDim int) bool {
+	return d.info.Major == 9 && headDim == 64 && l.x.Addr%16 == 0 && !slices.ContainsFunc(l.ws, func(w *tensor.Weight) bool {
+		s := state(w)
+		return s.form != dense || s.n*s.in%8 != 0
+	})
+}
+
+// gates says whether one launch can do two layers and the SwiGLU y of their results.
+func (d *Device) gates(l linear, y, gate, up *tensor.Tensor) bool {
+	s := state(l.ws[0])
+	return d.info.Major == 9 && len(l.ys) == 2 && l.ys[0] == gate && l.ys[1] == up && s.form == dense &&
+		(s.n*s.in|s.n*s.out)%8 == 0 && (l.x.Addr|y.Addr|gate.Addr|up.Addr)%16 == 0 && alike(d.addresses(l.ys), l.ws) == 2
+}
+
+// gatedLinear does them.
+func (d *Device) gatedLinear(l linear, y *tensor.Tensor) {
+	s, t, to := state(l.ws[0]), state(l.ws[1]), d.addresses(l.ys)
+	m, n, k := l.x.Len()/(s.n*s.in), s.n*s.out, s.n*s.in
+	maps := [4]*tensorMap{
+		d.mapOf(mapKey{l.x.Addr, m, k, k, 1, 0, 64}), d.mapOf(mapKey{s.d, n, k, k, 2, int(t.d-s.d) / 2, 64}),
+		d.mapOf(mapKey{to[0], m, n, n, 2, int(to[1]-to[0]) / 2, 16}), d.mapOf(mapKey{y.Addr, m, n, n, 1, 0, 16}),
+	}
+	d.launchMaps(gemm90Gated, grid{x: min(d.multi, 2*per(m, 128)*per(n, 128)), threads: 384, shared: 230400}, maps,
+		uint64(s.scale), i32(m), i32(n), i32(k), i32(int(t.scale-s.scale)/4))
+}
+
+// linear does layers: Y = (X·Dᵀ)∘scale, or by transforms (form.go); the
+// results that r counts are rotated.
+func (d *Device) linear(l linear, r rotary) {
+	ys, x, ws := l.ys, l.x, l.ws
 	to := d.addresses(ys)
 	for len(ws) > 0 {
 		s, many := state(ws[0]), alike(to, ws)
@@ -236,13 +276,14 @@ func (d *Device) Linear(ys []*tensor.Tensor, x *tensor.Tensor, ws []*tensor.Weig
 			many = 1
 			d.octonionForward(to[0], x.Addr, s, m)
 		default:
-			p := product{kind: nt, a: x.Addr, b: s.d, c: to[0], scale: s.scale, m: m, n: wide, k: narrow, lda: narrow, ldb: narrow, ldc: wide, batch: many}
+			p := product{kind: nt, a: x.Addr, b: s.d, c: to[0], scale: s.scale, m: m, n: wide, k: narrow, lda: narrow, ldb: narrow, ldc: wide, batch: many, rotary: r}
 			if many > 1 {
 				q := state(ws[1])
 				p.strideB, p.strideC, p.strideS = int(q.d-s.d)/2, int(to[1]-to[0])/2, int(q.scale-s.scale)/4
 			}
 			d.gemm(p)
 		}
+		r.count = max(0, r.count-many)
 		to, ws = to[many:], ws[many:]
 	}
 }

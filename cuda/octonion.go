@@ -45,7 +45,7 @@ func (d *Device) octonionProduct(kernel kernelID, y, x, w, scale uintptr, s *wei
 	xh := d.need(scratchWalshX, 16*keepX*128*chunk*k)
 	p := d.need(scratchWalshY, 16*keepP*128*chunk*n)
 	d.launchMaps(kernel, grid{x: d.multi, threads: 384, shared: 197632},
-		[4]*tensorMap{d.partsOf(x, m, k), d.partsOf(xh, keepX*128*chunk, k), d.mapOf(mapKey{w, s.out, s.in, s.in, 16, s.out * s.in})},
+		[4]*tensorMap{d.partsOf(x, m, k), d.partsOf(xh, keepX*128*chunk, k), d.mapOf(mapKey{w, s.out, s.in, s.in, 16, s.out * s.in, 64})},
 		uint64(x), uint64(xh), uint64(p), uint64(y), uint64(scale), uint64(d.octonionCounters(m)), i32(m), i32(n), i32(k), i32(chunk), flag(add))
 }
 

@@ -10,11 +10,13 @@ import (
 
 // pending is what waits for the operation after it, which may go into one
 // launch with it: a residual sum for a norm of it, a norm (with its sum) or a
-// SwiGLU for the rounding of it to int8.
+// SwiGLU for the rounding of it to int8, layers of one input for the rotation of
+// the first two results or the SwiGLU of both.
 type pending struct {
-	sum   sum
-	norm  norm
-	gated gated
+	sum    sum
+	norm   norm
+	gated  gated
+	linear *linear
 }
 
 type sum struct{ y, a, b *tensor.Tensor }
@@ -23,6 +25,11 @@ type norm struct {
 	sum     sum // that x is, or none
 }
 type gated struct{ y, gate, up *tensor.Tensor }
+type linear struct {
+	ys []*tensor.Tensor
+	x  *tensor.Tensor
+	ws []*tensor.Weight
+}
 
 // flush does what waits, and waits for what went aside. All operations but
 // those that may take the first, or run beside the second, begin with it.
@@ -46,6 +53,10 @@ func (d *Device) work() {
 	}
 	d.pending = pending{}
 	switch {
+	case p.linear != nil && p.gated.y != nil:
+		d.gatedLinear(*p.linear, p.gated.y)
+	case p.linear != nil:
+		d.linear(*p.linear, rotary{})
 	case p.norm.y != nil:
 		d.norm(p.norm, p.norm.y, false)
 	case p.gated.y != nil:
@@ -172,9 +183,12 @@ func flag(b bool) uint64 {
 	return 0
 }
 
-// SwiGLU is silu(gate)∘up. It waits for the operation after it.
+// SwiGLU is silu(gate)∘up. It waits for the operation after it, with the layers of
+// gate and up if one launch can do all.
 func (d *Device) SwiGLU(y, gate, up *tensor.Tensor) {
-	d.flush()
+	if l := d.pending.linear; l == nil || !d.gates(*l, y, gate, up) {
+		d.flush()
+	}
 	d.pending.gated = gated{y, gate, up}
 }
 
@@ -212,6 +226,12 @@ func (d *Device) add(y, a, b *tensor.Tensor) {
 func (d *Device) FakeQuant8(y, x *tensor.Tensor) {
 	width := x.Shape[len(x.Shape)-1]
 	rows := x.Len() / width
+	if l := d.pending.linear; l != nil {
+		g := d.pending.gated
+		d.pending.gated = gated{}
+		d.work()
+		d.pending.gated = g
+	}
 	switch p := d.pending; {
 	case p.norm.y == x && p.norm.w.Len() == width:
 		d.pending = pending{}

@@ -30,6 +30,14 @@ type product struct {
 	batch, chain, splits               int // 0: 1
 	strideA, strideB, strideC, strideS int // strideA or strideB 0: shared by all
 	add                                bool
+	rotary                             rotary // Hopper, nt, C in bf16
+}
+
+// rotary says how the first products of a batch are rotated by their rows'
+// positions: Rotary of gemm90.cuh.
+type rotary struct {
+	cos, sin      uintptr
+	period, count int
 }
 
 // gemm launches a product.
@@ -88,7 +96,7 @@ func (d *Device) can(v variant, p product) bool {
 	case resident128:
 		return p.kind != tn && p.splits == 1 && per(p.k, 64)*p.chain <= 8
 	case library:
-		return d.blas != nil && p.splits == 1 && p.chain == 1 && p.scale == 0 && d.plan(p) != nil
+		return d.blas != nil && p.splits == 1 && p.chain == 1 && p.scale == 0 && p.rotary == (rotary{}) && d.plan(p) != nil
 	}
 	return true
 }
@@ -125,34 +133,59 @@ func (d *Device) gemm90(p product) {
 	if p.strideB == 0 {
 		manyB, sharing = 1, sharing|2
 	}
-	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, manyA, p.strideA})
-	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, manyB, p.strideB})
-	rows, columns := per(p.m, 128), per(p.n, v.width())*p.batch
-	blocks := min(d.multi, rows*columns*p.splits)
-	if v == resident128 {
-		blocks = columns * max(1, min(rows, d.multi/columns))
+	a := d.mapOf(mapKey{p.a, rowsA, colsA, p.lda, manyA, p.strideA, 64})
+	b := d.mapOf(mapKey{p.b, rowsB, colsB, p.ldb, manyB, p.strideB, 64})
+	c, how := a, flag(p.add)
+	if !p.float && !p.add && (p.ldc|p.strideC)%8 == 0 && p.c%16 == 0 {
+		c, how = d.mapOf(mapKey{p.c, p.m, p.n, p.ldc, p.batch * p.splits, p.strideC, 16}), 2
 	}
-	d.launchMaps(k, grid{x: blocks, threads: 288, shared: 197632 + 32*v.width()}, [4]*tensorMap{a, b},
+	rows, columns := per(p.m, 128), per(p.n, v.width())*p.batch
+	blocks := rows * columns * p.splits
+	switch v {
+	case together256:
+		blocks = min(d.multi, 2*blocks) // the last may be cut
+	case resident128:
+		blocks = columns * max(1, min(rows, d.multi/columns))
+	default:
+		blocks = min(d.multi, blocks)
+	}
+	d.launchMaps(k, grid{x: blocks, threads: 384, shared: 230400}, [4]*tensorMap{a, b, c},
 		uint64(p.c), uint64(p.scale), i32(p.m), i32(p.n), i32(p.k), i32(p.ldc), i32(p.batch), i32(p.chain), i32(p.splits),
-		i32(p.strideC), i32(p.strideS), i32(sharing), flag(p.add))
+		i32(p.strideC), i32(p.strideS), i32(sharing), how,
+		uint64(p.rotary.cos), uint64(p.rotary.sin), i32(p.rotary.period)|i32(p.rotary.count)<<32) // the words of the last parameter
 }
 
-// rounds is how many tiles, one after the other, the busiest multiprocessor does.
-func (d *Device) rounds(p product, v variant) int {
-	rows, columns := per(p.m, 128), per(p.n, v.width())*p.batch
+// half is the time that half a tile of 256 columns takes.
+const half = 0.6
+
+// rounds is how many tiles, one after the other, the busiest multiprocessor
+// does (gemm90_tiles says which are half as wide).
+func (d *Device) rounds(p product, v variant) float64 {
+	rows, columns := per(p.m, 128), per(p.n, v.width())
 	if v == resident128 {
-		return per(rows, max(1, min(rows, d.multi/columns))) * per(columns, d.multi)
+		columns *= p.batch
+		return float64(per(rows, max(1, min(rows, d.multi/columns))) * per(columns, d.multi))
 	}
-	return per(rows*columns*p.splits, d.multi)
+	tiles := rows * columns * p.batch * p.splits
+	all, rest := tiles/d.multi, tiles%d.multi
+	switch {
+	case v == together256 && p.n-256*(columns-1) <= 128:
+		wide := per(tiles/columns*(columns-1), d.multi)
+		return float64(wide) + half*float64(per(tiles, d.multi)-wide)
+	case v == together256 && rest > 0 && 2*rest <= d.multi:
+		return float64(all) + half
+	}
+	return float64(per(tiles, d.multi))
 }
 
 // costs is what a product takes, in microseconds: once, for a tile, for each of
 // its steps of 64 along the contraction, and for a million values of a weight's
 // gradient, which are written and folded. They fit the measurements of an H100
-// in testdata/products_h100.txt within 10 %.
+// in testdata/products_h100.txt within 20 %, and what they choose takes 1 %
+// longer than the best choices would.
 var costs = [...][library]struct{ once, tile, step, part float64 }{
-	nt: {together128: {3.8, 0.7, 0.416, 0}, together192: {3.5, 1.4, 0.587, 0}, together256: {3.5, 1.4, 0.757, 0}, turns128: {3.8, 0.7, 0.407, 0}, resident128: {5.0, 1.1, 0.255, 0}},
-	nn: {together128: {2.4, 1.4, 0.374, 0}, together192: {2.1, 2.3, 0.534, 0}, together256: {3.4, 2.0, 0.680, 0}, turns128: {2.7, 1.2, 0.369, 0}, resident128: {5.0, 1.1, 0.255, 0}},
+	nt: {together128: {2.1, 0.8, 0.417, 0}, together192: {1.7, 1.4, 0.582, 0}, together256: {2.9, 1.8, 0.768, 0}, turns128: {2.3, 0.5, 0.408, 0}, resident128: {5.0, 1.1, 0.255, 0}},
+	nn: {together128: {2.2, 1.4, 0.378, 0}, together192: {0.9, 2.3, 0.539, 0}, together256: {2.3, 2.9, 0.691, 0}, turns128: {3.6, 0.9, 0.369, 0}, resident128: {2.6, 1.3, 0.278, 0}},
 	tn: {together128: {0.0, 1.0, 0.371, 3.57}, together192: {0.0, 1.3, 0.508, 3.64}, together256: {-2.4, 5.9, 0.628, 2.18}, turns128: {0.9, 1.2, 0.365, 3.35}},
 }
 
@@ -167,7 +200,7 @@ func (d *Device) cost(p product, v variant) float64 {
 		return c.once + 2*float64(p.m*p.n*p.batch)*float64(p.k)/c.rate
 	}
 	c := costs[p.kind][v]
-	return c.once + float64(d.rounds(p, v))*(c.tile+c.step*float64(per(per(p.k, 64)*p.chain, p.splits))) +
+	return c.once + d.rounds(p, v)*(c.tile+c.step*float64(per(per(p.k, 64)*p.chain, p.splits))) +
 		c.part*1e-6*float64(p.splits*p.m*p.n*p.batch)
 }
 
@@ -199,6 +232,7 @@ func (d *Device) split(p *product) {
 type mapKey struct {
 	addr                          uintptr
 	rows, cols, ld, batch, stride int
+	height                        int // rows of a box: 64 of what is read, 16 of what is written
 }
 
 // tensorMap is a CUtensorMap with room to be at a multiple of 64.
@@ -232,7 +266,7 @@ func (d *Device) mapOf(k mapKey) *tensorMap {
 	a := &mapArguments{
 		dims:    [3]uint64{uint64(k.cols), uint64(batch), uint64(k.rows)},
 		strides: [3]uint64{uint64(2 * stride), uint64(2 * k.ld)},
-		box:     [3]uint32{64, 1, 64},
+		box:     [3]uint32{64, 1, uint32(k.height)},
 		steps:   [3]uint32{1, 1, 1},
 	}
 	d.hold = unsafe.Pointer(a)

@@ -36,6 +36,7 @@ const (
 	gemm90TNF32256
 	gemm90TNF32192
 	gemm90TNF32Turns
+	gemm90Gated
 	octonion90NT
 	octonion90NN
 	octonion90TN
@@ -125,7 +126,8 @@ var kernelTable = [kernelCount]struct{ stem, name string }{
 	gemm90NNF32Turns: {"linear", "gemm90_nn_f32_128p"}, gemm90NNF32Resident: {"linear", "gemm90_nn_f32_128r"},
 	gemm90TNF32128: {"linear", "gemm90_tn_f32_128"}, gemm90TNF32256: {"linear", "gemm90_tn_f32_256"},
 	gemm90TNF32192:   {"linear", "gemm90_tn_f32_192"},
-	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"}, octonion90NT: {"linear", "octonion90_nt"}, octonion90NN: {"linear", "octonion90_nn"},
+	gemm90TNF32Turns: {"linear", "gemm90_tn_f32_128p"}, gemm90Gated: {"linear", "gemm90_gated"},
+	octonion90NT: {"linear", "octonion90_nt"}, octonion90NN: {"linear", "octonion90_nn"},
 	octonion90TN: {"linear", "octonion90_tn"},
 	fold:         {"linear", "fold"}, foldWalsh: {"linear", "fold_walsh"},
 	walshBF16: {"walsh", "walsh_bf16"}, walsh90NT: {"walsh", "walsh90_nt"}, walsh90NN: {"walsh", "walsh90_nn"},

@@ -13,7 +13,7 @@ func (d *Device) walshLinear(to []uintptr, x uintptr, ws []*tensor.Weight, m int
 	if many > 1 {
 		strideY, strideS = int(to[1]-to[0])/2, int(state(ws[1]).scale-s.scale)/4
 	}
-	d.launchWalsh90(walsh90NT, d.partsOf(x, m, s.in), d.mapOf(mapKey{s.d, s.out, s.in, s.in, 8 * many, s.out * s.in}),
+	d.launchWalsh90(walsh90NT, d.partsOf(x, m, s.in), d.mapOf(mapKey{s.d, s.out, s.in, s.in, 8 * many, s.out * s.in, 64}),
 		to[0], s.scale, m, s.out, s.in, 0, many, 1, strideY, strideS, false)
 	return many
 }
@@ -31,7 +31,7 @@ func (d *Device) launchWalsh90(k kernelID, a, b *tensorMap, y, scale uintptr, m,
 
 // partsOf is the map of the 8 parts of rows.
 func (d *Device) partsOf(x uintptr, rows, part int) *tensorMap {
-	return d.mapOf(mapKey{x, rows, part, 8 * part, 8, part})
+	return d.mapOf(mapKey{x, rows, part, 8 * part, 8, part, 64})
 }
 
 // together is how many of the layers have their matrices one right after the
@@ -58,7 +58,7 @@ func (d *Device) walshLinearBackward(sum *walshSum, dx uintptr, acc bool, from [
 		}
 	}
 	d.fork()
-	d.launchWalsh90(walsh90NN, d.partsOf(from[0], m+(many-1)*rows, s.out), d.mapOf(mapKey{s.dg, s.out, s.in, s.in, 8 * many, s.out * s.in}),
+	d.launchWalsh90(walsh90NN, d.partsOf(from[0], m+(many-1)*rows, s.out), d.mapOf(mapKey{s.dg, s.out, s.in, s.in, 8 * many, s.out * s.in, 64}),
 		dx, 0, m, s.in, s.out, rows, 1, many, 0, 0, acc)
 	if 8*min(s.in, s.out) < walshFrom {
 		dy, group := from[0], ws[:many]

@@ -257,6 +257,34 @@ static inline void tma_load(uint32_t dst, const TensorMap* map, uint32_t bar, in
   emu_arrived(emu_barrier(bar));
 }
 
+// A box of 16 rows on its way out is read at once, so a missing wait is not seen.
+static inline void tma_store(const TensorMap* map, uint32_t src, int c, int z, int r) {
+  const EmuMap* m = (const EmuMap*)map;
+  if (src % 1024) emu::fail("a swizzled box is not at a multiple of 1024");
+  for (int i = 0; i < 16; i++)
+    for (int j = 0; j < 64; j++) {
+      int64_t x = c + j, y = r + i;
+      if (x < m->dim[0] && z < m->dim[1] && y < m->dim[2])
+        memcpy((void*)(m->p + x + z * m->stride[1] + y * m->stride[2]), emu::at(src + i * 128 + ((j / 8 ^ i % 8) << 4) + 2 * (j % 8)), 2);
+    }
+}
+static inline void tma_commit() {}
+template <int N>
+static inline void tma_wait_read() {}
+static inline void tma_wait() {}
+static inline void stmatrix(uint32_t address, const uint32_t (&r)[4]) {
+  if (address % 16) emu::fail("stmatrix is not aligned");
+  struct Lane { const uint32_t* r; uint32_t address; } me = {r, address};
+  emu::warp(&me, [](void** all) {
+    for (int q = 0; q < 4; q++)
+      for (int l = 0; l < 32; l++) memcpy(emu::at(((Lane*)all[8 * q + l / 4])->address + 4 * (l % 4)), &((Lane*)all[l])->r[q], 4);
+  });
+}
+template <int N>
+static inline void registers_up() {}
+template <int N>
+static inline void registers_down() {}
+
 // Products happen when they are issued, warp by warp: a missing fence or wait is
 // not seen.
 static inline void async_fence() {}

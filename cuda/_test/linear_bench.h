@@ -16,7 +16,7 @@ static uint16_t *pool(size_t n) {
     return p;
 }
 
-static std::vector<int> paths = {80, 128, 192, 1282, 1283, 256};
+static std::vector<int> paths = all_paths;
 
 static void bench_gemm(const char *what, Kind kind, int M, int N, int K, bool f32, std::vector<int> splits = {1}, int batch = 1, bool walsh = false, int chain = 1, int shared = 0, bool add = false) {
     Gemm g{kind, M, N, K};

@@ -11,7 +11,8 @@ static float convert(float v, float *) { return v; }
 
 // ---- tensor maps ---------------------------------------------------------
 
-static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_stride, int batch = 1, int batch_stride = 0) {
+// tensor_map has boxes of 64 columns and that many rows.
+static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_stride, int batch = 1, int batch_stride = 0, int height = 64) {
     TensorMap map;
     memset(&map, 0, sizeof map);
     if (batch == 1) batch_stride = row_stride;
@@ -20,7 +21,7 @@ static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_strid
 #else
     cuuint64_t dims[3] = {(cuuint64_t)cols, (cuuint64_t)batch, (cuuint64_t)rows};
     cuuint64_t strides[2] = {2 * (cuuint64_t)batch_stride, 2 * (cuuint64_t)row_stride};
-    cuuint32_t box[3] = {64, 1, 64}, unit[3] = {1, 1, 1};
+    cuuint32_t box[3] = {64, 1, (cuuint32_t)height}, unit[3] = {1, 1, 1};
     CUresult r = cuTensorMapEncodeTiled((CUtensorMap *)&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)p, dims, strides, box, unit,
                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -31,7 +32,7 @@ static TensorMap tensor_map(const uint16_t *p, int cols, int rows, int row_strid
 
 static int multiprocessors() {
 #ifdef EMULATED
-    return 3;
+    return 6;
 #else
     static int n;
     if (!n) must(cuDeviceGetAttribute(&n, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 0), "multiprocessors");
@@ -61,21 +62,24 @@ struct Gemm {
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add);
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, float *C, const float *scale, int add);
 
+static Rotary rotary; // of the next products
+
 static int grid90(const Gemm &g, int width, int mode) {
     int rows = (g.M + 127) / 128, columns = (g.N + width - 1) / width * g.batch;
     if (mode == RESIDENT) return columns * std::max(1, std::min(rows, multiprocessors() / columns));
-    return std::min(multiprocessors(), rows * columns * g.splits);
+    return std::min(multiprocessors(), rows * columns * g.splits * (width == 256 ? 2 : 1));
 }
 
 // path: 80; of gemm90 256, 192, 128, 1282 for 128p, 1283 for 128r.
+static const std::vector<int> all_paths = {80, 128, 192, 256, 1282, 1283};
 static bool possible(const Gemm &g, int path) { return path != 1283 || (g.kind != TN && g.splits == 1 && (g.K + 63) / 64 * g.chain <= 8); }
 
 #define LAUNCH80(kernel)                                                                                              \
     LAUNCH(kernel, Dim((g.M + 127) / 128 * ((g.N + 127) / 128), g.splits, g.batch), gemm_threads, gemm_shared, A, B, C, \
            scale, g.M, g.N, g.K, g.lda, g.ldb, g.ldc, g.strideA, g.strideB, g.strideC, g.strideS, g.chain, add)
 #define LAUNCH90(kernel, WIDTH, MODE)                                                                                          \
-    LAUNCH(kernel, Dim(grid90(g, WIDTH, MODE)), 288, (Gemm90<WIDTH, MODE>::shared), a, b, C, scale, g.M, g.N, g.K, \
-           g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, (g.strideA ? 0 : 1) | (g.strideB ? 0 : 2), add)
+    LAUNCH(kernel, Dim(grid90(g, WIDTH, MODE)), gemm90_threads, (Gemm90<WIDTH, MODE>::shared), a, b, c, C, scale, \
+           g.M, g.N, g.K, g.ldc, g.batch, g.chain, g.splits, g.strideC, g.strideS, (g.strideA ? 0 : 1) | (g.strideB ? 0 : 2), how, rotary)
 #define LAUNCH_KIND(kind_name, resident)                                  \
     do {                                                                  \
         if (path == 80) {                                                 \
@@ -84,14 +88,17 @@ static bool possible(const Gemm &g, int path) { return path != 1283 || (g.kind !
         }                                                                 \
         int nA = g.strideA ? g.batch * g.chain : 1, nB = g.strideB ? g.batch * g.chain : 1;                  \
         TensorMap a = tensor_map(A, g.kind == TN ? g.M : g.K, g.rowsA(), g.lda, nA, g.strideA);              \
-        TensorMap b = tensor_map(B, g.kind == NT ? g.K : g.N, g.rowsB(), g.ldb, nB, g.strideB);              \
+        TensorMap b = tensor_map(B, g.kind == NT ? g.K : g.N, g.rowsB(), g.ldb, nB, g.strideB), c = a;       \
+        int how = add ? ADD : 0;                                                                             \
+        if (sizeof *C == 2 && !add && g.ldc % 8 == 0 && g.strideC % 8 == 0)                    \
+            how = BOXES, c = tensor_map((const uint16_t *)C, g.N, g.M, g.ldc, g.batch * g.splits, g.strideC, 16); \
         if (path == 256) LAUNCH90(gemm90_##kind_name##_256, 256, TOGETHER); \
         if (path == 192) LAUNCH90(gemm90_##kind_name##_192, 192, TOGETHER); \
         if (path == 128) LAUNCH90(gemm90_##kind_name##_128, 128, TOGETHER); \
         if (path == 1282) LAUNCH90(gemm90_##kind_name##_128p, 128, TURNS);  \
         if (path == 1283) LAUNCH90(gemm90_##resident, 128, RESIDENT);       \
     } while (0)
-static_assert(Gemm90<256, TOGETHER>::shared == 205824 && Gemm90<192, TOGETHER>::shared == 203776 && Gemm90<128, TURNS>::shared == 201728 && Gemm90<128, RESIDENT>::shared == 201728, "as linear.cu says");
+static_assert(Gemm90<256, TOGETHER>::shared == 230400 && Gemm90<192, TOGETHER>::shared == 230400 && Gemm90<128, TURNS>::shared == 230400 && Gemm90<128, RESIDENT>::shared == 230400, "as linear.cu says");
 
 static void launch_gemm(const Gemm &g, int path, const uint16_t *A, const uint16_t *B, uint16_t *C, const float *scale, int add) {
     if (g.kind == NT) LAUNCH_KIND(nt_bf16, nt_bf16_128r);
@@ -108,6 +115,13 @@ template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add
     if (!possible(g, path)) return;
     auto a = as_bf16(normal((size_t)g.strideA * (g.batch * g.chain - 1) + (size_t)g.rowsA() * g.lda)), b = as_bf16(normal((size_t)g.strideB * (g.batch * g.chain - 1) + (size_t)g.rowsB() * g.ldb));
     auto s = normal(g.N + g.strideS * (g.batch - 1));
+    // Some are rotated, as q and k are of q, k, v.
+    std::vector<float> angle(48 * 32), cosine(angle.size()), sine(angle.size());
+    for (auto &x : angle) x = 6.f * (rng() % 1000) / 1000;
+    for (size_t i = 0; i < angle.size(); i++) cosine[i] = cosf(angle[i]), sine[i] = sinf(angle[i]);
+    Array<float> Cos(cosine), Sin(sine);
+    bool rotated = path != 80 && g.kind == NT && sizeof(T) == 2 && !add && g.N % 2 == 0 && rng() & 1;
+    rotary = {Cos.d, Sin.d, 48, rotated ? 1 + g.batch / 2 : 0};
     size_t size = (size_t)g.strideC * (g.batch * g.splits - 1) + (size_t)g.M * g.ldc;
     std::vector<float> start = normal(size);
     std::vector<T> old(size);
@@ -121,8 +135,9 @@ template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add
         launch_gemm(g, path, A.d, B.d, C.d, scaled ? S.d : nullptr, add);
         run = C.down();
     }
+    rotary = {};
     char name[200];
-    snprintf(name, sizeof name, "gemm%d_%s_%s %d×%d×%d batch %d chain %d splits %d ld %d %d %d%s%s", path, kind_names[g.kind], sizeof(T) == 2 ? "bf16" : "f32", g.M,
+    snprintf(name, sizeof name, "gemm%d_%s_%s%s %d×%d×%d batch %d chain %d splits %d ld %d %d %d%s%s", path, kind_names[g.kind], sizeof(T) == 2 ? "bf16" : "f32", rotated ? " rotated" : "", g.M,
              g.N, g.K, g.batch, g.chain, g.splits, g.lda, g.ldb, g.ldc, scaled ? " scaled" : "", add ? " add" : "");
     std::vector<T> got;
     std::vector<double> want, mag;
@@ -149,6 +164,12 @@ template <class T> static void test_gemm(Gemm g, int path, bool scaled, bool add
                     got.push_back(runs[0][at]);
                 }
                 want.push_back(sum), mag.push_back(abs);
+                if (rotated && z < 1 + g.batch / 2 && n % 2) {
+                    size_t w = want.size(), r = m % 48 * 32 + n % 64 / 2;
+                    double x = want[w - 2], y = want[w - 1], c = cosine[r], s = sine[r];
+                    want[w - 2] = x * c - y * s, want[w - 1] = y * c + x * s;
+                    mag[w - 2] = mag[w - 1] = mag[w - 2] + mag[w - 1];
+                }
                 for (int q = 0; q < g.splits; q++) {
                     size_t to = at + (size_t)q * g.batch * g.strideC;
                     equal &= memcmp(&runs[0][to], &runs[1][to], sizeof(T)) == 0;
@@ -163,10 +184,10 @@ static void test_gemms(bool quick) {
     for (auto [M, N, K] : shapes) {
         if (quick && M != 130 && M != 33) continue;
         for (Kind kind : {NT, NN, TN})
-            for (int path : {80, 128, 192, 256, 1282, 1283})
+            for (int path : all_paths)
                 for (int pad : {0, 8}) {
                     Gemm g{kind, M, N, K};
-                    if (kind == TN) std::swap(g.M, g.K); // tokens are the contraction
+                    if (path == TN) std::swap(g.M, g.K); // tokens are the contraction
                     g.layout(pad);
                     if (path != 80 && ((g.lda | g.ldb) & 7)) continue;
                     bool scaled = rng() & 1, add = rng() & 1;
@@ -192,7 +213,7 @@ static void test_gemms(bool quick) {
                     }
                 }
     }
-    for (int path : {80, 128, 192, 256, 1282, 1283}) // batches side by side, as Walsh uses them
+    for (int path : all_paths) // batches side by side, as Walsh uses them
         for (int part : {8, 64, 72}) {
             int rows = 130, out = 40;
             Gemm g{NT, rows, out, part, 8, 1, 8 * part, part, 8 * out, part, out * part, out};
@@ -202,6 +223,40 @@ static void test_gemms(bool quick) {
             g = Gemm{TN, out, part, rows, 8, 2, 8 * out, 8 * part, part, out, part, out * part};
             test_gemm<float>(g, path, false, false);
         }
+}
+
+// test_gated compares gate, up and their SwiGLU.
+static void test_gated(int M, int N, int K) {
+    auto a = as_bf16(normal((size_t)M * K)), b = as_bf16(normal((size_t)2 * N * K, 0.1f));
+    auto s = normal(2 * N);
+    Array<uint16_t> A(a), B(b);
+    Array<float> S(s);
+    std::vector<uint16_t> runs[2], ys[2];
+    for (int i = 0; i < 2; i++) {
+        Array<uint16_t> C((size_t)2 * M * N), Y((size_t)M * N);
+        LAUNCH(gemm90_gated, Dim(std::min(multiprocessors(), 2 * ((M + 127) / 128) * ((N + 127) / 128))), gemm90_threads, (Gemm90<256, GATED>::shared), tensor_map(A.d, K, M, K),
+               tensor_map(B.d, K, N, K, 2, N * K), tensor_map(C.d, N, M, N, 2, M * N, 16), tensor_map(Y.d, N, M, N, 1, 0, 16), S.d, M, N, K, N);
+        runs[i] = C.down(), ys[i] = Y.down();
+    }
+    std::string label = "gated " + std::to_string(M) + "×" + std::to_string(N) + "×" + std::to_string(K);
+    same(runs[0], runs[1], label), same(ys[0], ys[1], label);
+    std::vector<double> want, mag, y, ymag;
+    for (int z = 0; z < 2; z++)
+        for (int m = 0; m < M; m++)
+            for (int n = 0; n < N; n++) {
+                double sum = 0, abs = 0;
+                for (int k = 0; k < K; k++) {
+                    double v = as_double(a[(size_t)m * K + k]) * as_double(b[((size_t)z * N + n) * K + k]) * s[z * N + n];
+                    sum += v, abs += std::fabs(v);
+                }
+                want.push_back(sum), mag.push_back(abs);
+            }
+    for (size_t i = 0; i < ys[0].size(); i++) { // from what the kernel rounded
+        double g = as_double(runs[0][i]), u = as_double(runs[0][ys[0].size() + i]);
+        y.push_back(g / (1 + std::exp(-g)) * u), ymag.push_back(std::fabs(g * u));
+    }
+    compare(label, runs[0], want, mag, 1.0 / 256, 2e-6);
+    compare(label + " y", ys[0], y, ymag, 1.0 / 256, 1e-6);
 }
 
 // ---- layers --------------------------------------------------------------
@@ -428,7 +483,7 @@ static void test_layers(const std::vector<Case> &cases) {
         for (size_t i = 0; i < G.size(); i++) G[i] += before[i], Gm[i] += std::fabs(before[i]);
 
         Array<uint16_t> X(x), DY(dy);
-        for (int path : {80, 128, 192, 256, 1282, 1283}) {
+        for (int path : all_paths) {
             if (path != 80 && (nN % 8 || nK % 8 || (c.walsh && (c.out % 8 || c.in % 8)))) continue;
             Array<uint16_t> Y(y.size()), DX(dx.size());
             l.DW.put(before);
@@ -642,6 +697,9 @@ int main(int argc, char **argv) {
         printf("linear: %d checks, %d failed\n", checks, failures);
         return failures > 0;
     }
+    test_gated(130, 264, 72);
+    test_gated(700, 64, 136);
+    test_gated(257, 392, 512);
     test_gemms(quick);
     if (quick) {
         test_layers({{8, 16, 24, 130, 2, 0, 1, 0}, {8, 16, 16, 33, 0, 1, 1, 0}, {8, 22, 3, 7, 1, 0, 0, 0}, {8, 24, 40, 33, 2, 0, 1, 1}, {8, 40, 24, 130, 2, 0, 1, 2}});
