@@ -226,7 +226,7 @@ func TestTrainingFollowsTheCPU(t *testing.T) {
 	gpu := func() tensor.Device { return needDevice(t) }
 	for _, change := range [][]string{
 		{"algebra=octonion"},
-		{"algebra=walsh", "act_bits=8", "recompute=true"}, {"algebra=quaternion", "quantizer=classic", "init=classic", "n_kv_head=2"},
+		{"algebra=walsh", "act_bits=8", "recompute=true"}, {"algebra=quaternion", "quantizer=classic", "init=classic", "n_kv_head=2", "act_bits=0"},
 	} {
 		t.Run(strings.Join(change, " "), func(t *testing.T) {
 			if testing.Short() && change[0] != "algebra=walsh" {
@@ -270,6 +270,21 @@ func TestTrainingFollowsTheCPU(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEvaluationFollowsTheCPU: without a backward the memory of what a layer read
+// is soon another's; of many rows, so that many blocks of a launch share the work.
+func TestEvaluationFollowsTheCPU(t *testing.T) {
+	needDevice(t).Close()
+	data := verses(t)
+	for _, bits := range []string{"0", "8"} {
+		change := []string{"act_bits=" + bits, "batch_size=64", "n_embd=128", "hidden_dim=384", "max_iters=1", "eval_interval=1", "eval_iters=2", "warmup_iters=0", "n_layer=2"}
+		_, got := run(t, fullRecipe(t, change...), data, needDevice(t), false, 0)
+		_, want := run(t, fullRecipe(t, change...), data, nil, false, 0)
+		if !(math.Abs(got/want-1) < 2e-3) {
+			t.Errorf("act_bits %s: validation %.4f, want %.4f", bits, got, want)
+		}
 	}
 }
 

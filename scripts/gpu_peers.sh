@@ -54,7 +54,7 @@ for what in "$@"; do
     ;;
   train)
     timeout 200 python3 cuda/_test/model_peer.py >"$out/train_peer.txt" 2>"$out/train_peer.err" || tail -5 "$out/train_peer.err"
-    timeout 100 bin/spinnet bench gpu --json >"$out/train.jsonl"
+    for bench in chars 50k 124m; do timeout 60 bin/spinnet bench gpu/$bench --json; done >"$out/train.jsonl"
     cat "$out/train_peer.txt"
     awk '
       FNR == NR { if ($1 == "PyTorch") peer[$2] = $3; next }

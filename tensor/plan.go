@@ -57,6 +57,9 @@ type planner struct {
 	defs []lifetime
 	idx  map[any]int // of a Var or gradient or bundle, its current definition in defs
 	late []int       // definitions that the backward before may still read
+	// Definitions that the two forwards before read: a late device may do them in
+	// one launch with the next, which then writes while they are read.
+	recent [2][]int
 }
 
 // define gives a value or gradient memory from now on; one of a bundle gets
@@ -91,6 +94,16 @@ func (p *planner) keepLate() {
 
 func (p *planner) forwardStep(n *node) step {
 	p.keepLate()
+	if p.tape.dev.Late() {
+		var reads []int
+		for _, v := range n.ins {
+			reads = append(reads, p.idx[v])
+		}
+		for _, i := range slices.Concat(p.recent[:]...) {
+			p.defs[i].last = p.now
+		}
+		p.recent = [2][]int{p.recent[1], reads}
+	}
 	for _, v := range n.ins {
 		p.use(v)
 	}

@@ -83,7 +83,7 @@ type lateDevice struct{ *CPU }
 func (lateDevice) Late() bool { return true }
 
 // TestPlanKeepsLateReads: what the backward of a layer reads lives on through
-// the backward after it.
+// the backward after it, and what a forward reads through the two after it.
 func TestPlanKeepsLateReads(t *testing.T) {
 	cpu := NewCPU(1)
 	defer cpu.Close()
@@ -91,6 +91,18 @@ func TestPlanKeepsLateReads(t *testing.T) {
 	p := planner{tape: &Tape{dev: lateDevice{cpu}, train: true, nodes: tape.nodes}, idx: map[any]int{}}
 	for _, n := range tape.nodes {
 		p.tape.forward = append(p.tape.forward, p.forwardStep(n))
+	}
+	kept := func(key any, at, now int) bool { // from before step at on through step now
+		return slices.ContainsFunc(p.defs, func(d lifetime) bool {
+			return d.at < at && d.last >= now && slices.ContainsFunc(d.members, func(m member) bool { return m.key == key })
+		})
+	}
+	for i, n := range tape.nodes {
+		for _, v := range n.ins {
+			if now := min(i+2, len(tape.nodes)-1); !kept(v, i, now) {
+				t.Errorf("what forward step %d reads is not kept through step %d", i, now)
+			}
+		}
 	}
 	p.backwardPass()
 	late := 0
@@ -101,9 +113,7 @@ func TestPlanKeepsLateReads(t *testing.T) {
 		late++
 		now := len(p.tape.forward) + i + 1
 		for _, key := range append(anys(s.node.saved), anys(s.node.dOuts)...) {
-			if !slices.ContainsFunc(p.defs, func(d lifetime) bool {
-				return d.at < now && d.last >= now && slices.ContainsFunc(d.members, func(m member) bool { return m.key == key })
-			}) {
+			if !kept(key, now, now) {
 				t.Errorf("what backward step %d reads is not kept through the next", i)
 			}
 		}

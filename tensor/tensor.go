@@ -177,7 +177,8 @@ type Device interface {
 	LinearBackward(dx *Tensor, acc bool, dys []*Tensor, x *Tensor, ws []*Weight)
 
 	// Late tells whether LinearBackward may still read dys and x while the
-	// operation of the next backward runs; a tape then keeps them so long.
+	// operation of the next backward runs, and an operation of a forward what it
+	// reads while the two after it run; a tape then keeps them so long.
 	Late() bool
 
 	Embedding(y, table *Tensor, ids *Ints)
