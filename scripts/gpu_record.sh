@@ -4,8 +4,9 @@
 #
 #   scripts/gpu_record.sh prepare DIR [DATASETS]    as scripts/gpu_test.sh prepare, with what follows
 #   DIR/scripts/gpu_record.sh compile WORK OUT      there: compiles the kernels, runs the tests
-#   DIR/scripts/gpu_record.sh measure WORK OUT      times them beside PyTorch, begins the run of the 124M shape, and
-#                                                   beside it runs the sanitizers and other arms of docs/results
+#   DIR/scripts/gpu_record.sh measure WORK OUT      times them beside PyTorch
+#   DIR/scripts/gpu_record.sh begin WORK OUT        begins the run of the 124M shape, and beside it runs the
+#                                                   sanitizers and other arms of docs/results
 #   DIR/scripts/gpu_record.sh again WORK SECONDS    kills the long run with SIGKILL, resumes it, waits
 #   DIR/scripts/gpu_record.sh finish WORK OUT SECONDS   waits for its end, at most so long, then stops it with
 #                                                   SIGINT; samples; OUT gets all results
@@ -68,12 +69,20 @@ compile() {
 }
 
 measure() {
-  local work out runs logs others
+  local work out runs logs
   there "$@"
   export SPINNET_CUDA_KERNELS=$logs/kernels
   say timings
   timeout 240 scripts/gpu_peers.sh "$logs/peers" train layers 2>&1 | cut -c1-190
   timeout 60 bin/spinnet bench gpu/decode 2>&1 | tee "$logs/decode.txt"
+  tar czf "$out/timings.tgz" -C "$logs" peers decode.txt
+  say end
+}
+
+begin() {
+  local work out runs logs others
+  there "$@"
+  export SPINNET_CUDA_KERNELS=$logs/kernels
   say "the 124M shape begins; sanitizers, runs"
   : >"$work/defaults.toml"
   # shellcheck disable=SC2046,SC2086 # the recipe is a list of flags
@@ -82,7 +91,7 @@ measure() {
   # shellcheck disable=SC2086 # the arms are words
   timeout 240 scripts/results.sh run "$runs" ${RECORD_ARMS:-shakespeare-octonion stories-bytes-classic stories-gpt2-classic} >"$logs/runs.txt" 2>&1 &
   others=$!
-  timeout 330 scripts/gpu_test.sh run "$logs" sanitize >"$logs/sanitize.txt" 2>&1
+  timeout 560 scripts/gpu_test.sh run "$logs" sanitize >"$logs/sanitize.txt" 2>&1
   wait $others
   cat "$logs/runs.txt"
   tail -20 "$logs/sanitize.txt"
@@ -133,7 +142,8 @@ case ${1:-}/$# in
 prepare/[23]) prepare "$2" "${3:-}" ;;
 compile/3) compile "$2" "$3" ;;
 measure/3) measure "$2" "$3" ;;
+begin/3) begin "$2" "$3" ;;
 again/3) again "$2" "$3" ;;
 finish/4) finish "$2" "$3" "$4" ;;
-*) sed -n '2,18p' "$0" >&2; exit 2 ;;
+*) sed -n '2,19p' "$0" >&2; exit 2 ;;
 esac

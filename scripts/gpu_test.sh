@@ -53,8 +53,8 @@ run() {
     sanitize) # all tests at their short sizes, but those that provoke faults, with our own kernels alone; both tools at a time
       for tool in memcheck racecheck; do
         (
-          cd cuda && SPINNET_CUDA_CUBLAS=0 timeout 300 compute-sanitizer --tool $tool --error-exitcode 9 --report-api-errors no ../bin/cuda.test \
-            -test.short -test.v -test.skip 'Fault|OutOfMemory|TooLarge|TwoProcesses' >"$out/$tool.log" 2>&1
+          cd cuda && SPINNET_CUDA_CUBLAS=0 timeout 540 compute-sanitizer --tool $tool --error-exitcode 9 --report-api-errors no ../bin/cuda.test \
+            -test.short -test.v -test.timeout 530s -test.skip 'Fault|OutOfMemory|TooLarge|TwoProcesses' >"$out/$tool.log" 2>&1
           echo $? >"$out/$tool.rc"
         ) &
       done
