@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"unsafe"
@@ -197,7 +198,8 @@ func goString(addr uintptr) string {
 	return strings.Clone(unsafe.String((*byte)(pointer(addr)), n))
 }
 
-// Devices lists the GPUs and the driver's version, such as "13.0".
+// Devices lists the GPUs and says which driver they have, such as
+// "580.159.04, CUDA 13.0".
 func Devices() (gpus []Info, version string, err error) {
 	if err := loadDriver(); err != nil {
 		return nil, "", err
@@ -214,7 +216,24 @@ func Devices() (gpus []Info, version string, err error) {
 		info.Unusable = unusable(info)
 		gpus = append(gpus, info)
 	}
-	return gpus, driverVersion(), nil
+	version = "CUDA " + driverVersion()
+	if text, err := os.ReadFile("/proc/driver/nvidia/version"); err == nil { // Linux; libcuda does not say
+		if r := driverRelease(string(text)); r != "" {
+			version = r + ", " + version
+		}
+	}
+	return gpus, version, nil
+}
+
+// driverRelease finds the release in what the kernel module says of itself: the first
+// word of numbers and dots. Empty if there is none.
+func driverRelease(text string) string {
+	for word := range strings.FieldsSeq(text) {
+		if strings.Contains(word, ".") && strings.Trim(word, "0123456789.") == "" {
+			return word
+		}
+	}
+	return ""
 }
 
 // unusable says why we cannot compute on a GPU; empty: we can.

@@ -578,3 +578,16 @@ func TestLossFitsEveryGPU(t *testing.T) {
 		}
 	}
 }
+
+func TestDriverRelease(t *testing.T) {
+	for text, want := range map[string]string{
+		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:  gcc version 12.3.0\n":                   "535.104.05",
+		"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (dvs-builder@U22)  Mon 1 Jan\nGCC version:  gcc version 13": "580.159.04",
+		"NVRM version: none": "",
+		"":                   "",
+	} {
+		if got := driverRelease(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}

@@ -51,7 +51,7 @@ func TestDriver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("driver for CUDA %s, %d multiprocessors", version, g.multi)
+	t.Logf("driver %s, %d multiprocessors", version, g.multi)
 	for _, i := range gpus {
 		t.Log(i)
 	}

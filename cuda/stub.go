@@ -9,7 +9,7 @@ import (
 	"spinnet/tensor"
 )
 
-// Devices lists the GPUs and the driver's version, such as "13.0".
+// Devices lists the GPUs and says which driver they have.
 func Devices() (gpus []Info, driver string, err error) { return nil, "", ErrLeftOut }
 
 // Open returns the GPU of that number as a device.

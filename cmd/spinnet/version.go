@@ -26,7 +26,7 @@ type versionInfo struct {
 	Threads int    `json:"threads"`
 
 	GPUs   []cuda.Info `json:"gpus"`
-	Driver string      `json:"gpu_driver,omitempty"` // the CUDA version it is for
+	Driver string      `json:"gpu_driver,omitempty"` // its release, where known, and the CUDA version it is for
 	NoGPU  string      `json:"no_gpu,omitempty"`     // why there is none
 	CuBLAS string      `json:"cublas,omitempty"`     // the cuBLASLt that products may use
 }
@@ -53,7 +53,7 @@ func newVersionCmd() *cobra.Command {
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "spinnet %s\ngo      %s %s/%s\nkernels %s\ndevice  %s, %d threads\n",
 				v.Version, v.Go, v.OS, v.Arch, v.Kernels, v.Device, v.Threads)
 			for _, g := range v.GPUs {
-				fmt.Fprintf(cmd.OutOrStdout(), "gpu     %s, driver for CUDA %s\n", g, v.Driver)
+				fmt.Fprintf(cmd.OutOrStdout(), "gpu     %s, driver %s\n", g, v.Driver)
 				if g.Unusable != "" {
 					fmt.Fprintf(cmd.OutOrStdout(), "        not used: %s\n", g.Unusable)
 				}
