@@ -200,14 +200,17 @@ func (d *Device) Zero(ts ...*tensor.Tensor) {
 }
 
 // Record returns a function that does what f does, from its third call on by
-// launching a graph.
+// launching a graph. What came before is done first: it is no part of the graph.
 func (d *Device) Record(f func()) func() {
-	return d.record(func() {
-		d.flush()
-		d.forgetShadow()
+	run := d.record(func() {
 		f()
 		d.flush()
 	})
+	return func() {
+		d.flush()
+		d.shadow = shadow{} // every call uses the slots in the same turns
+		run()
+	}
 }
 
 // Late is true: weights' gradients are computed aside.
