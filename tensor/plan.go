@@ -169,6 +169,7 @@ func (p *planner) backwardStep(n *node) {
 	}
 	p.keepLate()
 	p.late = nil
+	p.recent = [2][]int{} // a backward begins with what waits
 	for _, v := range n.saved {
 		p.use(v)
 		if n.late {

@@ -1,6 +1,7 @@
 package tensor
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 
@@ -121,6 +122,38 @@ func TestPlanKeepsLateReads(t *testing.T) {
 	if late != 4 {
 		t.Errorf("%d layers read late, want 4", late)
 	}
+}
+
+// TestPlanForgetsReadsOfForwards: what recomputed forwards read is not kept for the
+// forwards after the backward, which begins with all that waits.
+func TestPlanForgetsReadsOfForwards(t *testing.T) {
+	cpu := NewCPU(1)
+	defer cpu.Close()
+	tape, _ := chain(t, lateDevice{cpu}, true, true)
+	p := planner{tape: &Tape{dev: lateDevice{cpu}, train: true, recompute: true, nodes: tape.nodes}, idx: map[any]int{}}
+	for _, n := range tape.nodes {
+		p.tape.forward = append(p.tape.forward, p.forwardStep(n))
+	}
+	p.backwardPass()
+	found := 0
+	for i, s := range p.tape.backward {
+		if now := len(p.tape.forward) + i; len(s.node.saved) == 2 && !recomputes(s) { // SwiGLU's, the last that reads gate and up
+			found++
+			for _, d := range p.defs {
+				if d.at < now && d.last > now && d.members[0].key == s.node.saved[0] {
+					t.Errorf("gate and up of backward step %d are kept through step %d", now, d.last)
+				}
+			}
+		}
+	}
+	if found != 4 {
+		t.Errorf("%d backwards of SwiGLU, want 4", found)
+	}
+}
+
+// recomputes tells whether a step of a backward pass is a forward.
+func recomputes(s step) bool {
+	return reflect.ValueOf(s.run).Pointer() == reflect.ValueOf(s.node.forward).Pointer()
 }
 
 func anys[T any](xs []T) (all []any) {
