@@ -143,13 +143,15 @@ func (s *Sampler) Summarized() (vocab int, inv float32) {
 func (s *Sampler) NextOf(logits []float32, m Summary) int32 {
 	l := logits[:len(s.logits)]
 	weighs := s.o.MinP > 0 || s.o.TopP > 0 && s.o.TopP < 1 // it needs every weight
-	if len(s.recent) > 0 || weighs || kernel.HasNaN(m.Maxima) {
+	inv := float32(1 / s.o.Temperature)
+	if len(s.recent) > 0 || weighs || inv == 0 || // too hot for float32: there are no sums
+		kernel.HasNaN(m.Maxima) {
 		return s.Next(logits)
 	}
 	i := kernel.ArgMax(m.Maxima)
 	lo, hi := s.block(i, len(l))
 	best := int32(lo + kernel.ArgMax(l[lo:hi]))
-	top, inv := l[best], float32(1/s.o.Temperature)
+	top := l[best]
 	if s.certain(top, inv) {
 		return best
 	}

@@ -260,7 +260,11 @@ func summaryOf(s *Sampler, logits []float32) (m Summary) {
 			most = float32(math.NaN())
 		}
 		m.Maxima = append(m.Maxima, most)
-		m.Sums = append(m.Sums, kernel.ExactExpScaled(weight[:n], l[:n], top, inv))
+		sum := float32(math.NaN())
+		if inv != 0 {
+			sum = kernel.ExactExpScaled(weight[:n], l[:n], top, inv)
+		}
+		m.Sums = append(m.Sums, sum)
 		l = l[n:]
 	}
 	return m
@@ -270,7 +274,7 @@ func summaryOf(s *Sampler, logits []float32) (m Summary) {
 func TestSamplerSummary(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	for _, o := range []SampleOptions{
-		{}, {Temperature: 0.8}, {Temperature: 1e-60}, {Temperature: 2, TopK: 5}, {Temperature: 1, TopK: 1000}, {Temperature: 1, TopP: 0.5},
+		{}, {Temperature: 0.8}, {Temperature: 1e-60}, {Temperature: 1e60}, {Temperature: 1e60, TopK: 5}, {Temperature: 2, TopK: 5}, {Temperature: 1, TopK: 1000}, {Temperature: 1, TopP: 0.5},
 		{Temperature: 1, TopK: 40, TopP: 0.7}, {Temperature: 1, TopP: 1}, {Temperature: 1, MinP: 0.1}, {Temperature: 0.5, RepetitionPenalty: 1.3},
 	} {
 		for _, vocab := range []int{1, 64, 301} {
