@@ -145,5 +145,5 @@ measure/3) measure "$2" "$3" ;;
 begin/3) begin "$2" "$3" ;;
 again/3) again "$2" "$3" ;;
 finish/4) finish "$2" "$3" "$4" ;;
-*) sed -n '2,19p' "$0" >&2; exit 2 ;;
+*) sed -n '2,15p' "$0" >&2; exit 2 ;;
 esac
