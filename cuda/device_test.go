@@ -139,6 +139,9 @@ func (b *both) poisoned(r tensor.Role, shape ...int) pair {
 func (b *both) check(what string, p pair, most float64) {
 	b.Helper()
 	got := make([]float32, p.cpu.Len())
+	if most >= rounded && len(got) < 16 {
+		most *= 1.4 // a single value may be off by 2⁻⁸; roundings of many are less in the norm
+	}
 	b.gpu.Read(got, p.gpu)
 	if err := b.gpu.Sync(); err != nil {
 		b.Fatalf("%s: %v", what, err)

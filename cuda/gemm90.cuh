@@ -310,6 +310,8 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, const Ten
         int helper = warp - 8;
         if ((threadIdx.x & 31) == 0) {
             for (int number = first; number < count; number += stride) {
+                // B stays: without loads, nothing ties these warps to the ring, of which a wait knows one turn only.
+                if (MODE == RESIDENT && helper >= 2 && number != first) break;
                 int row, col, width, z, part;
                 locate(number, row, col, width, z, part);
                 int step = part * each, end = step + each < steps ? step + each : steps;
@@ -322,7 +324,7 @@ DEVICE void gemm90_tiles(const TensorMap *mapA, const TensorMap *mapB, const Ten
                     if (helper < 2) {
                         int za = shared_operand & 1 ? 0 : c, at = row + 64 * helper;
                         tma_load(a + helper * 8192, mapA, bar, TA ? at : k, za, TA ? k : at);
-                    } else if (MODE != RESIDENT || number == first) {
+                    } else {
                         if (MODE == RESIDENT) b = kept + step * G::boxes * 8192, barB = ready + 8 * step;
                         if (MODE == RESIDENT && helper == 2) mbarrier_expect(barB, G::boxes * 8192);
 #pragma unroll 1

@@ -21,6 +21,7 @@
 // for each multiprocessor at most. Whatever waits, waits for something that comes
 // earlier in the order of tiles below, or in the order of the helping warps, so
 // it ends.
+#include "gemm90.cuh"
 #include "walsh.cuh"
 
 #if defined(HOPPER) && !defined(EMULATED)
@@ -191,6 +192,18 @@ DEVICE void octonion_end(int *counters, int count) {
         for (int i = 0; i < count; i++) counters[i] = 0;
 }
 
+// octonion_fetch loads a stage: 64 of the contraction from k on, of rows row … row + 127 of
+// product za of A and columns col … col + 255 of zb of B. TA, TB: the contraction is down
+// their rows.
+template <bool TA, bool TB>
+DEVICE void octonion_fetch(const TensorMap *mapA, int za, int row, const TensorMap *mapB, int zb, int col, int k, uint32_t stage, uint32_t bar) {
+    mbarrier_expect(bar, Octonion90::stage_bytes);
+#pragma unroll
+    for (int i = 0; i < 2; i++) tma_load(stage + i * 8192, mapA, bar, TA ? row + 64 * i : k, za, TA ? k : row + 64 * i);
+#pragma unroll
+    for (int i = 0; i < 4; i++) tma_load(stage + (2 + i) * 8192, mapB, bar, TB ? col + 64 * i : k, zb, TB ? k : col + 64 * i);
+}
+
 // octonion_multiply goes through the stages of one tile; a warpgroup has 64 of its
 // rows.
 template <bool TA, bool TB>
@@ -256,7 +269,7 @@ DEVICE void octonion90_rows(const TensorMap *mapX, const TensorMap *mapXh, const
         uint32_t phase = 0;
         for (;;) {
             mbarrier_wait(full + 8 * slot, phase);
-            int code = codes[slot];
+            int code = uniform(lane == 0 ? codes[slot] : 0); // lane 0 alone, which gives the stage back
             if (code < 0) break;
             int part = code & 7, tn = code >> 4 & 255, tm = code >> 12;
             bool correction = code & 8;
@@ -292,14 +305,9 @@ DEVICE void octonion90_rows(const TensorMap *mapX, const TensorMap *mapXh, const
                 for (int l = 0; l < links; l++) {
                     int za = correction ? octonion_pair<DX>(part, l) : part, zb = correction ? 8 + (za ^ part) : part;
                     for (int k = 0; k < K; k += 64) {
-                        uint32_t a = base + slot * O::stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot;
                         mbarrier_wait(empty + 8 * slot, phase ^ 1);
                         codes[slot] = code;
-                        mbarrier_expect(bar, O::stage_bytes);
-#pragma unroll
-                        for (int i = 0; i < 2; i++) tma_load(a + i * 8192, mapA, bar, k, za, row + 64 * i);
-#pragma unroll
-                        for (int i = 0; i < 4; i++) tma_load(b + i * 8192, mapW, bar, DX ? col + 64 * i : k, zb, DX ? k : col + 64 * i);
+                        octonion_fetch<false, DX>(mapA, za, row, mapW, zb, col, k, base + slot * O::stage_bytes, full + 8 * slot);
                         if (++slot == O::stages) slot = 0, phase ^= 1;
                     }
                 }
@@ -361,7 +369,7 @@ DEVICE void octonion90_sums(const TensorMap *mapX, const TensorMap *mapDY, const
         uint32_t phase = 0;
         for (;;) {
             mbarrier_wait(full + 8 * slot, phase);
-            int n = codes[slot], which, part, tm, tn;
+            int n = uniform(lane == 0 ? codes[slot] : 0), which, part, tm, tn; // as above
             if (n < 0) break;
             locate(n, which, part, tm, tn);
             int link = (end_of(part) - part * each * rows + 63) / 64;
@@ -386,14 +394,9 @@ DEVICE void octonion90_sums(const TensorMap *mapX, const TensorMap *mapDY, const
                 for (int l = 0; l < (which > 8 ? 3 : 1); l++) {
                     int za = correction ? octonion_pair<false>(which - 8, l) : which, zb = correction ? za ^ (which - 8) : which;
                     for (int k = part * each * rows; k < end_of(part); k += 64) {
-                        uint32_t a = base + slot * O::stage_bytes, b = a + 2 * 8192, bar = full + 8 * slot;
                         mbarrier_wait(empty + 8 * slot, phase ^ 1);
                         codes[slot] = n;
-                        mbarrier_expect(bar, O::stage_bytes);
-#pragma unroll
-                        for (int i = 0; i < 2; i++) tma_load(a + i * 8192, mapA, bar, tm * 128 + 64 * i, za, k);
-#pragma unroll
-                        for (int i = 0; i < 4; i++) tma_load(b + i * 8192, mapB, bar, tn * O::width + 64 * i, zb, k);
+                        octonion_fetch<true, true>(mapA, za, tm * 128, mapB, zb, tn * O::width, k, base + slot * O::stage_bytes, full + 8 * slot);
                         if (++slot == O::stages) slot = 0, phase ^= 1;
                     }
                 }

@@ -1,6 +1,6 @@
 // Latent weights to what the products use, for all layers of a model in two
 // launches (SPEC §1); the end of the weights' gradients.
-#include "device.cuh"
+#include "walsh.cuh"
 
 // Layer describes one weight; the kernels read a table of them in device
 // memory. 16 words of 8 bytes.
@@ -79,16 +79,22 @@ DEVICE void store4(bf16 *to, const float (&v)[4], float s, int count, bool vecto
         if (e < count) to[e] = to_bf16(s * v[e]);
 }
 
-DEVICE void write_scale(const Layer &l, float gamma) {
-    if (blockIdx.x != 0) return;
-    if (threadIdx.x == 0) *l.gamma = gamma;
-    for (int i = threadIdx.x; i < l.n * l.out; i += 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
+// write_scale: the first active blocks share the rows.
+DEVICE void write_scale(const Layer &l, float gamma, int active) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) *l.gamma = gamma;
+    for (int i = blockIdx.x * 256 + threadIdx.x; i < l.n * l.out; i += active * 256) l.scale[i] = l.beta ? gamma * l.beta[i % l.out] : gamma;
+}
+
+// active_blocks is how many blocks of the grid have a piece, at least one.
+DEVICE int active_blocks(int pieces) {
+    int blocks = (pieces + 255) / 256;
+    return blocks < 1 ? 1 : blocks < (int)gridDim.x ? blocks : (int)gridDim.x;
 }
 
 // refresh_walsh: d and dg of walsh 1 and 2; a thread does four columns of all 8 blocks.
 DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch, int *counts) {
-    int per_row = (l.in + 3) / 4, pieces = l.out * per_row;
-    if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
+    int per_row = (l.in + 3) / 4, pieces = l.out * per_row, active = active_blocks(pieces);
+    if ((int)blockIdx.x >= active) return;
     bool vector = l.in % 4 == 0;
     float w[8][4];
     auto load = [&](int piece) {
@@ -108,7 +114,7 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
     int piece = blockIdx.x * 256 + threadIdx.x;
     if (piece < pieces) load(piece); // on its way while γ is added up
     float gamma = layer_gamma(l, partial, scratch);
-    write_scale(l, gamma);
+    write_scale(l, gamma, active);
     int zeros = 0;
     while (piece < pieces) {
         int c = piece % per_row * 4, r = piece / per_row;
@@ -129,16 +135,7 @@ DEVICE void refresh_walsh(const Layer &l, const double *partial, double *scratch
 #pragma unroll
                 for (int e = 0; e < 4; e++) w[k][e] = k ? -w[k][e] : w[k][e];
             }
-#pragma unroll
-        for (int s = 1; s < 8; s *= 2)
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                if (!(i & s))
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        float a = w[i][e], b = w[i + s][e];
-                        w[i][e] = a + b, w[i + s][e] = a - b;
-                    }
+        walsh8(w);
 #pragma unroll
         for (int k = 0; k < 8; k++) {
             size_t to = ((size_t)k * l.out + r) * l.in + c;
@@ -167,8 +164,8 @@ KERNEL(256) refresh(const Layer *layers, const double *partial) {
         refresh_walsh(l, partial + blockIdx.y * chunks, scratch, counts);
         return;
     }
-    int per_row = (l.in + 7) / 8, pieces = l.out * per_row * l.n;
-    if (blockIdx.x != 0 && (int)(blockIdx.x * 256) >= pieces) return;
+    int per_row = (l.in + 7) / 8, pieces = l.out * per_row * l.n, active = active_blocks(pieces);
+    if ((int)blockIdx.x >= active) return;
     if ((int)threadIdx.x < l.n) flips[threadIdx.x] = l.signs[threadIdx.x];
     bool vector = l.in % 8 == 0;
     auto load = [&](int piece, float (&v)[8]) { // of D
@@ -188,7 +185,7 @@ KERNEL(256) refresh(const Layer *layers, const double *partial) {
     if (piece < pieces) load(piece, f); // on its way while γ is added up
     float gamma = layer_gamma(l, partial + blockIdx.y * chunks, scratch);
     __syncthreads();
-    write_scale(l, gamma);
+    write_scale(l, gamma, active);
     int zeros = 0, width = l.n * l.in;
     for (; piece < pieces; piece += gridDim.x * 256) {
         int c = piece % per_row * 8, r = piece / per_row % l.out, count = l.in - c < 8 ? l.in - c : 8;

@@ -138,6 +138,9 @@ func TestSession(t *testing.T) {
 		if testing.Short() && !slices.Contains([]string{"mixer", "kv heads", "dense"}, name) {
 			continue
 		}
+		if testing.Short() {
+			c.BlockSize = 8
+		}
 		for _, o := range []engine.Options{{Numeric: engine.Int8}, {Numeric: engine.Int8, Int8Cache: true}, {Numeric: engine.Float}} {
 			if o.Numeric == engine.Float {
 				c.ActBits = 0 // rounding to int8 levels makes much of little
@@ -174,6 +177,11 @@ func testSession(t *testing.T, m *spinfile.Model, o engine.Options) {
 		ids[i] = rng.Int32N(int32(m.Config.VocabSize))
 	}
 	for round := range 2 {
+		if testing.Short() && round > 0 {
+			ids = ids[:5]
+		} else if testing.Short() {
+			ids = ids[:m.Config.BlockSize+6]
+		}
 		var n int // read at a time
 		for at := 0; at < len(ids); at += n {
 			n = min(1+(7*at+3*round)%5*(at%3), len(ids)-at)
@@ -195,6 +203,7 @@ func testSession(t *testing.T, m *spinfile.Model, o engine.Options) {
 		s.Reset()
 		cpu.Reset()
 	}
+	ids = ids[:cap(ids)]
 	n := m.Config.BlockSize
 	got, want := make([]float32, n), make([]float32, n)
 	gotLast, err := s.Score(got, ids[:n], ids[1:n+1])
@@ -240,6 +249,46 @@ func TestSessionGenerates(t *testing.T) {
 		}
 		if texts[0] != texts[1] {
 			t.Errorf("at temperature %v: got %q, want %q", temperature, texts[0], texts[1])
+		}
+	}
+}
+
+// TestSessionDraws: several samplers in turn draw what they draw on the CPU, of
+// vocabularies that are no multiple of a summary's block or more than one launch's.
+func TestSessionDraws(t *testing.T) {
+	needGPU(t)
+	for _, vocab := range []int{1, 65, 301, 2049, 5000} {
+		c := sessionModels()["mixer"]
+		c.VocabSize = vocab
+		m := sessionModel(t, c)
+		s, cpu := needSession(t, m, engine.Options{}), cpuSession(t, m, engine.Options{})
+		var drawn [2][]*engine.Sampler // on the GPU, on the CPU
+		for i, o := range []engine.SampleOptions{{}, {Temperature: 0.8}, {Temperature: 1, TopK: 5}, {Temperature: 0.8, Seed: 2}, {Temperature: 1.3, TopP: 0.9},
+			{Temperature: 0.7, RepetitionPenalty: 1.2}, {Temperature: 1e-44}} {
+			for j := range drawn {
+				sampler, err := engine.NewSampler(o, max(1, vocab-i/3)) // the last ids are not always drawn from
+				if err != nil {
+					t.Fatal(err)
+				}
+				drawn[j] = append(drawn[j], sampler)
+			}
+		}
+		ids := []int32{0}
+		for step := range 3 * len(drawn[0]) {
+			if _, err := s.Prefill(ids); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := cpu.Prefill(ids); err != nil {
+				t.Fatal(err)
+			}
+			k := step / 3 % len(drawn[0]) // its second and third token have a summary
+			got, want := s.Draw(drawn[0][k]), cpu.Draw(drawn[1][k])
+			if got != want {
+				t.Fatalf("%d tokens, step %d, sampler %d: drew %d, want %d", vocab, step, k, got, want)
+			}
+			drawn[0][k].Accept(got)
+			drawn[1][k].Accept(got)
+			ids[0] = got
 		}
 	}
 }

@@ -14,6 +14,7 @@
 // On sm_90a walsh90_{nt,nn} do the transforms and the products of parts that are
 // not too wide in one launch, so that only X and Y, or dY and dX, move through
 // device memory.
+#include "gemm90.cuh"
 #include "walsh.cuh"
 
 DEVICE void walsh_out(bf16 *y, const float (&v)[8], int count, bool add) {
@@ -108,18 +109,12 @@ DEVICE void walsh_boxes(unsigned char *tile) {
 
 // walsh_accumulators transforms results that lie in registers.
 DEVICE void walsh_accumulators(float (&acc)[8][4][4]) {
+    walsh_pairs([&](int i, int k) {
 #pragma unroll
-    for (int s = 1; s < 8; s *= 2)
+        for (int b = 0; b < 4; b++)
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            if (!(i & s))
-#pragma unroll
-                for (int b = 0; b < 4; b++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        float x = acc[i][b][e], y = acc[i + s][b][e];
-                        acc[i][b][e] = x + y, acc[i + s][b][e] = x - y;
-                    }
+            for (int e = 0; e < 4; e++) walsh_pair(acc[i][b][e], acc[k][b][e]);
+    });
 }
 
 DEVICE void clear_accumulators(float (&acc)[8][4][4]) {
