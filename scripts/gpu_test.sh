@@ -8,7 +8,8 @@
 # and there, with DIR copied, run DIR/scripts/gpu_test.sh run [OUT] [what …]
 # where what is any of: build test sanitize bench profile; default build test bench.
 # OUT receives the compiled kernels and logs. A part that fails does not stop
-# the others; the last lines say which passed.
+# the others; the last lines say which passed. SANITIZE is how many seconds the
+# sanitizers may take (530).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -29,8 +30,18 @@ note() { # name, exit status, start
   results="$results$(printf '%-28s %s (%ds)' "$1" "$([ "$2" = 0 ] && echo ok || echo FAILED)" $((SECONDS - $3)))"$'\n'
 }
 
+# sanitizer runs tests under a tool of compute-sanitizer, for at most SANITIZE seconds.
+sanitizer() { # name of its files, tool, tests to run, to skip
+  (
+    cd cuda && SPINNET_CUDA_CUBLAS=0 timeout $((SANITIZE + 10)) compute-sanitizer --tool "$2" --error-exitcode 9 --report-api-errors no ../bin/cuda.test \
+      -test.short -test.v -test.timeout "${SANITIZE}s" -test.run "$3" -test.skip "$4" >"$out/$1.log" 2>&1
+    echo $? >"$out/$1.rc"
+  )
+}
+
 run() {
-  local out=${1:-out} start what
+  local out=${1:-out} start what part
+  SANITIZE=${SANITIZE:-530}
   case $out in -*) usage ;; esac
   shift
   out=$(realpath -m "$out")
@@ -50,18 +61,18 @@ run() {
       note test $? "$start"
       grep -E '^ *--- FAIL|^panic|^fatal|_test.go:[0-9]+: .*(want|got|error)|^FAIL|^ok|^PASS' "$out/test.log" | head -70
       ;;
-    sanitize) # all tests at their short sizes, but those that provoke faults, with our own kernels alone; both tools at a time
-      for tool in memcheck racecheck; do
-        (
-          cd cuda && SPINNET_CUDA_CUBLAS=0 timeout 540 compute-sanitizer --tool $tool --error-exitcode 9 --report-api-errors no ../bin/cuda.test \
-            -test.short -test.v -test.timeout 530s -test.skip 'Fault|OutOfMemory|TooLarge|TwoProcesses' >"$out/$tool.log" 2>&1
-          echo $? >"$out/$tool.rc"
-        ) &
-      done
+    sanitize) # all tests at their short sizes, but those that provoke faults, with our own kernels alone; all at a time
+      local faults='Fault|OutOfMemory|TooLarge|TwoProcesses' sessions='^TestSession' recompute='^TestRecompute'
+      local runs='^Test(Training|Gradients|Evaluation|Run|OneCheckpoint)'
+      sanitizer memcheck memcheck . "$faults" &
+      sanitizer racecheck-sessions racecheck "$sessions" "$faults" & # racecheck takes long: in parts
+      sanitizer racecheck-recompute racecheck "$recompute" "$faults" &
+      sanitizer racecheck-runs racecheck "$runs" "$faults" &
+      sanitizer racecheck racecheck . "$faults|$sessions|$recompute|$runs" &
       wait
-      for tool in memcheck racecheck; do
-        note $tool "$(cat "$out/$tool.rc")" "$start"
-        grep -E '^ *--- FAIL|^=========' "$out/$tool.log" | grep -v COMPUTE-SANITIZER | tail -20
+      for part in memcheck racecheck racecheck-sessions racecheck-recompute racecheck-runs; do
+        note "$part" "$(cat "$out/$part.rc")" "$start"
+        grep -E '^ *--- FAIL|^=========|^panic' "$out/$part.log" | grep -v COMPUTE-SANITIZER | tail -20
       done
       ;;
     profile)
@@ -81,7 +92,7 @@ run() {
   ! grep -q FAILED <<<"$results"
 }
 
-usage() { sed -n '2,11p' "$0" >&2; exit 2; }
+usage() { sed -n '2,13p' "$0" >&2; exit 2; }
 
 case ${1:-} in
 prepare)
