@@ -131,7 +131,7 @@ func (g *gpu) launchMaps(k kernelID, s grid, maps [4]*tensorMap, args ...uint64)
 		g.shared[k] = s.shared
 	}
 	g.last = kernelTable[k].name
-	g.launchFunction(g.kernels[k], s, g.early(k), maps, args...)
+	g.launchFunction(g.kernels[k], s, startsEarly(k), maps, args...)
 }
 
 // launchConfig is CUlaunchConfig with the one attribute we use: that a kernel
@@ -171,7 +171,8 @@ type kernel struct {
 }
 
 // start starts a kernel whose parameters may be structs: each is given by its
-// words. early: before what runs has ended; the kernel itself waits for that.
+// words. early: before what runs has ended; in Hopper's image the kernel itself
+// waits for that.
 func (g *gpu) start(k kernel, s grid, early bool, params ...[]uint64) {
 	if s.x == 0 || g.err != nil {
 		return
@@ -197,7 +198,7 @@ func (g *gpu) enqueue(f uintptr, s grid, early bool) {
 	g.markProfile()
 	g.config = launchConfig{grid: [3]uint32{uint32(s.x), uint32(max(1, s.y)), uint32(max(1, s.z))}, block: [3]uint32{uint32(s.threads), 1, 1},
 		shared: uint32(s.shared), stream: g.stream}
-	if early && !g.plain {
+	if early && !g.plain && g.info.Major == 9 { // the image whose kernels wait themselves
 		g.config.attributes, g.config.count = unsafe.Pointer(&g.config.id), 1
 		g.config.id, g.config.allowed = attributeProgrammaticSerialization, 1
 	}

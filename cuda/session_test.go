@@ -474,7 +474,7 @@ func TestSessionOutOfMemory(t *testing.T) {
 // TestSessionLaunches: a token is one graph with two kernels where there are
 // clusters of blocks, and takes no memory; a failure is reported and kept.
 func TestSessionLaunches(t *testing.T) {
-	for _, major := range []int{8, 9} {
+	for _, major := range []int{8, 9, 12} {
 		f := &fake{major: major}
 		s, err := fakeSession(t, f, sessionModels()["mixer"], engine.Options{})
 		if err != nil {
@@ -484,6 +484,9 @@ func TestSessionLaunches(t *testing.T) {
 			f.forget()
 			if _, err := s.Prefill([]int32{3}); err != nil {
 				t.Fatal(err)
+			}
+			if early := s.gpu.config.count > 0; token == 0 && early != (major == 9) {
+				t.Errorf("sm_%d0: %s starts early: %v", major, s.gpu.last, early)
 			}
 			switch {
 			case token == 0 && major == 9:
