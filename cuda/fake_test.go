@@ -15,6 +15,7 @@ import (
 
 	"github.com/ebitengine/purego"
 
+	"spinnet/algebra"
 	"spinnet/tensor"
 	"spinnet/train"
 )
@@ -576,6 +577,54 @@ func TestLossFitsEveryGPU(t *testing.T) {
 		if last := f.launch[len(f.launch)-1]; last != "cross_entropy_bf16" || d.config.shared > 99<<10-256 || int(d.config.shared) < min(2*vocab, 98<<10) {
 			t.Errorf("vocabulary %d: %s has %d bytes of shared memory", vocab, last, d.config.shared)
 		}
+	}
+}
+
+// TestTooLargeForKernels: numbers that a kernel cannot take are an error that says
+// what to lower, and nothing is launched with them.
+func TestTooLargeForKernels(t *testing.T) {
+	layer := func(name string, in int) *tensor.Weight {
+		alg, err := algebra.ByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &tensor.Weight{Algebra: alg, Quantizer: "none", Out: in, In: in, W: new(tensor.Tensor), DW: new(tensor.Tensor), Zeros: new(tensor.Scalar)}
+	}
+	const apart = 1 << 33 // bytes between results
+	for _, c := range []struct {
+		what, kernel string
+		run          func(d *Device)
+		want         []string
+	}{
+		{"attention's rows of bits", "attention_mask", func(d *Device) {
+			d.RotaryAttention(new(tensor.Tensor), new(tensor.Tensor), new(tensor.Tensor), new(tensor.Tensor), new(tensor.Tensor),
+				&tensor.Rotation{Cos: new(tensor.Tensor), Sin: new(tensor.Tensor)},
+				tensor.Attention{Batch: 8192, T: 2, Heads: 16, KVHeads: 16, HeadDim: 2, Dropout: 0.5})
+		}, []string{"attention_mask", "131072", "65535"}},
+		{"Walsh layers of many tokens", "walsh90_nt", func(d *Device) {
+			ws := []*tensor.Weight{layer("walsh", 8), layer("walsh", 8)}
+			d.derive(ws, true)
+			d.walshLinear([]uintptr{256, 256 + apart}, 512, ws, 8)
+		}, []string{"4294967296"}},
+		{"wide octonion layers", "fold_walsh", func(d *Device) {
+			w := layer("octonion", 12000)
+			w.State = &weight{n: 8, out: w.Out, in: w.In, form: corrected}
+			d.foldWalsh(w, 256, 2)
+		}, []string{"2304000000"}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			f := useFake(t, new(fake))
+			d, err := Open(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			c.run(d.(*Device))
+			oneLine(t, d.Sync(), append(c.want, "lower batch_size")...)
+			if slices.Contains(f.launch, c.kernel) {
+				t.Errorf("launched %v", f.launch)
+			}
+		})
 	}
 }
 

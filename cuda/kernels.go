@@ -189,8 +189,15 @@ func (g *gpu) start(k kernel, s grid, early bool, params ...[]uint64) {
 // word is a parameter of start: an address, or a number that is not negative.
 func word[T int | int32 | uintptr](v T) []uint64 { return []uint64{uint64(v)} }
 
+// mostBlocks is how many blocks a grid has at most in y and in z.
+const mostBlocks = 1<<16 - 1
+
 // enqueue launches a kernel with the parameters in g.params.
 func (g *gpu) enqueue(f uintptr, s grid, early bool) {
+	if n := max(s.y, s.z); n > mostBlocks {
+		g.err = fmt.Errorf("cuda: kernel %s needs %d blocks in a row; a GPU takes %d; %s", g.last, n, mostBlocks, g.lower)
+		return
+	}
 	if g.first == "" {
 		g.first = g.last
 	}

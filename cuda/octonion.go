@@ -26,15 +26,15 @@ func (d *Device) octonionBackward(dx uintptr, acc bool, dy, x uintptr, w *tensor
 
 	xh, gh := d.need(scratchWalshX, 16*m*s.in), d.need(scratchWalshDY, 16*m*s.out)
 	chunk := octonionChunk(m)
-	chunks, size := per(m, 128*chunk), s.out*s.in
+	chunks := per(m, 128*chunk)
 	each := per(chunks, octonionSplits)
 	splits := per(chunks, each)
-	p := d.need(scratchParts, 4*16*splits*size)
+	p := d.need(scratchParts, 4*16*splits*s.out*s.in)
 	d.launchMaps(octonion90TN, grid{x: d.multi, threads: 384, shared: 197632},
 		[4]*tensorMap{d.partsOf(x, m, s.in), d.partsOf(dy, m, s.out), d.partsOf(xh, m, s.in), d.partsOf(gh, m, s.out)},
 		uint64(x), uint64(dy), uint64(xh), uint64(gh), uint64(p), uint64(d.octonionCounters(m)), i32(m), i32(s.out), i32(s.in),
 		i32(chunk), i32(each), i32(splits))
-	d.launch(foldWalsh, grid{x: per(size, 32*vector(size)), threads: 256}, uint64(w.DW.Addr), uint64(p), i32(size), i32(splits), i32(16*size), 1)
+	d.foldWalsh(w, p, splits)
 }
 
 // octonionProduct launches a kernel for y or dx: parts of y are n wide, of x k. The

@@ -65,7 +65,7 @@ func (d *Device) gemm(p product) {
 // bound refuses numbers that kernels, where they are 32 bits, cannot take.
 func (d *Device) bound(numbers ...int) {
 	if n := slices.Max(numbers); n > math.MaxInt32 && d.err == nil {
-		d.err = fmt.Errorf("cuda: a matrix of %d values: the kernels take at most %d; make the model narrower, or use device = cpu", n, math.MaxInt32)
+		d.err = fmt.Errorf("cuda: a matrix of %d values: the kernels take at most %d; lower batch_size, make the model narrower, or use device = cpu", n, math.MaxInt32)
 	}
 }
 

@@ -20,6 +20,7 @@ func (d *Device) walshLinear(to []uintptr, x uintptr, ws []*tensor.Weight, m int
 
 // launchWalsh90 launches walsh90_nt or walsh90_nn.
 func (d *Device) launchWalsh90(k kernelID, a, b *tensorMap, y, scale uintptr, m, n, contraction, rowsA, batch, chain, strideY, strideS int, add bool) {
+	d.bound(n, contraction, m+(chain-1)*rowsA, strideY, strideS)
 	rows, columns := per(m, 64), per(n, 64)*batch
 	shares := max(1, min(columns, d.multi/rows))
 	if contraction <= 64 && chain == 1 {
@@ -126,7 +127,19 @@ func (d *Device) walshGradient(sum *walshSum, dy, x uintptr, w *tensor.Weight, m
 	d.split(&p)
 	p.c = d.need(scratchParts, 32*p.splits*p.strideC)
 	d.gemm(p)
-	v := vector(p.strideC)
-	d.launch(foldWalsh, grid{x: per(p.strideC, 32*v), threads: 256}, uint64(w.DW.Addr), uint64(p.c), i32(p.strideC), i32(p.splits), i32(8*p.strideC), 0)
+	d.foldWalsh(w, p.c, p.splits)
 	return g
+}
+
+// foldWalsh adds up the parts of P, 8 products each or 16 of octonions, into the
+// folded gradient of a layer.
+func (d *Device) foldWalsh(w *tensor.Weight, p uintptr, splits int) {
+	s := state(w)
+	size, products, octonion := s.out*s.in, 8, s.form == corrected
+	if octonion {
+		products = 16
+	}
+	d.bound(products * size)
+	d.launch(foldWalsh, grid{x: per(size, 32*vector(size)), threads: 256}, uint64(w.DW.Addr), uint64(p),
+		i32(size), i32(splits), i32(products*size), flag(octonion))
 }
