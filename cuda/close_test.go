@@ -5,6 +5,7 @@ package cuda
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"spinnet/engine"
@@ -54,6 +55,52 @@ func TestCloseGivesBackAll(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestCloseWaits: what is queued may read pinned memory, so Close waits for both
+// streams before it gives that back, also after an error that the GPU knows nothing of.
+func TestCloseWaits(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		f := useFake(t, new(fake))
+		dev, err := Open(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dev.WriteInts(dev.AllocInts(4), []int32{1, 2, 3, 4})
+		if full {
+			dev.Alloc(1 << 30)
+		}
+		f.forget()
+		dev.Close()
+		waits := 0
+		for _, fn := range f.calls[:slices.IndexFunc(f.calls, func(fn function) bool { return fn == cuMemFree || fn == cuMemFreeHost })] {
+			if fn == cuStreamSynchronize {
+				waits++
+			}
+		}
+		if waits != 2 {
+			t.Errorf("out of memory %v: Close waits for %d streams, want 2", full, waits)
+		}
+	}
+}
+
+// TestFaultSeenAtAlloc: a kernel's fault that taking memory brings to light is said
+// to be one.
+func TestFaultSeenAtAlloc(t *testing.T) {
+	f := useFake(t, new(fake))
+	d, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	f.fail = func(fn function) int {
+		if fn == cuMemAlloc {
+			return 700
+		}
+		return 0
+	}
+	d.Alloc(8)
+	oneLine(t, d.Sync(), "cuMemAlloc", "ILLEGAL_ADDRESS (700)", "a kernel failed", "SPINNET_CUDA_SYNC=1")
 }
 
 // TestSessionAfterClose: the memory that it talks to the GPU through is gone.

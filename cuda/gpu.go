@@ -118,9 +118,13 @@ func (g *gpu) close() {
 	if g.context == 0 {
 		return
 	}
-	g.do(cuStreamSynchronize, g.stream)
+	// Closing goes on whatever fails, or failed before.
+	for _, stream := range []uintptr{g.stream, g.side.stream} {
+		if stream != 0 {
+			g.try(cuStreamSynchronize, stream)
+		}
+	}
 	g.printProfile()
-	// Closing goes on whatever fails.
 	for _, e := range g.graphs {
 		g.try(cuGraphExecDestroy, e)
 	}
@@ -226,7 +230,7 @@ func (g *gpu) malloc(bytes int) uintptr {
 				free += ", " + bytesText(uint64(others)) + " taken by others"
 			}
 		}
-		hint := ""
+		hint := g.hint(r)
 		if r == resultOutOfMemory {
 			hint = fmt.Sprintf("%s more needed beside the %s taken%s; %s",
 				bytesText(uint64(bytes)), bytesText(g.used), free, g.lower)
