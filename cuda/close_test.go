@@ -84,23 +84,28 @@ func TestCloseWaits(t *testing.T) {
 	}
 }
 
-// TestFaultSeenAtAlloc: a kernel's fault that taking memory brings to light is said
-// to be one.
-func TestFaultSeenAtAlloc(t *testing.T) {
-	f := useFake(t, new(fake))
-	d, err := Open(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	f.fail = func(fn function) int {
-		if fn == cuMemAlloc {
-			return 700
+// TestFaultSeenLater: a kernel's fault that something else brings to light is said to
+// be one.
+func TestFaultSeenLater(t *testing.T) {
+	for seen, do := range map[function]func(d *Device){
+		cuMemAlloc:          func(d *Device) { d.Alloc(8) },
+		cuStreamSynchronize: func(d *Device) { d.failLibrary(13) },
+	} {
+		f := useFake(t, new(fake))
+		d, err := Open(0)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return 0
+		f.fail = func(fn function) int {
+			if fn == seen {
+				return 700
+			}
+			return 0
+		}
+		do(d.(*Device))
+		oneLine(t, d.Sync(), symbols[seen], "ILLEGAL_ADDRESS (700)", "a kernel failed", "SPINNET_CUDA_SYNC=1")
+		d.Close()
 	}
-	d.Alloc(8)
-	oneLine(t, d.Sync(), "cuMemAlloc", "ILLEGAL_ADDRESS (700)", "a kernel failed", "SPINNET_CUDA_SYNC=1")
 }
 
 // TestSessionAfterClose: the memory that it talks to the GPU through is gone.

@@ -267,8 +267,12 @@ func (d *Device) product(p product) {
 	}
 }
 
-// failLibrary keeps the first error.
+// failLibrary keeps the first error: that of a kernel before, which the library
+// does not tell from its own, or of the library.
 func (d *Device) failLibrary(status int) {
+	if !d.capturing {
+		d.sync()
+	}
 	if d.err == nil {
 		d.err = &Error{Call: "cublasLtMatmul", Device: d.name(), Name: "cuBLAS status", Code: status,
 			Hint: "set SPINNET_CUDA_CUBLAS=0 to do without the library"}
