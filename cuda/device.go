@@ -231,7 +231,7 @@ type results struct {
 	counts map[*tensor.Scalar]bool // those that hold an int32, not a float64
 }
 
-const resultsMost = 8192
+const resultsMost = 1 << 16 // 8 a layer and a few are fewer for the most layers of a recipe, 4096
 
 // AllocScalar returns a zero.
 func (d *Device) AllocScalar() *tensor.Scalar {

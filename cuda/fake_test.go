@@ -628,6 +628,23 @@ func TestTooLargeForKernels(t *testing.T) {
 	}
 }
 
+// TestScalarsOfTheDeepest: there are scalars for the zeros of as many layers as a
+// recipe may have.
+func TestScalarsOfTheDeepest(t *testing.T) {
+	useFake(t, new(fake))
+	d, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for range 8*4096 + 2 { // weights, the loss, and the gradient's norm
+		d.AllocScalar()
+	}
+	if err := d.Sync(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDriverRelease(t *testing.T) {
 	for text, want := range map[string]string{
 		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:  gcc version 12.3.0\n":                   "535.104.05",
