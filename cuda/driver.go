@@ -34,7 +34,6 @@ const (
 	cuMemFreeHost
 	cuMemcpyHtoDAsync
 	cuMemcpyDtoHAsync
-	cuMemcpyDtoDAsync
 	cuMemsetD8Async
 	cuStreamCreate
 	cuStreamDestroy
@@ -68,7 +67,7 @@ var symbols = [functions]string{
 	cuDevicePrimaryCtxRetain: "cuDevicePrimaryCtxRetain", cuDevicePrimaryCtxRelease: "cuDevicePrimaryCtxRelease_v2",
 	cuCtxSetCurrent: "cuCtxSetCurrent", cuMemGetInfo: "cuMemGetInfo_v2", cuMemAlloc: "cuMemAlloc_v2", cuMemFree: "cuMemFree_v2",
 	cuMemAllocHost: "cuMemAllocHost_v2", cuMemFreeHost: "cuMemFreeHost",
-	cuMemcpyHtoDAsync: "cuMemcpyHtoDAsync_v2", cuMemcpyDtoHAsync: "cuMemcpyDtoHAsync_v2", cuMemcpyDtoDAsync: "cuMemcpyDtoDAsync_v2",
+	cuMemcpyHtoDAsync: "cuMemcpyHtoDAsync_v2", cuMemcpyDtoHAsync: "cuMemcpyDtoHAsync_v2",
 	cuMemsetD8Async: "cuMemsetD8Async",
 	cuStreamCreate:  "cuStreamCreate", cuStreamDestroy: "cuStreamDestroy_v2", cuStreamSynchronize: "cuStreamSynchronize", cuStreamWaitEvent: "cuStreamWaitEvent",
 	cuStreamBeginCapture: "cuStreamBeginCapture_v2", cuStreamEndCapture: "cuStreamEndCapture",

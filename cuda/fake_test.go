@@ -146,7 +146,7 @@ func (f *fake) call(fn function, a, b, c uintptr) int {
 		delete(f.blocks, a)
 	case cuMemFreeHost:
 		delete(f.blocks, a)
-	case cuMemcpyHtoDAsync, cuMemcpyDtoHAsync, cuMemcpyDtoDAsync:
+	case cuMemcpyHtoDAsync, cuMemcpyDtoHAsync:
 		if !f.graph {
 			copy(unsafe.Slice(at[byte](a), c), unsafe.Slice(at[byte](b), c))
 		}

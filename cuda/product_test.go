@@ -215,9 +215,8 @@ func BenchmarkProducts(b *testing.B) {
 	for i := range random {
 		random[i] = bf16(float32(r.Normal()))
 	}
-	d.upload(pool, unsafe.Pointer(&random[0]), 2<<20)
-	for have := 2 << 20; have < size; have *= 2 {
-		d.do(cuMemcpyDtoDAsync, pool+uintptr(have), pool, uintptr(min(have, size-have)), d.stream)
+	for at := 0; at < size; at += 2 << 20 {
+		d.upload(pool+uintptr(at), unsafe.Pointer(&random[0]), 2<<20)
 	}
 	octonion, err := algebra.ByName("octonion")
 	if err != nil {
