@@ -155,8 +155,8 @@ func (d *Device) gemm90(p product) {
 		uint64(p.rotary.cos), uint64(p.rotary.sin), i32(p.rotary.period)|i32(p.rotary.count)<<32) // the words of the last parameter
 }
 
-// half is the time that half a tile of 256 columns takes.
-const half = 0.6
+// halfTile is the time that half a tile of 256 columns takes.
+const halfTile = 0.6
 
 // rounds is how many tiles, one after the other, the busiest multiprocessor
 // does (gemm90_tiles says which are half as wide).
@@ -171,9 +171,9 @@ func (d *Device) rounds(p product, v variant) float64 {
 	switch {
 	case v == together256 && p.n-256*(columns-1) <= 128:
 		wide := per(tiles/columns*(columns-1), d.multi)
-		return float64(wide) + half*float64(per(tiles, d.multi)-wide)
+		return float64(wide) + halfTile*float64(per(tiles, d.multi)-wide)
 	case v == together256 && rest > 0 && 2*rest <= d.multi:
-		return float64(all) + half
+		return float64(all) + halfTile
 	}
 	return float64(per(tiles, d.multi))
 }
