@@ -305,7 +305,15 @@ func checkpointStep(name string) int {
 
 // Resume continues the run in out_dir from its last checkpoint. The model
 // configuration and the dataset must be the ones it was made with.
-func (t *Trainer) Resume() error {
+func (t *Trainer) Resume() (err error) {
+	if err := t.lock(); err != nil { // or the checkpoint may be replaced while it is read
+		return err
+	}
+	defer func() {
+		if err != nil {
+			t.unlock()
+		}
+	}()
 	dir, err := t.lastCheckpoint()
 	if errors.Is(err, fs.ErrNotExist) {
 		why := ""

@@ -34,6 +34,12 @@ func (t *Trainer) openFolder(ctx context.Context, o Observer) error {
 	if err := os.MkdirAll(t.cfg.OutDir, 0o755); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
+	if err := t.lock(); err != nil {
+		return err
+	}
+	if err := t.checkFolder(); err != nil { // another run may have begun and ended meanwhile
+		return err
+	}
 	if err := t.writeConfig(); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
@@ -77,6 +83,14 @@ func (t *Trainer) checkFolder() error {
 	return nil
 }
 
+// unlock ends what lock began.
+func (t *Trainer) unlock() {
+	if t.held != nil {
+		t.held.Close()
+		t.held = nil
+	}
+}
+
 // writeConfig leaves the recipe in out_dir, where it also serves --resume: the
 // old one stays until the new one is whole.
 func (t *Trainer) writeConfig() error {
@@ -93,6 +107,9 @@ func (t *Trainer) writeConfig() error {
 // Overwrite removes the checkpoints and the metrics of an earlier run in
 // out_dir, and lets Run write there.
 func (t *Trainer) Overwrite() error {
+	if err := t.lock(); err != nil {
+		return err
+	}
 	root := t.checkpointsDir()
 	entries, err := os.ReadDir(root)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -232,6 +232,7 @@ func TestStoppedBeforeTheFirstCheckpoint(t *testing.T) {
 	if err := tr.log.Close(); err != nil {
 		t.Fatal(err)
 	}
+	tr.unlock() // as the end of its process does
 	for _, err := range []error{newTrainer(t, c, d, 2).Run(context.Background(), Observer{}), newTrainer(t, c, d, 2).Resume()} {
 		if err == nil || !strings.Contains(err.Error(), "stopped before its first") || !strings.Contains(err.Error(), "--overwrite") {
 			t.Errorf("got %v, want the reason and --overwrite", err)

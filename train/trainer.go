@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"time"
 
@@ -59,6 +60,7 @@ type Trainer struct {
 	resumed   bool
 	overwrite bool
 	log       *runlog.Writer
+	held      *os.File // out_dir, locked; nil: not
 }
 
 // New builds a run: the model with fresh weights, and its passes recorded.
@@ -157,8 +159,11 @@ func (t *Trainer) build() (err error) {
 	return t.dev.Sync() // that there is the memory
 }
 
-// Close closes the device.
-func (t *Trainer) Close() { t.dev.Close() }
+// Close closes the device, and lets another run have out_dir.
+func (t *Trainer) Close() {
+	t.unlock()
+	t.dev.Close()
+}
 
 // Step is the number of updates done.
 func (t *Trainer) Step() int { return t.step }
@@ -170,6 +175,7 @@ func (t *Trainer) Last() EvalInfo { return t.last }
 // checkpoints. When ctx ends it saves and returns ErrInterrupted.
 func (t *Trainer) Run(ctx context.Context, o Observer) (err error) {
 	o = o.fill()
+	defer t.unlock()
 	if err := t.openFolder(ctx, o); err != nil {
 		return err
 	}
