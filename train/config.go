@@ -299,11 +299,12 @@ func (c *Config) override(o string) (string, error) {
 		v.SetString(value)
 	}
 	if err != nil {
-		want := map[string]string{"integer": "an integer", "number": "a number"}[typeName(v.Kind())]
-		if want == "" {
-			want = "true or false"
+		want, _, _ := strings.Cut(typeWanted(field), " such as ")
+		reason := "wrong type"
+		if errors.Is(err, strconv.ErrRange) {
+			reason = "out of range"
 		}
-		return "", &ConfigError{Where: where, Keys: []string{key}, Reason: fmt.Sprintf("%s: wrong type, want %s", key, want)}
+		return "", &ConfigError{Where: where, Keys: []string{key}, Reason: fmt.Sprintf("%s: %s, want %s", key, reason, want)}
 	}
 	return key, nil
 }

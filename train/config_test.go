@@ -91,6 +91,8 @@ func TestLoadConfigErrors(t *testing.T) {
 		{"huge batch", "dataset = 'x'\nbatch_size = 1000000\nblock_size = 1000000", nil, "tiny.toml:2: batch_size × block_size"},
 		{"override range", "dataset = 'x'\nn_layer = 2", []string{"--n_layer=0"}, "--n_layer=0: n_layer = 0, want 1 to 4096"},
 		{"override type", "dataset = 'x'", []string{"--n-layer=four"}, "--n-layer=four: n_layer: wrong type, want an integer"},
+		{"override of the seed", "dataset = 'x'", []string{"--seed=-1"}, "--seed=-1: seed: wrong type, want an integer, 0 or more"},
+		{"huge override", "dataset = 'x'", []string{"--max_iters=99999999999999999999"}, "--max_iters=99999999999999999999: max_iters: out of range, want an integer"},
 		{"override unknown", "dataset = 'x'", []string{"--learning_rat=1"}, `--learning_rat=1: unknown key "learning_rat"; did you mean "learning_rate"?`},
 		{"override without value", "dataset = 'x'", []string{"--n_layer"}, "--n_layer: no value, want --n_layer=VALUE"},
 	} {

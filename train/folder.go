@@ -22,6 +22,9 @@ const configFile = "config.toml"
 // checks the dataset if nobody has, and opens metrics.jsonl. Until nothing is
 // left to refuse it changes nothing.
 func (t *Trainer) openFolder(ctx context.Context, o Observer) error {
+	if err := t.lock(); err != nil { // first: files of a run that is going would puzzle checkFolder
+		return err
+	}
 	if err := t.checkFolder(); err != nil {
 		return err
 	}
@@ -34,10 +37,10 @@ func (t *Trainer) openFolder(ctx context.Context, o Observer) error {
 	if err := os.MkdirAll(t.cfg.OutDir, 0o755); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
-	if err := t.lock(); err != nil {
+	if err := t.lock(); err != nil { // a folder that was not there before
 		return err
 	}
-	if err := t.checkFolder(); err != nil { // another run may have begun and ended meanwhile
+	if err := t.checkFolder(); err != nil { // what another run left meanwhile
 		return err
 	}
 	if err := t.writeConfig(); err != nil {

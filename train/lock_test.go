@@ -25,6 +25,7 @@ func TestOneRunAFolder(t *testing.T) {
 			return
 		}
 		refused("overwriting", newTrainer(t, c, d, 1).Overwrite())
+		refused("beginning", newTrainer(t, c, d, 1).Run(context.Background(), Observer{}))
 		refused("resuming", newTrainer(t, c, d, 1).Resume())
 	}})
 	if err != nil {

@@ -120,10 +120,8 @@ func loadRecipe(name string, overrides []string) (train.Config, error) {
 	}
 	var text []byte
 	switch {
-	case err == nil && info.Size() > limit:
-		return train.Config{}, fmt.Errorf("%s: %d bytes is no recipe", path, info.Size())
 	case err == nil:
-		text, err = os.ReadFile(path)
+		text, err = readAtMost(path, limit)
 	case path == name && !strings.ContainsAny(name, `/\.`):
 		path = name + ".toml"
 		if text, err = configs.Read(name); err != nil {
@@ -141,6 +139,20 @@ func loadRecipe(name string, overrides []string) (train.Config, error) {
 		return cfg, &usageError{err: err}
 	}
 	return cfg, err
+}
+
+// readAtMost reads a recipe, which may come by a pipe; a longer file is refused.
+func readAtMost(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("%s: more than %d bytes is no recipe", path, limit)
+	}
+	return text, err
 }
 
 func noRecipe(name string) error {
