@@ -156,6 +156,9 @@ func detect(r io.ReaderAt, size int64, path string) (string, error) {
 	case ".bin":
 		return FormatLlama2C, nil
 	}
+	if size == 0 {
+		return "", &FormatError{File: path, Offset: -1, Reason: "the file is empty"}
+	}
 	return "", &FormatError{File: path, Offset: 0, Reason: fmt.Sprintf("not a model file: it begins with %q; want a run or checkpoint folder, .spinnet, .safetensors, .pt, .gguf or a llama2.c .bin", head[:min(len(head), 8)])}
 }
 

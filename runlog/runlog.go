@@ -286,7 +286,7 @@ func ReadFile(path string) ([]Record, error) {
 	var rs []Record
 	for r, err := range Read(f) {
 		if err != nil {
-			return rs, fmt.Errorf("%w in %s", err, path)
+			return rs, fmt.Errorf("%s: %w", path, err)
 		}
 		rs = append(rs, r)
 	}

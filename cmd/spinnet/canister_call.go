@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -174,14 +175,17 @@ func canisterNamed(name, project, network string) (agent.Principal, error) {
 	if network != "ic" {
 		network = "local" // icp's name for it, wherever it listens
 	}
-	var errs []error
+	why := ", from which nothing was deployed"
 	for _, kept := range []string{"data", "cache"} {
 		path := filepath.Join(project, ".icp", kept, "mappings", network+".ids.json")
 		text, err := os.ReadFile(path)
-		if err != nil {
-			errs = append(errs, err)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		if err != nil {
+			return nil, err
+		}
+		why = ""
 		ids := map[string]string{}
 		if err := json.Unmarshal(text, &ids); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -190,6 +194,6 @@ func canisterNamed(name, project, network string) (agent.Principal, error) {
 			return agent.ParsePrincipal(ids[name])
 		}
 	}
-	return nil, &usageError{errors.Join(append([]error{fmt.Errorf("%q is no principal, and no canister of project %s on network %s", name, project, network)}, errs...)...),
+	return nil, &usageError{fmt.Errorf("%q is no principal, and no canister of project %s on network %s%s", name, project, network, why),
 		"--project names the folder with icp.yaml that was deployed"}
 }

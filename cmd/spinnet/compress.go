@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -76,9 +77,12 @@ func (f *compressFlags) bits() int {
 
 // check refuses flags that cannot go together.
 func (f *compressFlags) check() error {
+	ext := strings.ToLower(filepath.Ext(f.output))
 	switch {
 	case f.output == "":
 		return &usageError{errors.New("no file to write"), "give one with -o FILE"}
+	case ext != ".spinnet" && modelWriters[ext] != nil:
+		return &usageError{fmt.Errorf("%s: compress writes .spinnet files only", f.output), "spinnet convert MODEL " + f.output + " writes that format"}
 	case f.bits() == 0:
 		return usagef("--embedding %s: want int8, q6 or q4", f.embedding)
 	case f.format != 4 && f.format != 5:

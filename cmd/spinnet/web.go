@@ -179,10 +179,14 @@ func oldSite(dir string) ([]string, error) {
 }
 
 // writeSite writes the files of a site, site.json last, and removes those of
-// the old one that it lacks.
+// the old one that it lacks. Without an old one site.json is the first, so that
+// a build that broke off is known as one and can be done again.
 func writeSite(dir string, files map[string][]byte, old []string) error {
 	names := slices.Sorted(maps.Keys(files))
 	slices.SortStableFunc(names, func(a, b string) int { return rank(a) - rank(b) })
+	if last := len(names) - 1; old == nil {
+		names = slices.Concat(names[last:], names[:last])
+	}
 	for _, name := range names {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

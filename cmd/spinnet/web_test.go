@@ -41,6 +41,30 @@ func needChromium(t testing.TB) string {
 	return ""
 }
 
+// A build that broke off, for want of room say, can be done again in its
+// folder.
+func TestWebBuildAgain(t *testing.T) {
+	dir := t.TempDir()
+	obstacle := filepath.Join(dir, "index.html")
+	if err := os.Mkdir(obstacle, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"index.html": nil, "site.json": []byte("{}"), "assets/a.js": nil}
+	if err := writeSite(dir, files, nil); err == nil {
+		t.Fatal("index.html was a folder")
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	old, err := oldSite(dir)
+	if err != nil || old == nil {
+		t.Fatalf("the folder of a build that broke off: got %v, %v", old, err)
+	}
+	if err := writeSite(dir, files, old); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // writeModel writes a random model with int8 activations as a .spinnet file.
 func writeModel(t testing.TB, path string, c arch.Config, tok spinfile.TokenizerInfo) []byte {
 	t.Helper()
