@@ -214,6 +214,9 @@ func link(root, name, target string) error {
 func (t *Trainer) relink() error {
 	root := t.checkpointsDir()
 	for name, step := range map[string]int{"last": t.step, "best": t.bestStep} {
+		if err := unfollow(root, name); err != nil {
+			return err
+		}
 		to := stepDir(step)
 		if have, err := os.Readlink(filepath.Join(root, name)); err == nil && have == to {
 			continue
@@ -224,6 +227,30 @@ func (t *Trainer) relink() error {
 		if err := link(root, name, to); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// unfollow gives a checkpoint that stands where "last" or "best" is to be a link
+// the name of its step, if there is none of that name: programs that copy a run
+// often copy what a link leads to.
+func unfollow(root, name string) error {
+	dir := filepath.Join(root, name)
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+		return nil
+	}
+	s, err := readState(filepath.Join(dir, interop.StateFile))
+	if err != nil {
+		return err
+	}
+	to := filepath.Join(root, stepDir(s.Step))
+	if _, err := os.Stat(filepath.Join(to, interop.WeightsFile)); err == nil {
+		err = os.RemoveAll(dir)
+	} else {
+		err = os.Rename(dir, to)
+	}
+	if err != nil {
+		return fmt.Errorf("train: %w", err)
 	}
 	return nil
 }

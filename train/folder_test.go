@@ -218,6 +218,52 @@ func TestForeignFilesStay(t *testing.T) {
 	}
 }
 
+// A run that was copied by a program that follows links can be gone on with,
+// also where nothing but what the links led to was copied.
+func TestResumeCopyWithoutLinks(t *testing.T) {
+	d := testData(t, 0.1)
+	whole := testConfig(t, "max_iters=12", "eval_interval=4", "eval_iters=2", "checkpoint_interval=4")
+	runToEnd(t, whole, d, false)
+	for _, steps := range []bool{true, false} {
+		c := whole
+		c.OutDir, c.MaxIters = filepath.Join(t.TempDir(), "run"), 8
+		c.LRDecayIters = whole.MaxIters
+		runToEnd(t, c, d, false)
+		root := filepath.Join(c.OutDir, "checkpoints")
+		for _, name := range []string{"last", "best"} {
+			to, err := os.Readlink(filepath.Join(root, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(filepath.Join(root, name)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.CopyFS(filepath.Join(root, name), os.DirFS(filepath.Join(root, to))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !steps {
+			all, err := filepath.Glob(filepath.Join(root, "step-*"))
+			if err != nil || len(all) == 0 {
+				t.Fatal(all, err)
+			}
+			for _, dir := range all {
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		c.MaxIters, c.LRDecayIters = whole.MaxIters, 0
+		runToEnd(t, c, d, true)
+		if !bytes.Equal(weightsOf(t, whole), weightsOf(t, c)) {
+			t.Errorf("step folders %v: other weights", steps)
+		}
+		if got, want := bestOf(t, c), bestOf(t, whole); got != want { // which are links again
+			t.Errorf("step folders %v: best is %s, want %s", steps, got, want)
+		}
+	}
+}
+
 // A run that was killed before its first checkpoint says what to do.
 func TestStoppedBeforeTheFirstCheckpoint(t *testing.T) {
 	d := testData(t, 0.1)
