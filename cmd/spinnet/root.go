@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -193,6 +194,9 @@ func unknownCommand(root *cobra.Command, name string) error {
 // flagError explains a flag that does not exist or does not parse.
 func flagError(cmd *cobra.Command, err error) error {
 	missing, ok := errors.AsType[*pflag.NotExistError](err)
+	if bad, is := errors.AsType[*pflag.InvalidValueError](err); is {
+		err = badValue("--"+bad.GetFlag().Name+" "+bad.GetValue(), bad)
+	}
 	if !ok {
 		return &usageError{err, cmd.CommandPath() + " --help lists the flags"}
 	}
@@ -209,6 +213,25 @@ func flagError(cmd *cobra.Command, err error) error {
 	return &usageError{fmt.Errorf("unknown flag --%s", name), cmd.CommandPath() + " --help lists the flags"}
 }
 
+// badValue says what a flag takes, where its type is pflag's.
+func badValue(given string, err error) error {
+	bad, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return fmt.Errorf("%s: %w", given, err)
+	}
+	want := map[string]string{
+		"int": "a whole number", "uint64": "a whole number, 0 or more", "float64": "a number",
+		"bool": "true or false", "duration": "a time such as 30s or 5m",
+	}[bad.GetFlag().Value.Type()]
+	switch {
+	case want == "":
+		return fmt.Errorf("%s: %w", given, errors.Unwrap(bad))
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("%s: out of range, want %s", given, want)
+	}
+	return fmt.Errorf("%s: want %s", given, want)
+}
+
 // flagsFromEnv sets each flag that the command line left alone from its
 // SPINNET_ variable.
 func flagsFromEnv(flags *pflag.FlagSet) (err error) {
@@ -219,7 +242,7 @@ func flagsFromEnv(flags *pflag.FlagSet) (err error) {
 			return
 		}
 		if e := flags.Set(f.Name, value); e != nil {
-			err = &usageError{fmt.Errorf("%s=%s: %w", name, value, e), ""}
+			err = &usageError{badValue(name+"="+value, e), ""}
 		}
 	})
 	return err
