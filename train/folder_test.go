@@ -218,6 +218,20 @@ func TestForeignFilesStay(t *testing.T) {
 	}
 }
 
+// A run whose log cannot be written, on a full disk say, tells what is left.
+func TestLogFails(t *testing.T) {
+	c := testConfig(t, "checkpoint_interval=2")
+	tr := newTrainer(t, c, testData(t, 0), 1)
+	err := tr.Run(context.Background(), Observer{Step: func(s StepInfo) {
+		if s.Step == 3 {
+			tr.log.Close()
+		}
+	}})
+	if err == nil || !strings.Contains(err.Error(), "step 3 not logged") || !strings.Contains(err.Error(), "the checkpoint of step 2 in") {
+		t.Errorf("got %v, want the step and the checkpoint that is kept", err)
+	}
+}
+
 // A run that was copied by a program that follows links can be gone on with,
 // also where nothing but what the links led to was copied.
 func TestResumeCopyWithoutLinks(t *testing.T) {

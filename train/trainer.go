@@ -279,7 +279,12 @@ func (t *Trainer) evaluateStep(ctx context.Context) error {
 
 // logStep writes one line of metrics.jsonl, or adds the evaluation to the line
 // that is there.
-func (t *Trainer) logStep(s *StepInfo, evaluated bool) error {
+func (t *Trainer) logStep(s *StepInfo, evaluated bool) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("train: step %d not logged: %w; %s", t.step, err, t.kept())
+		}
+	}()
 	switch {
 	case s == nil && !evaluated:
 		return nil
