@@ -114,11 +114,12 @@ func mixedMatrix(wo *matrix, mixer, beta *spinfile.Tensor) (*matrix, error) {
 func tableMatrix(t *spinfile.Tensor) *matrix {
 	rows, d := t.Shape[0], t.Shape[1]
 	m := &matrix{rows: rows, width: d}
-	if t.Int8 == nil {
+	ints := t.Expanded()
+	if ints == nil {
 		m.row = func(dst []float32, r int) { copy(dst, t.Data[r*d:]) }
 		return m
 	}
-	m.int8s = func(r int) ([]int8, float32) { return t.Int8[r*d : (r+1)*d], t.Scale[r] }
+	m.int8s = func(r int) ([]int8, float32) { return ints[r*d : (r+1)*d], t.Scale[r] }
 	m.row = func(dst []float32, r int) {
 		q, scale := m.int8s(r)
 		for c, v := range q {

@@ -378,6 +378,33 @@ func FuzzGGUF(f *testing.F) {
 	})
 }
 
+// An embedding in 8, 6 or 4 bits is exported as the values that it stands for,
+// in q8_0 with the very integers.
+func TestGGUFOfSmallEmbeddings(t *testing.T) {
+	m, err := Open(seedTinyPT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bits := range []int{8, 6, 4} {
+		small := m.QuantizeEmbedding(bits)
+		want := small.Tensor("tok_embeddings.weight").Floats()
+		for kind, most := range map[string]float64{"f32": 0, "q8_0": 1.0 / 2048} {
+			var b bytes.Buffer
+			if err := WriteGGUF(&b, small, GGUFOptions{Embedding: kind}); err != nil {
+				t.Fatal(err)
+			}
+			back, err := readBytes(b.Bytes(), "small.gguf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := back.Tensor("tok_embeddings.weight").Floats()
+			if rel := relL2(got, want); !(rel <= most) {
+				t.Errorf("%d bits as %s: relative difference %.2g, want at most %.2g", bits, kind, rel, most)
+			}
+		}
+	}
+}
+
 // An exported model is read back as the dense model that it stands for.
 func TestGGUFRoundTrip(t *testing.T) {
 	m, err := Open(seedTinyPT)
