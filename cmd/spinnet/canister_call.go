@@ -134,7 +134,7 @@ func signAs(c *agent.Client, path string) error {
 	if path == "" {
 		return nil
 	}
-	pem, err := os.ReadFile(path)
+	pem, err := readAtMost(path, 1<<20, "PEM file with a key")
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -121,7 +122,7 @@ func loadRecipe(name string, overrides []string) (train.Config, error) {
 	var text []byte
 	switch {
 	case err == nil:
-		text, err = readAtMost(path, limit)
+		text, err = readAtMost(path, limit, "recipe")
 	case path == name && !strings.ContainsAny(name, `/\.`):
 		path = name + ".toml"
 		if text, err = configs.Read(name); err != nil {
@@ -141,8 +142,9 @@ func loadRecipe(name string, overrides []string) (train.Config, error) {
 	return cfg, err
 }
 
-// readAtMost reads a recipe, which may come by a pipe; a longer file is refused.
-func readAtMost(path string, limit int64) ([]byte, error) {
+// readAtMost reads a file, which may be a pipe; a longer one is not what is
+// wanted.
+func readAtMost(path string, limit int64, wanted string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -150,7 +152,7 @@ func readAtMost(path string, limit int64) ([]byte, error) {
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("%s: more than %d bytes is no recipe", path, limit)
+		err = fmt.Errorf("%s: more than %d bytes is no %s", path, limit, wanted)
 	}
 	return text, err
 }
@@ -228,7 +230,11 @@ func runTrain(out, log io.Writer, recipe string, flags trainFlags) (err error) {
 		return withNeed(err, cfg, data)
 	}
 	last := t.Last()
-	_, err = fmt.Fprintf(out, "final: step %d train %.4f val %.4f\n", last.Step, last.Train, last.Val)
+	val := fmt.Sprintf("val %.4f", last.Val)
+	if math.IsNaN(last.Val) {
+		val = "no validation split"
+	}
+	_, err = fmt.Fprintf(out, "final: step %d train %.4f %s\n", last.Step, last.Train, val)
 	return err
 }
 
