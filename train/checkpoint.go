@@ -244,7 +244,7 @@ func unfollow(root, name string) error {
 		return err
 	}
 	to := filepath.Join(root, stepDir(s.Step))
-	if _, err := os.Stat(filepath.Join(to, interop.WeightsFile)); err == nil {
+	if _, err = os.Stat(filepath.Join(to, interop.WeightsFile)); err == nil {
 		err = os.RemoveAll(dir)
 	} else {
 		err = os.Rename(dir, to)

@@ -114,7 +114,7 @@ func loadRecipe(name string, overrides []string) (train.Config, error) {
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
 		inside := filepath.Join(path, "config.toml")
-		if info, err = os.Stat(inside); err == nil || !slices.Contains(configs.Names(), name) {
+		if _, err = os.Stat(inside); err == nil || !slices.Contains(configs.Names(), name) {
 			path = inside
 			overrides = append([]string{"out_dir=" + filepath.Clean(name)}, overrides...)
 		}
