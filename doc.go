@@ -35,6 +35,7 @@
 //	corpus      the small text that ships      configs   the recipes that ship
 //
 // Who may import whom is a table in repo_test.go. Start reading at
-// train.Trainer.TrainStep (one step, from batch to update), kernel.RefLinear
-// (the layer's formula) and docs/rationale.md (why it is so).
+// docs/architecture.md, which follows one training step and one token through the
+// code, and kernel.RefLinear (the layer's formula). docs/spec.md says what is
+// computed ("SPEC §1" in a comment is its section 1), docs/rationale.md why.
 package spinnet

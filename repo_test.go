@@ -279,6 +279,22 @@ func TestDocLinks(t *testing.T) {
 	}
 }
 
+// "SPEC §1" in a comment is a section of docs/spec.md.
+func TestSpecSections(t *testing.T) {
+	spec, err := os.ReadFile("docs/spec.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cited := regexp.MustCompile(`SPEC §([0-9]+)`)
+	for name, src := range trackedText(t) {
+		for _, m := range cited.FindAllSubmatch(src, -1) {
+			if !bytes.Contains(spec, []byte("\n## "+string(m[1])+". ")) {
+				t.Errorf("%s cites %s, which docs/spec.md has not", name, m[0])
+			}
+		}
+	}
+}
+
 // The compiled kernels are of the sources beside them, and all of one run of
 // cuda/build.sh.
 func TestCompiledKernelsFresh(t *testing.T) {
