@@ -15,7 +15,7 @@ const (
 )
 
 // From which width on, or up to which width of a part, a form is quickest, as
-// measured on an H100 (docs/benchmarks.md).
+// measured on an H100 (docs/benchmarks-gpu.md).
 const (
 	walshFrom    = 2048
 	fusedMost    = 448

@@ -57,7 +57,7 @@ func TestMeasure(t *testing.T) {
 			tr.Close()
 		}
 	}
-	// What an H100 took (docs/benchmarks.md), within 2 %.
+	// What an H100 took (docs/benchmarks-gpu.md), within 2 %.
 	const (
 		small = "n_layer = 8\nn_head = 8\nn_embd = 512\nhidden_dim = 1408\noctonion_attention = true\nblock_size = 256\nbatch_size = 32\ngradient_accumulation_steps = 4\n"
 		large = "n_layer = 24\nn_head = 20\nn_embd = 1280\nhidden_dim = 3456\nblock_size = 1024\nbatch_size = 10\n"

@@ -5,7 +5,7 @@ package cuda
 import "spinnet/tensor"
 
 // octonionChunk is how many rows of tiles of m rows of x make a chunk of
-// octonion.cuh: the more the quicker on an H100 (docs/benchmarks.md), but some chunks
+// octonion.cuh: the more the quicker on an H100 (docs/benchmarks-gpu.md), but some chunks
 // there must be for the transforms of one to go on beside the products of another.
 func octonionChunk(m int) int { return min(16, max(4, per(m, 4*128))) }
 

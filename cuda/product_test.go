@@ -204,7 +204,7 @@ func TestProducts(t *testing.T) {
 }
 
 // BenchmarkProducts times every variant of the products that the models of
-// docs/benchmarks.md need, those of weights' gradients with several splits and
+// docs/benchmarks-gpu.md need, those of weights' gradients with several splits and
 // with the fold after them: microseconds, in medians of graphs that go round
 // operands larger than the L2 cache. The variant that is chosen comes first.
 func BenchmarkProducts(b *testing.B) {

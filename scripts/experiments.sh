@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The recorded experiments of docs/benchmarks.md: small models on Shakespeare
+# The recorded experiments of docs/experiments.md: small models on Shakespeare
 # by characters, several seeds an arm, as many runs at once as there are cores.
 #
 #   scripts/experiments.sh small [OUT]   recipes and algebras at 4 layers, d 128
