@@ -40,8 +40,8 @@ func newCanisterDeployCmd() *cobra.Command {
 		Use:   "deploy DIR",
 		Short: "Deploy a canister with icp, to the local replica or the main network",
 		Long: `Deploy runs "icp deploy" in a folder that "spinnet canister build" made, on the
-local replica or on the main network (ic), which costs cycles: it prints an
-estimate first, and asks. icp is ICP's own command line; it holds your
+local replica or on the main network (ic), which costs cycles: without --yes it
+prints an estimate and stops. icp is ICP's own command line; it holds your
 identity and your cycles.`,
 		Example: `  spinnet canister deploy build
   spinnet canister deploy build --network ic --identity me`,
@@ -86,7 +86,7 @@ identity and your cycles.`,
 	cmd.Flags().StringVar(&network, "network", "local", "local or ic")
 	cmd.Flags().StringVar(&icp, "icp", "icp", "the icp program")
 	cmd.Flags().StringVar(&identity, "identity", "", "icp's identity to deploy as")
-	cmd.Flags().BoolVar(&yes, "yes", false, "spend cycles without asking")
+	cmd.Flags().BoolVar(&yes, "yes", false, "deploy to the main network, which spends cycles")
 	return cmd
 }
 
