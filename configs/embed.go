@@ -12,7 +12,8 @@ import (
 //go:embed *.toml
 var files embed.FS
 
-// Read gives the text of the recipe of that name, such as "demo".
+// Read gives the text of the recipe of that name, such as "demo". Without such a
+// recipe the error is an fs.ErrNotExist.
 func Read(name string) ([]byte, error) { return files.ReadFile(name + ".toml") }
 
 // Names lists the recipes.

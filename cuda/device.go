@@ -50,7 +50,9 @@ const (
 	numbersSize = 256
 )
 
-// Open returns the GPU of that number as a device.
+// Open returns GPU number, from 0, as a device. That there is no driver, no such
+// GPU, or one that is too old or taken is an error; ErrNoDriver, ErrNoKernels and
+// ErrLeftOut can be told apart.
 func Open(number int) (tensor.Device, error) {
 	g, err := openGPU(number)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 // maxHeadDim is the widest attention head that can be trained.
 const maxHeadDim = 128
 
-// Trains tells whether a GPU can train a model with attention heads of a
-// width: an error says what it wants instead.
+// Trains tells whether a GPU can train a model with attention heads of headDim
+// values each: even, and at most 128. The error says so.
 func Trains(headDim int) error {
 	if headDim > maxHeadDim || headDim%2 != 0 {
 		return fmt.Errorf("cuda: attention heads of %d values; on the GPU want an even number up to %d (n_embd / n_head), or device = cpu", headDim, maxHeadDim)

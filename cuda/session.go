@@ -97,8 +97,9 @@ const (
 	mostInt8      = 1 << 16 // columns, as kernel.MaxInt8Columns
 )
 
-// NewSession puts a model on GPU number i. Of the options, threads mean nothing
-// here.
+// NewSession puts a model on GPU number i, from 0. Of the options, threads mean
+// nothing here. The errors are those of Open, too little memory, and heads or a
+// context that are too large for the GPU; they say what to do.
 func NewSession(i int, m *spinfile.Model, o engine.Options) (*Session, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
@@ -406,7 +407,9 @@ func (s *Session) lookAhead(pos int) {
 	s.ahead.pos = pos
 }
 
-// Prefill reads ids and returns the logits of the token after them.
+// Prefill reads ids and returns the logits [vocab] of the token after them, valid
+// until the next call. No ids, or one outside the vocabulary, is an error, and
+// then nothing is read; after a failure of the GPU every call fails.
 func (s *Session) Prefill(ids []int32) ([]float32, error) {
 	if len(ids) == 0 {
 		return nil, errors.New("cuda: nothing to read: no token ids")
@@ -564,8 +567,9 @@ func (s *Session) linear(kind linearKind, y uintptr, w *decodeLinear, minus uint
 // scoreRows is how many rows' logits Score holds at a time.
 const scoreRows = 32
 
-// Score reads ids, writes the log-probabilities of targets, and returns the
-// logits after the last.
+// Score reads ids, writes to logProbs the logarithms (natural) of the
+// probabilities of targets, each after the id of its place, and returns the logits
+// [vocab] after the last. The three have one length.
 func (s *Session) Score(logProbs []float32, ids, targets []int32) ([]float32, error) {
 	for _, list := range [][]int32{ids, targets} {
 		if err := engine.CheckIDs(list, s.config.VocabSize); err != nil {

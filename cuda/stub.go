@@ -12,7 +12,9 @@ import (
 // Devices lists the GPUs and says which driver they have.
 func Devices() (gpus []Info, driver string, err error) { return nil, "", ErrLeftOut }
 
-// Open returns the GPU of that number as a device.
+// Open returns GPU number, from 0, as a device. That there is no driver, no such
+// GPU, or one that is too old or taken is an error; ErrNoDriver, ErrNoKernels and
+// ErrLeftOut can be told apart.
 func Open(int) (tensor.Device, error) { return nil, ErrLeftOut }
 
 // Measure gives the bytes that something would take on a GPU.

@@ -21,8 +21,9 @@ const (
 	InitScaled = "scaled"
 )
 
-// Init fills the parameters from a seed. Both schemes draw the embedding
-// from N(0, 0.02) and set norms to 1. The values do not depend on the device.
+// Init fills the parameters from a seed, by InitClassic or InitScaled; another
+// scheme is an error. Both draw the embedding from N(0, 0.02) and set norms to
+// 1. The values do not depend on the device.
 func (m *Model) Init(scheme string, seed uint64) error {
 	if scheme != InitClassic && scheme != InitScaled {
 		return fmt.Errorf("model: unknown initialisation %q, want classic or scaled", scheme)

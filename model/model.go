@@ -11,7 +11,8 @@ import (
 	"spinnet/tensor"
 )
 
-// Param is one learned tensor with its gradient.
+// Param is one learned tensor with its gradient of the same shape. Both are
+// float32; Value holds the latents that are quantised for use.
 type Param struct {
 	arch.Param
 	Value, Grad *tensor.Tensor
@@ -39,8 +40,9 @@ type layer struct {
 	gate, up, down         *tensor.Weight
 }
 
-// New allocates a model with all parameters zero. The configuration is
-// checked after its defaults are filled.
+// New allocates a model with all parameters zero. The configuration is checked
+// after its defaults are filled: the error is an *arch.ConfigError, or says that
+// training has one norm_eps, one rope_theta and a tied output only.
 func New(dev tensor.Device, c arch.Config) (*Model, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
@@ -123,13 +125,14 @@ func (m *Model) Refresh(train bool) {
 	m.Device.Refresh(m.weights, train)
 }
 
-// ZeroGradients clears every gradient.
+// ZeroGradients clears the gradients of all parameters, which passes add to.
 func (m *Model) ZeroGradients() {
 	m.Device.Zero(m.gradients...)
 }
 
-// FinishGradients completes the gradients of the latents and betas after the
-// last backward pass of a step.
+// FinishGradients completes the gradients of the latents and betas, once, after
+// the last backward pass of a step (SPEC §1). Until then those of linear layers
+// are outer products.
 func (m *Model) FinishGradients() {
 	m.Device.FinishGradients(m.weights)
 }
@@ -154,12 +157,13 @@ func (m *Model) ZeroFraction() float64 {
 // and where the loss of each token goes.
 type Batch struct {
 	Rows, T int
-	IDs     *tensor.Ints
-	Targets *tensor.Ints   // −1: not counted
+	IDs     *tensor.Ints   // [Rows·T], sequence by sequence
+	Targets *tensor.Ints   // [Rows·T], the ids that follow; −1: not counted
 	Losses  *tensor.Tensor // [Rows·T] nats
 }
 
-// NewBatch allocates the input of a pass on the model's device.
+// NewBatch allocates the input of a pass, rows sequences of t tokens, on the
+// model's device. t is at most the model's block size.
 func (m *Model) NewBatch(rows, t int) *Batch {
 	return &Batch{Rows: rows, T: t, IDs: m.Device.AllocInts(rows * t), Targets: m.Device.AllocInts(rows * t), Losses: m.Device.Alloc(rows * t)}
 }

@@ -95,6 +95,7 @@ const closing = "}\n"
 
 // AddEval adds an evaluation to the last record, if it is of that step and has
 // none: for one that came later than the step, as after an interruption.
+// Otherwise it does nothing.
 func (w *Writer) AddEval(step int, e Eval) error {
 	if w.last.step != step || w.last.evaluated {
 		return nil

@@ -19,7 +19,8 @@ type CPU struct {
 	step    uint64 // of SetStep
 }
 
-// NewCPU returns a device that computes on the given number of threads.
+// NewCPU returns a device that computes on the given number of threads, from 1
+// on. Close ends them.
 func NewCPU(threads int) *CPU { return &CPU{pool: kernel.NewPool(threads)} }
 
 // Close ends the worker threads.

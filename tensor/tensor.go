@@ -103,7 +103,8 @@ type Attention struct {
 	Layer                             int
 }
 
-// AdamWGroup is the hyperparameters of one parameter in an AdamW update.
+// AdamWGroup is the hyperparameters of one parameter in an AdamW update: its
+// learning rate, and the decay that is multiplied by it.
 type AdamWGroup struct {
 	LR, WeightDecay float32
 }
@@ -112,7 +113,7 @@ type AdamWGroup struct {
 // and the numbers of the next update (Loshchilov & Hutter 2019: decoupled
 // weight decay).
 type AdamW struct {
-	W, G, M, V        []*Tensor
+	W, G, M, V        []*Tensor    // values, gradients, first and second moments: one of each a parameter
 	Groups            []AdamWGroup // one a parameter
 	Beta1, Beta2, Eps float32
 	Step              int     // 1 for the first update, for the bias correction
@@ -132,6 +133,7 @@ type AdamW struct {
 // What fails on the way is remembered, makes all that follows do nothing, and
 // is the error of the next Sync.
 type Device interface {
+	// Name is for people: "cpu …" or the GPU's.
 	Name() string
 	// Close ends the device's threads and gives back its memory.
 	Close()
@@ -140,12 +142,16 @@ type Device interface {
 	Alloc(shape ...int) *Tensor
 	// AllocInts returns space for n token ids.
 	AllocInts(n int) *Ints
+	// AllocScalar returns a number that operations write, 0 at first.
 	AllocScalar() *Scalar
 	// TypeOf is the element type of a tape's variables of a role.
 	TypeOf(r Role) Type
-	// Slice is the part of a block of memory that begins offset bytes in.
+	// Slice is the part of a block of memory that begins offset bytes in, as a
+	// tensor of a type and a shape. It shares the block's memory.
 	Slice(block *Tensor, offset int, t Type, shape ...int) *Tensor
 
+	// Write and WriteInts copy all values of dst from the host, Read all of src to
+	// it; the lengths are equal. Zero and ZeroScalar clear.
 	Write(dst *Tensor, src []float32)
 	Read(dst []float32, src *Tensor)
 	WriteInts(dst *Ints, src []int32)
@@ -170,9 +176,12 @@ type Device interface {
 	// gathered in DW into the gradients of the latents and of beta (SPEC §1).
 	FinishGradients(ws []*Weight)
 
-	// Linear applies layers to one input; LinearBackward gives the sum of
-	// their gradients in dx. A device may do them at once where the tensors
-	// of outputs lie in memory at equal distances, as a tape's do.
+	// Linear applies layers to one input: it reads x as rows of n·K values and
+	// writes ys[i] as rows of n·N, a row for each token (head mixers: for each
+	// group of a token's heads). LinearBackward gives the sum of their gradients
+	// in dx, of x's shape, and adds the folded outer products of dys and x to
+	// each DW. A device may do them at once where the tensors of outputs lie in
+	// memory at equal distances, as a tape's do.
 	Linear(ys []*Tensor, x *Tensor, ws []*Weight)
 	LinearBackward(dx *Tensor, acc bool, dys []*Tensor, x *Tensor, ws []*Weight)
 
@@ -181,23 +190,32 @@ type Device interface {
 	// reads while the two after it run; a tape then keeps them so long.
 	Late() bool
 
+	// Embedding copies the rows ids of table [vocab, d] to y [m, d];
+	// EmbeddingBackward adds the rows of dy to those of dtable.
 	Embedding(y, table *Tensor, ids *Ints)
 	EmbeddingBackward(dtable, dy *Tensor, ids *Ints)
-	// RMSNorm has ε = NormEps.
+	// RMSNorm is y = x·rsqrt(mean(x²)+NormEps)·w for the rows of x and y [m, d],
+	// with w [d].
 	RMSNorm(y, x, w *Tensor)
 	RMSNormBackward(dx *Tensor, acc bool, dw, dy, x, w *Tensor)
-	// RotaryAttention rotates q and k in place, then attends; lse is
-	// [Batch, Heads, T], kept for the backward, which gives the gradients
-	// of the unrotated q and k.
+	// RotaryAttention rotates q and k in place, then attends causally: o and q
+	// are [Batch·T, Heads·HeadDim], k and v [Batch·T, KVHeads·HeadDim]. lse
+	// [Batch, Heads, T], the logarithms of the softmax's sums, is kept for the
+	// backward, which gives the gradients of the unrotated q and k.
 	RotaryAttention(o, lse, q, k, v *Tensor, rot *Rotation, a Attention)
 	RotaryAttentionBackward(dq, dk, dv, do, o, lse, q, k, v *Tensor, rot *Rotation, a Attention)
+	// SwiGLU is y = silu(gate)∘up, all [m, hidden]. Its backward overwrites dgate
+	// and dup.
 	SwiGLU(y, gate, up *Tensor)
 	SwiGLUBackward(dgate, dup, dy, gate, up *Tensor)
+	// Add is y = a + b, of one shape.
 	Add(y, a, b *Tensor)
+	// FakeQuant8 rounds each row of x [m, d] to int8 levels (SPEC §7).
 	FakeQuant8(y, x *Tensor)
-	// CrossEntropy writes the loss of every row in nats; targets of −1 are
-	// ignored. With dh and dtable it also gives the gradients of
-	// scale·Σ losses: dh overwritten, dtable added to.
+	// CrossEntropy writes to losses [m], in nats, the loss of each row of
+	// h [m, d] with the logits h·tableᵀ, table [vocab, d]; a target of −1 has the
+	// loss 0. CrossEntropyBackward also gives the gradients of scale·Σ losses: dh
+	// overwritten, dtable added to.
 	CrossEntropy(losses, h, table *Tensor, targets *Ints)
 	CrossEntropyBackward(losses, dh, dtable, h, table *Tensor, targets *Ints, scale float32)
 

@@ -330,8 +330,9 @@ func checkpointStep(name string) int {
 	return n
 }
 
-// Resume continues the run in out_dir from its last checkpoint. The model
-// configuration and the dataset must be the ones it was made with.
+// Resume continues the run in out_dir from its last checkpoint: weights, moments,
+// step. That there is none is an error, and so are another model configuration,
+// dataset or seed than it was made with, and another process that trains there.
 func (t *Trainer) Resume() (err error) {
 	if err := t.lock(); err != nil { // or the checkpoint may be replaced while it is read
 		return err
@@ -391,8 +392,9 @@ func (t *Trainer) Resume() (err error) {
 }
 
 // InitFrom takes the weights of another model of the same configuration (a run
-// or checkpoint folder, a .safetensors file, or a checkpoint of the original
-// program) as the start of a new run.
+// or checkpoint folder, or any file that interop.OpenLatents takes) as the start
+// of a new run. Another configuration or vocabulary is an error that names the
+// difference.
 func (t *Trainer) InitFrom(path string) error {
 	from, err := interop.OpenLatents(path, interop.Options{})
 	if err != nil {

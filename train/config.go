@@ -549,7 +549,7 @@ func EditDistance(a, b string) int {
 	return row[len(b)]
 }
 
-// GPUNumber is N of a device cuda:N, 0 of cuda; ok is false for other names.
+// GPUNumber is N, from 0, of a device cuda:N, 0 of cuda; ok is false for other names.
 func GPUNumber(device string) (n int, ok bool) {
 	digits, ok := strings.CutPrefix(device, "cuda:")
 	if !ok {

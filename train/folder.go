@@ -108,7 +108,7 @@ func (t *Trainer) writeConfig() error {
 }
 
 // Overwrite removes the checkpoints and the metrics of an earlier run in
-// out_dir, and lets Run write there.
+// out_dir, and lets Run write there. Other files stay.
 func (t *Trainer) Overwrite() error {
 	if err := t.lock(); err != nil {
 		return err

@@ -63,7 +63,9 @@ type Trainer struct {
 	held      *os.File // out_dir, locked; nil: not
 }
 
-// New builds a run: the model with fresh weights, and its passes recorded.
+// New builds a run: the model with fresh weights, and its passes recorded. A
+// dataset that is too small for the recipe, a vocabulary larger than the
+// recipe's, and too little memory on the device are errors.
 func New(cfg Config, data *dataset.Dataset, opts Options) (t *Trainer, err error) {
 	if opts.Threads == 0 {
 		opts.Threads = runtime.GOMAXPROCS(0)
@@ -109,8 +111,9 @@ func checkData(cfg *Config, data *dataset.Dataset) error {
 	return nil
 }
 
-// Measure does what takes memory in a run, on a device that only counts it: the
-// parts of a step and an evaluation, without weights or tokens.
+// Measure does what takes memory in a run, on a device that only counts it
+// (cuda.Measure makes one): the parts of a step and an evaluation, without
+// weights or tokens. Its errors are those of New.
 func Measure(cfg Config, data *dataset.Dataset, dev tensor.Device) error {
 	if err := checkData(&cfg, data); err != nil {
 		return err
@@ -159,7 +162,8 @@ func (t *Trainer) build() (err error) {
 	return t.dev.Sync() // that there is the memory
 }
 
-// Close closes the device, and lets another run have out_dir.
+// Close closes the device, which New was given or made, and lets another run have
+// out_dir.
 func (t *Trainer) Close() {
 	t.unlock()
 	t.dev.Close()
@@ -172,7 +176,9 @@ func (t *Trainer) Step() int { return t.step }
 func (t *Trainer) Last() EvalInfo { return t.last }
 
 // Run trains to max_iters: steps, log lines, evaluations, samples and
-// checkpoints. When ctx ends it saves and returns ErrInterrupted.
+// checkpoints. When ctx ends it saves and returns ErrInterrupted. A loss or a
+// gradient that is not finite, a folder that holds another run, and a file that
+// cannot be written end it with an error; the last checkpoint stays.
 func (t *Trainer) Run(ctx context.Context, o Observer) (err error) {
 	o = o.fill()
 	defer t.unlock()

@@ -28,7 +28,8 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// Decode reads CBOR from outside, with or without the self-describing tag.
+// Decode reads CBOR from outside, with or without the self-describing tag, into
+// what v points to. How deep and how large it may be is bounded.
 func Decode(data []byte, v any) error {
 	if len(data) >= 3 && data[0] == 0xd9 && data[1] == 0xd9 && data[2] == 0xf7 {
 		data = data[3:]

@@ -20,7 +20,9 @@ type delegation struct {
 	Certificate []byte `cbor:"certificate"`
 }
 
-// Certify signs a tree: root is the whole state and shown a witness of it.
+// Certify signs shown, a state tree of which parts may be pruned, and gives the
+// certificate in CBOR. The signature is of the root's hash, which pruning does not
+// change.
 func Certify(key *SubnetKey, shown *Tree) ([]byte, error) {
 	hash := shown.Hash()
 	sig, err := key.Sign(append(separated("ic-state-root"), hash[:]...))

@@ -114,7 +114,8 @@ func (c *Client) envelope(kind string, canister Principal, method string, arg []
 	return c.Identity.seal(content)
 }
 
-// Call makes an update call and waits for its certified answer.
+// Call makes an update call with arg, Candid in binary, and waits for its certified
+// answer, Candid too, as long as ctx lasts. A refusal is a *RejectError.
 func (c *Client) Call(ctx context.Context, canister Principal, method string, arg []byte) ([]byte, error) {
 	return c.call(ctx, canister, canister, method, arg)
 }
