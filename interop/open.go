@@ -46,12 +46,12 @@ const maxState = 16 << 20
 // Open reads the model at path, whose format its content tells: a run
 // directory (its best checkpoint, else its last), a checkpoint directory, a
 // .safetensors file, a PyTorch checkpoint of the original program, a .spinnet
-// or GGUF file, or a llama2.c model. Latents are quantised. Meta holds
-// "source" (the weights file), and what the file says of itself: "step", and
-// what a checkpoint says of its training.
+// or GGUF file, or a llama2.c model. Latents are quantised. Meta holds "source"
+// (the weights file), "step", and what else the file says of itself and its
+// training. A file that is wrong is a *FormatError or a *spinfile.CorruptError.
 func Open(path string) (*spinfile.Model, error) { return OpenWith(path, Options{}) }
 
-// OpenWith is Open for files that leave something open.
+// OpenWith is Open for files that do not say all: that have no tokenizer.
 func OpenWith(path string, o Options) (*spinfile.Model, error) {
 	f, size, weights, err := openModel(path)
 	if err != nil {
@@ -90,7 +90,8 @@ func openFinished(path string, o Options) (*spinfile.Model, []byte, error) {
 	return m, data, m.Validate()
 }
 
-// Resolve gives the weights file that Open would read for path.
+// Resolve gives the weights file that Open would read for path: path itself, or
+// one in that folder. A folder without a model is an error.
 func Resolve(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -114,7 +115,8 @@ func Resolve(path string) (string, error) {
 	return "", fmt.Errorf("interop: %s: no model in it: neither %s nor checkpoints/best nor checkpoints/last nor %s", path, WeightsFile, originalFile)
 }
 
-// Format tells the format of the model at path: one of the Format constants.
+// Format tells the format of the model at path by its content: one of the Format
+// constants, or an error if it is none of them.
 func Format(path string) (string, error) {
 	f, size, weights, err := openModel(path)
 	if err != nil {
