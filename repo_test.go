@@ -263,17 +263,31 @@ func TestNoMachinePaths(t *testing.T) {
 	}
 }
 
-// Links between our documents lead somewhere.
+// Links between our documents lead somewhere, those with an anchor to a heading.
 func TestDocLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
-	for name, src := range trackedText(t) {
+	link := regexp.MustCompile(`\]\(([^)#:]*)(#[^)]*)?\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	unheard := regexp.MustCompile(`[^\pL\pN_ -]`) // what an anchor leaves out
+	docs := trackedText(t)
+	for name, src := range docs {
 		if !strings.HasSuffix(name, ".md") {
 			continue
 		}
 		for _, m := range link.FindAllSubmatch(src, -1) {
-			to := path.Join(path.Dir(name), string(m[1]))
+			to := name
+			if len(m[1]) > 0 {
+				to = path.Join(path.Dir(name), string(m[1]))
+			}
 			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s: link to %s, which is not there", name, m[1])
+			}
+			found := len(m[2]) == 0
+			for _, h := range heading.FindAllSubmatch(docs[to], -1) {
+				text := unheard.ReplaceAllString(strings.ToLower(string(h[1])), "")
+				found = found || "#"+strings.ReplaceAll(text, " ", "-") == string(m[2])
+			}
+			if !found {
+				t.Errorf("%s: link to %s%s, and no such heading", name, m[1], m[2])
 			}
 		}
 	}
