@@ -44,7 +44,7 @@ type Dataset struct {
 	// a byte; 0 when unknown.
 	TrainBytes, ValBytes int64
 
-	manifest *Manifest // nil for nanoGPT's bare files
+	manifest *Manifest // nil if Bare
 	verified bool      // Verify has found nothing wrong
 }
 
@@ -100,6 +100,9 @@ func Open(dir string) (*Dataset, error) {
 	}
 	return d, nil
 }
+
+// Bare reports whether the folder has no manifest: its files were taken for nanoGPT's.
+func (d *Dataset) Bare() bool { return d.manifest == nil }
 
 func open(dir string) (*Dataset, error) {
 	if _, err := os.Stat(dir); err != nil {

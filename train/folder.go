@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"spinnet/interop"
+	"spinnet/dataset"
 	"spinnet/runlog"
 )
 
@@ -27,6 +28,9 @@ func (t *Trainer) openFolder(ctx context.Context, o Observer) error {
 	}
 	if err := t.checkFolder(); err != nil {
 		return err
+	}
+	if t.data.Bare() {
+		o.Note(fmt.Sprintf("dataset %s has no %s: its files are read as nanoGPT's, %d tokens by %s", t.data.Name, dataset.ManifestFile, t.data.VocabSize, t.data.Tokenizer.Kind()))
 	}
 	if !t.data.Verified() {
 		o.Note(fmt.Sprintf("checking the %d MB of dataset %s", t.data.Size()/1e6, t.data.Name))
