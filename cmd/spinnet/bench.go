@@ -43,6 +43,7 @@ type benchResult struct {
 type benchContext struct {
 	name    string
 	model   string // --model, or "" for models of our own
+	text    string // --text, or ""
 	threads []int
 	report  func(benchResult) error
 }
@@ -81,7 +82,7 @@ func (b *benchContext) Measure(f func()) (median time.Duration, allocs float64) 
 }
 
 func newBenchCmd() *cobra.Command {
-	asJSON, list, threads, model := false, false, 0, ""
+	asJSON, list, threads, model, text := false, false, 0, "", ""
 	cmd := &cobra.Command{
 		Use:   "bench [PREFIX]",
 		Short: "Measure the kernels, training and tokenising on this machine",
@@ -124,7 +125,7 @@ but fused multiply–adds reaches in the same run.`,
 				report = func(r benchResult) error { return enc.Encode(r) }
 			}
 			for _, b := range chosen {
-				if err := b.Run(&benchContext{b.Name, model, counts, report}); err != nil {
+				if err := b.Run(&benchContext{b.Name, model, text, counts, report}); err != nil {
 					return fmt.Errorf("bench %s: %w", b.Name, err)
 				}
 			}
@@ -133,6 +134,7 @@ but fused multiply–adds reaches in the same run.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	cmd.Flags().StringVar(&model, "model", "", "decode, prefill and load: measure this `MODEL`")
+	cmd.Flags().StringVar(&text, "text", "", "tokenizer: measure this text `FILE` too")
 	cmd.Flags().BoolVar(&list, "list", false, "print the names only")
 	cmd.Flags().IntVar(&threads, "threads", 0, "measure with this many threads (default 1 and one a core)")
 	return cmd

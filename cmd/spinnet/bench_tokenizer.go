@@ -1,10 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"spinnet/corpus"
 	"spinnet/tokenizer"
@@ -12,28 +12,30 @@ import (
 
 func init() { benches = append(benches, bench{"tokenizer/gpt2", benchTokenizer}) }
 
-// benchTokenizer measures GPT-2 encoding on one core: on the embedded corpus,
-// and on TinyStories where the file lies beside the repository.
+// benchTokenizer measures GPT-2 encoding on one core: of the embedded corpus, and of
+// the file that is named.
 func benchTokenizer(b *benchContext) error {
-	texts := []struct {
+	type named struct {
 		name string
 		text []byte
-	}{{"tinyshakespeare", []byte(corpus.TinyShakespeare)}}
-	stories, err := os.ReadFile("../shared/data/tinystories_train.txt")
-	if err == nil {
-		texts = append(texts, texts[0])
-		texts[1].name, texts[1].text = "tinystories_train", stories
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
+	}
+	texts := []named{{"tinyshakespeare", []byte(corpus.TinyShakespeare)}}
+	if b.text != "" {
+		text, err := os.ReadFile(b.text)
+		if err != nil {
+			return err
+		}
+		texts = append(texts, named{strings.TrimSuffix(filepath.Base(b.text), filepath.Ext(b.text)), text})
 	}
 	for _, x := range texts {
 		t := tokenizer.GPT2()
 		var ids []int32
+		var err error
 		took, allocs := b.Measure(func() { ids, err = t.Encode(ids[:0], x.text) })
 		if err != nil {
 			return err
 		}
-		err := b.Report(benchResult{
+		err = b.Report(benchResult{
 			Shape: fmt.Sprintf("%s %.1f MB", x.name, float64(len(x.text))/1e6), Threads: 1,
 			Ms: took.Seconds() * 1e3, TokensPerS: float64(len(ids)) / took.Seconds(),
 			MBPerS: float64(len(x.text)) / 1e6 / took.Seconds(), Allocs: &allocs,
