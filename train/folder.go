@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"spinnet/interop"
 	"spinnet/dataset"
+	"spinnet/interop"
 	"spinnet/runlog"
 )
 
