@@ -42,7 +42,7 @@ train() { # WORK flags …
 
 # kernels: those that were compiled here, if any were.
 kernels() { # WORK
-  [ ! -d "$1/logs/kernels" ] || export SPINNET_CUDA_KERNELS=$1/logs/kernels
+  [ ! -f "$1/logs/kernels/kernels.json" ] || export SPINNET_CUDA_KERNELS=$1/logs/kernels
 }
 
 # running tells whether the long run goes on; what has ended may stay as a zombie.
@@ -79,7 +79,7 @@ compile() {
 measure() {
   local work out runs logs
   there "$@"
-  export SPINNET_CUDA_KERNELS=$logs/kernels
+  kernels "$work"
   say timings
   timeout 240 scripts/gpu_peers.sh "$logs/peers" train layers 2>&1 | cut -c1-190
   timeout 60 bin/spinnet bench gpu/decode 2>&1 | tee "$logs/decode.txt"
@@ -90,7 +90,7 @@ measure() {
 check() {
   local work out runs logs others
   there "$@"
-  export SPINNET_CUDA_KERNELS=$logs/kernels
+  kernels "$work"
   say "sanitizers, runs"
   # shellcheck disable=SC2086 # the arms are words
   timeout 240 scripts/results.sh run "$runs" ${RECORD_ARMS:-shakespeare-octonion stories-bytes-classic stories-gpt2-classic} >"$logs/runs.txt" 2>&1 &

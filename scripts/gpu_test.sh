@@ -30,24 +30,40 @@ note() { # name, exit status, start
   results="$results$(printf '%-28s %s (%ds)' "$1" "$([ "$2" = 0 ] && echo ok || echo FAILED)" $((SECONDS - $3)))"$'\n'
 }
 
-# sanitizer runs tests under a tool of compute-sanitizer, for at most SANITIZE seconds.
-sanitizer() { # name of its files, tool, tests to run, to skip
+# What a sanitizer runs: a tool, and under racecheck, which takes long, a part of the tests.
+declare -A parts=([memcheck]=. [racecheck]=. [racecheck-sessions]='^TestSession' [racecheck-recompute]='^TestRecompute'
+  [racecheck-runs]='^Test(Training|Gradients|Evaluation|Run|OneCheckpoint)')
+faults='Fault|OutOfMemory|TooLarge|TwoProcesses'
+
+# sanitizer runs a part for at most SANITIZE seconds.
+sanitizer() { # part
+  local part=$1 skip=$faults
+  [ "$part" != racecheck ] || skip="$faults|${parts[racecheck-sessions]}|${parts[racecheck-recompute]}|${parts[racecheck-runs]}"
   (
-    cd cuda && SPINNET_CUDA_CUBLAS=0 timeout $((SANITIZE + 10)) compute-sanitizer --tool "$2" --error-exitcode 9 --report-api-errors no ../bin/cuda.test \
-      -test.short -test.v -test.timeout "${SANITIZE}s" -test.run "$3" -test.skip "$4" >"$out/$1.log" 2>&1
-    echo $? >"$out/$1.rc"
+    cd cuda && SPINNET_CUDA_CUBLAS=0 timeout $((SANITIZE + 10)) compute-sanitizer --tool "${part%%-*}" --error-exitcode 9 --report-api-errors no ../bin/cuda.test \
+      -test.short -test.v -test.timeout "${SANITIZE}s" -test.run "${parts[$part]}" -test.skip "$skip" >"$out/$part.log" 2>&1
+    echo $? >"$out/$part.rc"
   )
+}
+
+# kernels: those that were compiled into OUT, if any were, not those of the program.
+kernels() { # OUT
+  [ ! -f "$1/kernels/kernels.json" ] || export SPINNET_CUDA_KERNELS=$1/kernels
 }
 
 run() {
   local out=${1:-out} start what part
-  SANITIZE=${SANITIZE:-530} PARTS=${PARTS:-memcheck racecheck racecheck-sessions racecheck-recompute racecheck-runs}
+  SANITIZE=${SANITIZE:-530} PARTS=${PARTS:-${!parts[*]}}
+  for part in $PARTS; do
+    [ -n "${parts[$part]:-}" ] || { echo "no part $part; there are: ${!parts[*]}" >&2; exit 2; }
+  done
   case $out in -*) usage ;; esac
   shift
   out=$(realpath -m "$out")
   mkdir -p "$out/kernels"
   [ $# -gt 0 ] || set -- build test bench
-  export SPINNET_CUDA_KERNELS=$out/kernels SPINNET_REQUIRE_GPU=1
+  export SPINNET_REQUIRE_GPU=1
+  kernels "$out"
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv,noheader
   for what in "$@"; do
     start=$SECONDS
@@ -55,6 +71,7 @@ run() {
     build)
       cuda/build.sh "$out/kernels" 2>&1 | tee "$out/build.log" | tail -60
       note build "${PIPESTATUS[0]}" "$start"
+      kernels "$out"
       ;;
     test)
       (cd cuda && timeout 150 ../bin/cuda.test -test.v -test.timeout 140s >"$out/test.log" 2>&1)
@@ -62,17 +79,7 @@ run() {
       grep -E '^ *--- FAIL|^panic|^fatal|_test.go:[0-9]+: .*(want|got|error)|^FAIL|^ok|^PASS' "$out/test.log" | head -70
       ;;
     sanitize) # all tests at their short sizes, but those that provoke faults, with our own kernels alone; all at a time
-      local faults='Fault|OutOfMemory|TooLarge|TwoProcesses' sessions='^TestSession' recompute='^TestRecompute'
-      local runs='^Test(Training|Gradients|Evaluation|Run|OneCheckpoint)'
-      for part in $PARTS; do # racecheck takes long: in parts
-        case $part in
-        memcheck) sanitizer memcheck memcheck . "$faults" & ;;
-        racecheck) sanitizer racecheck racecheck . "$faults|$sessions|$recompute|$runs" & ;;
-        racecheck-sessions) sanitizer racecheck-sessions racecheck "$sessions" "$faults" & ;;
-        racecheck-recompute) sanitizer racecheck-recompute racecheck "$recompute" "$faults" & ;;
-        racecheck-runs) sanitizer racecheck-runs racecheck "$runs" "$faults" & ;;
-        esac
-      done
+      for part in $PARTS; do sanitizer "$part" & done
       wait
       for part in $PARTS; do
         note "$part" "$(cat "$out/$part.rc")" "$start"
