@@ -61,17 +61,14 @@ func TestCloseGivesBackAll(t *testing.T) {
 // streams before it gives that back, also after an error that the GPU knows nothing of.
 func TestCloseWaits(t *testing.T) {
 	for _, full := range []bool{false, true} {
-		f := useFake(t, new(fake))
-		dev, err := Open(0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		dev.WriteInts(dev.AllocInts(4), []int32{1, 2, 3, 4})
+		f := new(fake)
+		d := openFake(t, f)
+		d.WriteInts(d.AllocInts(4), []int32{1, 2, 3, 4})
 		if full {
-			dev.Alloc(1 << 30)
+			d.Alloc(1 << 30)
 		}
 		f.forget()
-		dev.Close()
+		d.Close()
 		waits := 0
 		for _, fn := range f.calls[:slices.IndexFunc(f.calls, func(fn function) bool { return fn == cuMemFree || fn == cuMemFreeHost })] {
 			if fn == cuStreamSynchronize {
@@ -91,18 +88,15 @@ func TestFaultSeenLater(t *testing.T) {
 		cuMemAlloc:          func(d *Device) { d.Alloc(8) },
 		cuStreamSynchronize: func(d *Device) { d.failLibrary(13) },
 	} {
-		f := useFake(t, new(fake))
-		d, err := Open(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := new(fake)
+		d := openFake(t, f)
 		f.fail = func(fn function) int {
 			if fn == seen {
 				return 700
 			}
 			return 0
 		}
-		do(d.(*Device))
+		do(d)
 		oneLine(t, d.Sync(), symbols[seen], "ILLEGAL_ADDRESS (700)", "a kernel failed", "SPINNET_CUDA_SYNC=1")
 		d.Close()
 	}

@@ -177,6 +177,18 @@ func (f *fake) call(fn function, a, b, c uintptr) int {
 
 func (f *fake) forget() { f.calls, f.launch, f.waits = nil, nil, nil }
 
+// openFake gives a device on a driver as useFake has it, closed when the test ends.
+func openFake(t *testing.T, f *fake) *Device {
+	t.Helper()
+	useFake(t, f)
+	d, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d.(*Device)
+}
+
 // oneLine checks an error's text.
 func oneLine(t *testing.T, err error, want ...string) {
 	t.Helper()
@@ -499,13 +511,8 @@ func TestOrder(t *testing.T) {
 // TestAside: the first stream goes on beside what went aside for one operation,
 // not for two, and nothing else begins before all of it has ended.
 func TestAside(t *testing.T) {
-	f := useFake(t, new(fake))
-	dev, err := Open(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	d := dev.(*Device)
+	f := new(fake)
+	d := openFake(t, f)
 	first, second := d.stream, d.side.stream
 	if first == second {
 		t.Fatal("one stream")
@@ -560,13 +567,8 @@ func TestAside(t *testing.T) {
 // TestLossFitsEveryGPU: a block has at most 99 KB of shared memory on 8.6 and 8.9,
 // 256 bytes of which are not dynamic.
 func TestLossFitsEveryGPU(t *testing.T) {
-	f := useFake(t, &fake{major: 8})
-	dev, err := Open(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	d := dev.(*Device)
+	f := &fake{major: 8}
+	d := openFake(t, f)
 	for _, vocab := range []int{2000, 50304, 70000} {
 		h, e := d.Slice(d.Alloc(64), 0, tensor.BFloat16, 8, 16), d.Alloc(vocab, 16)
 		f.forget()
@@ -613,13 +615,9 @@ func TestTooLargeForKernels(t *testing.T) {
 		}, []string{"2304000000"}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			f := useFake(t, new(fake))
-			d, err := Open(0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer d.Close()
-			c.run(d.(*Device))
+			f := new(fake)
+			d := openFake(t, f)
+			c.run(d)
 			oneLine(t, d.Sync(), append(c.want, "lower batch_size")...)
 			if slices.Contains(f.launch, c.kernel) {
 				t.Errorf("launched %v", f.launch)
@@ -631,12 +629,7 @@ func TestTooLargeForKernels(t *testing.T) {
 // TestScalarsOfTheDeepest: there are scalars for the zeros of as many layers as a
 // recipe may have.
 func TestScalarsOfTheDeepest(t *testing.T) {
-	useFake(t, new(fake))
-	d, err := Open(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	d := openFake(t, new(fake))
 	for range 8*4096 + 2 { // weights, the loss, and the gradient's norm
 		d.AllocScalar()
 	}

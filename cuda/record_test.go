@@ -12,12 +12,8 @@ import (
 // TestRecordedAfterWhatWaits: an operation that waits when a recorded function is
 // called is done before, and is no part of its graph.
 func TestRecordedAfterWhatWaits(t *testing.T) {
-	f := useFake(t, new(fake))
-	d, err := Open(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	f := new(fake)
+	d := openFake(t, f)
 	x, a, s := d.Alloc(64), d.Alloc(64), d.AllocScalar()
 	b := d.Slice(d.Alloc(64), 0, tensor.BFloat16, 64)
 	recorded := d.Record(func() { d.AddSum(s, x) })
@@ -40,12 +36,7 @@ func TestRecordedAfterWhatWaits(t *testing.T) {
 // TestRecordedTurns: a recorded function takes the same scratch memory at every
 // call, also when it leaves one copy of a gradient.
 func TestRecordedTurns(t *testing.T) {
-	useFake(t, new(fake))
-	d, err := Open(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	d := openFake(t, new(fake))
 	dx, x, w, dw := d.Alloc(4, 64), d.Alloc(4, 64), d.Alloc(64), d.Alloc(64)
 	dy := d.Slice(d.Alloc(4, 64), 0, tensor.BFloat16, 4, 64)
 	recorded := d.Record(func() { d.RMSNormBackward(dx, false, dw, dy, x, w) })
